@@ -1,0 +1,92 @@
+"""The one protocol at which ``net`` and ``services`` meet.
+
+``net`` gives each established association to a ``Provider`` as a ``Channel`` and tells the
+``Handler`` that it gets back what arrives. All calls run on the event loop and return at once.
+Memory travels as memoryviews into pooled receive buffers: a view is valid until the call
+returns, and longer only while the ``Lease`` that came with it is retained.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from dicomnode.dimse.command import Command
+from dicomnode.ul.negotiation import Negotiated
+
+
+class Lease(Protocol):
+    """Keeps a receive buffer from being used again; may be called from any thread."""
+
+    def retain(self) -> None:
+        """Keep the buffer; each call needs one ``release``."""
+
+    def release(self) -> None:
+        """Give the buffer back; its views must not be touched afterwards."""
+
+
+class DataSetSink(Protocol):
+    """Takes the data set of one message as it arrives."""
+
+    def write(self, fragment: memoryview, lease: Lease) -> None:
+        """Take the next fragment; retain ``lease`` to keep ``fragment`` beyond this call."""
+
+    def finish(self) -> None:
+        """The last fragment has been written: the message is whole."""
+
+    def abandon(self, why: str) -> None:
+        """The association ended first: drop what was taken."""
+
+
+class Channel(Protocol):
+    """One established association as the services see it.
+
+    ``number`` counts associations since start, ``negotiated`` is the outcome of negotiation
+    (PS3.8 §7.1.1), ``peer_address`` the peer's IP address.
+    """
+
+    number: int
+    calling_ae_title: str
+    called_ae_title: str
+    peer_address: str
+    negotiated: Negotiated
+
+    def send(
+        self, context_id: int, command: Command, data_set: bytes | memoryview | None = None
+    ) -> None:
+        """Send one message; ignored when the association has ended meanwhile."""
+
+    async def drained(self) -> None:
+        """Wait until the peer has read enough for more to be sent; returns at once when ended."""
+
+    def pause(self) -> None:
+        """Stop reading from the peer (back-pressure); calls nest."""
+
+    def resume(self) -> None:
+        """Undo one ``pause``."""
+
+    def abort(self, rule: str, *, source: int = 0, reason: int = 0) -> None:
+        """End the association with A-ABORT; ``rule`` is the sentence for the log."""
+
+
+class Handler(Protocol):
+    """What the services do with one association."""
+
+    @property
+    def outstanding(self) -> int:
+        """Operations that the peer asked for and that have no final response yet."""
+
+    def message(self, context_id: int, command: Command) -> DataSetSink | None:
+        """A command arrived; its data set, if it has one, goes to the sink returned.
+
+        Raises RemoteProtocolError when the message may not be sent here (answered by A-ABORT).
+        """
+
+    def closed(self, why: str) -> None:
+        """The association has ended; ``why`` is "released", "aborted by peer", …"""
+
+
+class Provider(Protocol):
+    """Makes a handler for each association that has been accepted."""
+
+    def established(self, channel: Channel) -> Handler:
+        """An association has been accepted on ``channel``."""

@@ -1,0 +1,127 @@
+"""Every error of dicomnode, and the answer that each gives on the wire.
+
+The tree::
+
+    DicomnodeError
+    ├── ConfigurationError          a settings or registry file is wrong; the node does not start
+    ├── ProtocolError
+    │   ├── LocalProtocolError      our own side asked for what the association's state forbids
+    │   └── RemoteProtocolError     the peer broke PS3.7 or PS3.8; answered with A-ABORT
+    ├── AssociationError
+    │   ├── AssociationRejected     the peer (or we) answered with A-ASSOCIATE-RJ
+    │   ├── AssociationAborted      A-ABORT, A-P-ABORT or a lost connection
+    │   └── AssociationTimedOut     a deadline ran out
+    ├── StatusError                 an operation ends with a DIMSE status other than success
+    │   ├── OutOfResources          A700H
+    │   ├── DataSetMismatch         A900H
+    │   └── CannotUnderstand        C000H
+    ├── StoreLocked                 another node uses the storage directory
+    └── CatalogError                the index failed; whatever was asked of it did not happen
+
+Errors become bytes in two places only: the association façade (``ul.association``) turns a
+RemoteProtocolError into A-ABORT, and the dispatcher (``services.dispatch``) turns a StatusError
+into a response.
+"""
+
+from __future__ import annotations
+
+
+class DicomnodeError(Exception):
+    """The root of the tree."""
+
+
+class ConfigurationError(DicomnodeError):
+    """A settings or registry file is wrong; ``problems`` has one line for each mistake."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class ProtocolError(DicomnodeError):
+    """A rule of PS3.7 or PS3.8 was broken."""
+
+
+class LocalProtocolError(ProtocolError):
+    """Our own side asked for something that the association's state forbids."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke a rule; carries the A-ABORT that answers it (PS3.8 §9.3.8).
+
+    ``rule`` is one sentence for the log: what was received and which rule it breaks.
+    ``source`` is 0 (service-user) or 2 (service-provider); ``reason`` a code of Table 9-26.
+    """
+
+    def __init__(self, rule: str, *, source: int = 2, reason: int = 0) -> None:
+        super().__init__(rule)
+        self.rule = rule
+        self.source = source
+        self.reason = reason
+
+
+class AssociationError(DicomnodeError):
+    """An association was not made, or ended early."""
+
+
+class AssociationRejected(AssociationError):
+    """A-ASSOCIATE-RJ with the codes of PS3.8 Table 9-21."""
+
+    def __init__(self, result: int, source: int, reason: int, words: str) -> None:
+        super().__init__(f"association rejected ({result}/{source}/{reason}): {words}")
+        self.result = result
+        self.source = source
+        self.reason = reason
+
+
+class AssociationAborted(AssociationError):
+    """A-ABORT, A-P-ABORT, or the connection was lost."""
+
+
+class AssociationTimedOut(AssociationError):
+    """A deadline of the association ran out."""
+
+
+class StatusError(DicomnodeError):
+    """An operation ends with ``status``; ``comment`` goes into Error Comment (0000,0902).
+
+    ``comment`` is for the peer: at most 64 characters (LO) and free of patient data.
+    ``offending`` holds tags for Offending Element (0000,0901).
+    """
+
+    status: int = 0x0110
+
+    def __init__(
+        self, comment: str, *, status: int | None = None, offending: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__(comment)
+        if status is not None:
+            self.status = status
+        self.comment = comment
+        self.offending = offending
+
+
+class OutOfResources(StatusError):
+    """A700H: Refused: Out of Resources (PS3.4 Table B.2-1)."""
+
+    status = 0xA700
+
+
+class DataSetMismatch(StatusError):
+    """A900H: Error: Data Set does not match SOP Class (PS3.4 Table B.2-1)."""
+
+    status = 0xA900
+
+
+class CannotUnderstand(StatusError):
+    """C000H: Error: Cannot understand (PS3.4 Table B.2-1)."""
+
+    status = 0xC000
+
+
+class StoreLocked(DicomnodeError):
+    """Another node holds the lock of the storage directory."""
+
+
+class CatalogError(DicomnodeError):
+    """The index failed; what was asked of it did not happen."""
