@@ -1,0 +1,124 @@
+"""The Part 10 wrapping around a stored data set (PS3.10 §7.1): preamble, prefix, File Meta."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+
+from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.errors import CannotUnderstand
+
+_PREAMBLE_AND_PREFIX = bytes(128) + b"DICM"
+# File Meta is a few hundred bytes; private information (0002,0102) may make it longer.
+_FIRST_READ_BYTES = 4096
+_MAX_META_BYTES = 256 * 1024
+_LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT"))
+
+_SHORT_HEADER = struct.Struct("<HH2sH")
+_LONG_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class FileMeta:
+    """What File Meta says of the data set that starts at ``data_set_offset`` (bytes)."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    source_ae_title: str
+    data_set_offset: int
+
+
+def file_meta(
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax_uid: str,
+    *,
+    source_ae_title: str = "",
+) -> bytes:
+    """Return everything that precedes the data set in a Part 10 file.
+
+    The preamble is zero; Source Application Entity Title (0002,0016) is left out when empty
+    (PS3.10 Table 7.1-1).
+    """
+    elements = [
+        b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01",
+        _uid(0x0002, sop_class_uid),
+        _uid(0x0003, sop_instance_uid),
+        _uid(0x0010, transfer_syntax_uid),
+        _uid(0x0012, IMPLEMENTATION_CLASS_UID),
+        _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+    ]
+    if source_ae_title:
+        elements.append(_text(0x0016, b"AE", source_ae_title))
+    group = b"".join(elements)
+    length = b"\x02\x00\x00\x00UL\x04\x00" + _LONG_LENGTH.pack(len(group))
+    return _PREAMBLE_AND_PREFIX + length + group
+
+
+def _uid(element: int, value: str) -> bytes:
+    data = value.encode("ascii", "replace")
+    if len(data) & 1:
+        data += b"\x00"
+    return _SHORT_HEADER.pack(2, element, b"UI", len(data)) + data
+
+
+def _text(element: int, vr: bytes, value: str) -> bytes:
+    data = value.encode("ascii", "replace")
+    if len(data) & 1:
+        data += b" "
+    return _SHORT_HEADER.pack(2, element, vr, len(data)) + data
+
+
+def read_file_meta(fd: int) -> FileMeta:
+    """Read the File Meta of an open file; the file position stays where it is.
+
+    Raises CannotUnderstand when the file is no Part 10 file or names no transfer syntax.
+    """
+    head = os.pread(fd, _FIRST_READ_BYTES, 0)
+    if head[128:132] != b"DICM":
+        raise CannotUnderstand("no DICM prefix: not a DICOM file")
+    if len(head) == _FIRST_READ_BYTES:
+        head += os.pread(fd, _MAX_META_BYTES - _FIRST_READ_BYTES, _FIRST_READ_BYTES)
+    values, offset = _group_two(head)
+    transfer_syntax_uid = _string(values.get(0x0010, b""))
+    if not transfer_syntax_uid:
+        raise CannotUnderstand("File Meta names no transfer syntax")
+    return FileMeta(
+        sop_class_uid=_string(values.get(0x0002, b"")),
+        sop_instance_uid=_string(values.get(0x0003, b"")),
+        transfer_syntax_uid=transfer_syntax_uid,
+        source_ae_title=_string(values.get(0x0016, b"")),
+        data_set_offset=offset,
+    )
+
+
+def _group_two(head: bytes) -> tuple[dict[int, bytes], int]:
+    """Return the values of group 0002 by element number, and where the group ends.
+
+    The group length (0002,0000) is not relied on: files with a wrong one are common.
+    """
+    values: dict[int, bytes] = {}
+    position = 132
+    while position + 8 <= len(head):
+        group, element, vr, length = _SHORT_HEADER.unpack_from(head, position)
+        if group != 2:
+            return values, position
+        start = position + 8
+        if vr in _LONG_VRS:
+            if start + 4 > len(head):
+                raise CannotUnderstand("File Meta is cut short")
+            (length,) = _LONG_LENGTH.unpack_from(head, start)
+            start += 4
+        position = start + length
+        if position > len(head):
+            raise CannotUnderstand("File Meta is cut short or too long")
+        values[element] = head[start:position]
+    if len(head) >= _MAX_META_BYTES:
+        raise CannotUnderstand("File Meta is too long")
+    return values, position
+
+
+def _string(value: bytes) -> str:
+    return value.decode("ascii", "replace").strip(" \x00")

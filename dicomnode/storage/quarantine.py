@@ -1,0 +1,54 @@
+"""The quarantine: objects kept aside, each with a note that says why."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+
+from dicomnode.storage.disk import fsync_directory
+
+# Enough of the digest to tell apart what one SOP Instance UID was given to.
+_DIGEST_DIGITS = 16
+
+
+class Quarantine:
+    """Keeps ``quarantine/<stem>.<first digits of the SHA-256>.dcm`` and a ``.json`` beside it.
+
+    Names carry the digest, so that a peer that sends the same object again and again takes the
+    space of one.
+    """
+
+    def __init__(self, root: str, *, flush: bool) -> None:
+        self._root = root
+        self._flush = flush
+
+    def keep(self, source: str, stem: str, reason: str, sha256: str) -> str:
+        """Give the file at ``source`` a second name here; return it, relative to the root.
+
+        The note is durable before the call returns. Raises OSError.
+        """
+        name = f"quarantine/{stem}.{sha256[:_DIGEST_DIGITS]}"
+        rel = f"{name}.dcm"
+        try:
+            os.link(source, f"{self._root}/{rel}")
+        except FileExistsError:
+            return rel
+        note = {
+            "reason": reason,
+            "sha256": sha256,
+            "size_bytes": os.stat(source).st_size,
+            "quarantined_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+        self._write(f"{self._root}/{name}.json", json.dumps(note, indent=2).encode() + b"\n")
+        if self._flush:
+            fsync_directory(f"{self._root}/quarantine")
+        return rel
+
+    def _write(self, path: str, data: bytes) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            if self._flush:
+                os.fsync(file.fileno())
