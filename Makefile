@@ -1,0 +1,58 @@
+# `make run` starts a node; `make test` sets up what the tests need and runs them.
+# Needs make and Python 3.11 or later, nothing else. PYTHON=... chooses another interpreter.
+
+PYTHON ?= python3
+WORKERS ?= 2
+CONFIG ?= config/dicomnode.toml
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The stamps are newer than pyproject.toml while the environment holds what it asks for.
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint format bench peers clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r name words; do printf '%-16s %s\n' "$$name" "$$words"; done
+
+install: $(INSTALLED) ## Make .venv and install dicomnode into it
+
+run: $(INSTALLED) ## Install, then start the node with config/dicomnode.toml
+	@exec $(BIN)/dicomnode run --config $(CONFIG)
+
+test: $(INSTALLED_DEV) peers ## Set up everything the tests need and run them
+	@$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+lint: $(INSTALLED_DEV) ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(INSTALLED_DEV) ## Rewrite the files in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(INSTALLED_DEV) peers ## Measure against storescp and Orthanc; writes docs/benchmarks.md
+	@$(BIN)/python -m bench.store --write $(BENCH_ARGS)
+
+peers: ## Install DCMTK, Orthanc, GDCM and tshark, where apt-get is there and allowed
+	@.ci/install_peers
+
+clean: ## Remove the environment and the caches, never the stored objects under var/
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench
+
+$(INSTALLED): pyproject.toml
+	@.ci/make_venv "$(PYTHON)" $(VENV)
+	@echo "installing dicomnode into $(VENV)"
+	@$(PIP) install --editable .
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml
+	@.ci/make_venv "$(PYTHON)" $(VENV)
+	@echo "installing dicomnode and its test tools into $(VENV)"
+	@$(PIP) install --editable '.[dev]'
+	@touch $(INSTALLED) $@
