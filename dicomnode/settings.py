@@ -1,0 +1,297 @@
+"""The settings of a node: ``dicomnode.toml``, overridden by ``DICOMNODE__SECTION__KEY``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from dicomnode import configuration
+from dicomnode.configuration import Document, Number, Place, Seconds, Size
+from dicomnode.errors import ConfigurationError
+
+SETTINGS_FILES = (Path("config/dicomnode.toml"), Path("/etc/dicomnode/dicomnode.toml"))
+"""Where settings are looked for when no file is named, in this order."""
+
+_PREFIX = "DICOMNODE__"
+
+AETitle = Annotated[str, AfterValidator(configuration.ae_title)]
+Host = Annotated[str, AfterValidator(configuration.host)]
+Port = Annotated[Number, Field(ge=0, le=65535)]
+Deadline = Annotated[Seconds, Field(gt=0, allow_inf_nan=False)]
+
+
+def _split(value: object) -> object:
+    """Let an environment variable hold a list as ``A,B``."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeSettings(_Section):
+    """``[node]``: the names and the address at which peers find this node. Port 0: any free."""
+
+    ae_title: AETitle = "DICOMNODE"
+    ae_title_aliases: Annotated[tuple[AETitle, ...], NoDecode, BeforeValidator(_split)] = ()
+    host: Host = "0.0.0.0"  # noqa: S104  a node that only loopback reaches serves no modality
+    port: Port = 11112
+    strict_ae_titles: bool = False
+
+
+class StorageSettings(_Section):
+    """``[storage]``: where objects are kept, and what is promised about them."""
+
+    directory: Path = Path("/var/lib/dicomnode")
+    durability: Literal["full", "relaxed"] = "full"
+    on_conflict: Literal["keep_first", "replace", "refuse"] = "keep_first"
+    accept_unknown_storage: bool = False
+    min_free_bytes: Annotated[Size, Field(ge=0)] = 256 * 1024**2
+
+
+class IndexSettings(_Section):
+    """``[index]``: an SQLAlchemy URL; None is ``index.sqlite`` in the storage directory."""
+
+    url: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise ValueError('must be a database URL such as "sqlite:///var/index.sqlite"')
+        return value
+
+
+class AccessSettings(_Section):
+    """``[access]``: what happens to calling AE titles that the registry does not hold."""
+
+    unknown_ae: Literal["refuse", "allow"] = "refuse"
+
+
+class LimitSettings(_Section):
+    """``[limits]``: bounds on what peers may take. For the limits per peer 0 means no limit."""
+
+    max_associations: Annotated[Number, Field(ge=1)] = 100
+    max_associations_per_ae: Annotated[Number, Field(ge=0)] = 0
+    max_associations_per_address: Annotated[Number, Field(ge=0)] = 0
+    maximum_pdu_bytes: Annotated[Size, Field(ge=4096, le=16 * 1024**2)] = 128 * 1024
+    receive_buffer_bytes: Annotated[Size, Field(ge=64 * 1024)] = 64 * 1024**2
+    max_operations: Annotated[Number, Field(ge=1, le=65535)] = 16
+    max_identifier_bytes: Annotated[Size, Field(ge=1024)] = 4 * 1024**2
+    max_matches: Annotated[Number, Field(ge=0)] = 10_000
+
+
+class TimeoutSettings(_Section):
+    """``[timeouts]``: seconds until a wait is given up.
+
+    ``artim_seconds`` until the A-ASSOCIATE-RQ is there (PS3.8 §9.1.4), ``pdu_seconds`` until a
+    PDU that has begun is whole, ``idle_seconds`` without any PDU, ``write_seconds`` until a peer
+    takes what is sent to it, ``drain_seconds`` for associations to finish at shutdown.
+    """
+
+    artim_seconds: Deadline = 30.0
+    pdu_seconds: Deadline = 60.0
+    idle_seconds: Deadline = 600.0
+    write_seconds: Deadline = 60.0
+    drain_seconds: Annotated[Seconds, Field(ge=0, allow_inf_nan=False)] = 30.0
+
+
+class HttpSettings(_Section):
+    """``[http]``: where metrics, health and status are served. Port 0: any free."""
+
+    enabled: bool = True
+    host: Host = "127.0.0.1"
+    port: Port = 8104
+
+
+class LogSettings(_Section):
+    """``[log]``: the log on standard error. ``patient_data`` lets patient fields into it."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    patient_data: bool = False
+
+
+class WorklistSettings(_Section):
+    """``[worklist]``: the directory of worklist files; None serves no worklist."""
+
+    directory: Path | None = None
+
+
+class Settings(BaseSettings):
+    """All settings. An environment variable ``DICOMNODE__SECTION__KEY`` wins over an argument."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=_PREFIX, env_nested_delimiter="__"
+    )
+
+    node: NodeSettings = NodeSettings()
+    storage: StorageSettings = StorageSettings()
+    index: IndexSettings = IndexSettings()
+    access: AccessSettings = AccessSettings()
+    limits: LimitSettings = LimitSettings()
+    timeouts: TimeoutSettings = TimeoutSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    worklist: WorklistSettings = WorklistSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment and the arguments, and no hidden file."""
+        return env_settings, init_settings
+
+    @property
+    def index_url(self) -> str:
+        """The index's URL, the default filled in."""
+        return self.index.url or f"sqlite:///{self.storage.directory / 'index.sqlite'}"
+
+
+def find_settings_file(path: Path | None = None) -> Path:
+    """Return ``path``, or the first of ``SETTINGS_FILES`` that is there.
+
+    Raises ConfigurationError when no file is named and none is found.
+    """
+    if path is not None:
+        return path
+    for candidate in SETTINGS_FILES:
+        if candidate.is_file():
+            return candidate
+    looked = " or ".join(str(candidate) for candidate in SETTINGS_FILES)
+    raise ConfigurationError([f"no settings file: there is no {looked}; name one with --config"])
+
+
+def registry_path(settings_file: Path) -> Path:
+    """Return where the registry stands: ``ae.toml`` beside the settings file."""
+    return settings_file.with_name("ae.toml")
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read the settings file and the environment over it.
+
+    Raises ConfigurationError with one line for each mistake: file, line, key, what to write.
+    """
+    document = configuration.read_toml(find_settings_file(path))
+    stray = _stray_variables(os.environ)
+    try:
+        settings = Settings(**document.data)
+    except ValidationError as error:
+        found = configuration.problems(
+            error, document, shown=_shown, unknown=_unknown, variable=_variable
+        )
+        raise ConfigurationError(stray + found) from None
+    except SettingsError as error:
+        raise ConfigurationError(stray or [f"environment: {error}"]) from None
+    found = stray + _contradictions(document, settings)
+    if found:
+        raise ConfigurationError(found)
+    return settings
+
+
+def _variable(place: Place) -> str | None:
+    """Return the environment variable that ``place`` was taken from, if it was."""
+    wanted = _PREFIX + "__".join(str(part).upper() for part in place[:2])
+    return next((name for name in os.environ if name.upper() == wanted), None)
+
+
+def _where(document: Document, place: Place) -> str:
+    variable = _variable(place)
+    return f"environment variable {variable}" if variable else document.where(place)
+
+
+def _shown(place: Place) -> str:
+    # Beyond section and key come positions in a list: ae_title_aliases[1].
+    dotted = ".".join(str(part) for part in place[:2])
+    return dotted + "".join(f"[{part}]" for part in place[2:])
+
+
+def _keys(section: str) -> list[str]:
+    model = Settings.model_fields[section].annotation
+    return list(model.model_fields) if isinstance(model, type(BaseModel)) else []
+
+
+def _unknown(place: Place) -> str:
+    """Word an unknown section or key, with what is probably meant."""
+    sections = list(Settings.model_fields)
+    name = str(place[-1])
+    if len(place) == 1:
+        # A key above the first [section] looks like an unknown section.
+        homes = [section for section in sections if name in _keys(section)]
+        if homes:
+            return f"this key belongs under [{homes[0]}]"
+        if meant := configuration.closest(name, sections):
+            return f"unknown section; did you mean [{meant}]?"
+        return f"there is no such section; there are {', '.join(f'[{s}]' for s in sections)}"
+    keys = _keys(str(place[0]))
+    if meant := configuration.closest(name, keys):
+        return f"unknown key; did you mean {meant}?"
+    homes = [section for section in sections if name in _keys(section)]
+    if homes:
+        return f"unknown key; it belongs under [{homes[0]}]"
+    return f"unknown key; [{place[0]}] has {', '.join(keys)}"
+
+
+def _stray_variables(environment: Mapping[str, str]) -> list[str]:
+    """Find variables with our prefix that name no section; pydantic passes over them."""
+    found: list[str] = []
+    for name in sorted(environment):
+        if not name.upper().startswith(_PREFIX):
+            continue
+        section, _, key = name[len(_PREFIX) :].lower().partition("__")
+        if section not in Settings.model_fields:
+            words = _unknown((section,))
+        elif not key:
+            words = f"must name a key, as in {_PREFIX}{section.upper()}__KEY"
+        else:
+            continue
+        found.append(f"environment variable {name}: {words}")
+    return found
+
+
+def _contradictions(document: Document, settings: Settings) -> list[str]:
+    """Find values that are each right but cannot stand together."""
+    found: list[str] = []
+
+    def add(section: str, key: str, words: str) -> None:
+        found.append(f"{_where(document, (section, key))}: {section}.{key}: {words}")
+
+    node, http, limits = settings.node, settings.http, settings.limits
+    if http.enabled and http.port == node.port and node.port != 0:
+        add("http", "port", f"must differ from node.port, which is {node.port} too")
+    if limits.receive_buffer_bytes < 2 * limits.maximum_pdu_bytes:
+        least = 2 * limits.maximum_pdu_bytes
+        words = f"must be {least} (twice limits.maximum_pdu_bytes) or more"
+        add("limits", "receive_buffer_bytes", f"{words}, not {limits.receive_buffer_bytes}")
+    return found
+
+
+def dump(settings: Settings) -> dict[str, Any]:
+    """Return all settings in effect as plain values, for ``check-config --show``."""
+    return settings.model_dump(mode="json")
