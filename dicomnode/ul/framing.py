@@ -1,0 +1,103 @@
+"""Finds PDUs in a byte stream: type and length are judged before any memory is taken for them.
+
+PS3.8 §9.3.1: type (1 byte), reserved (1), length of what follows (4, big endian).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from dicomnode.errors import LocalProtocolError, RemoteProtocolError
+from dicomnode.ul.items import malformed
+from dicomnode.ul.pdu import (
+    PDU_HEADER,
+    PDV_HEADER_LENGTH,
+    AbortReason,
+    Buffer,
+    PDUType,
+    PresentationDataValue,
+)
+
+HEADER_LENGTH = 6
+MAXIMUM_ASSOCIATE_LENGTH = 1 << 20
+
+# Beyond this, longer PDUs gain nothing; it is also what most peers ask for at most.
+LONGEST_P_DATA = 1 << 17
+
+_FIXED_LENGTH = 4
+
+# First bytes of other protocols that find their way to a DICOM port.
+_STRANGERS = (
+    (b"\x16\x03", "peer speaks TLS on the plain port"),
+    (b"\x15\x03", "peer answered with a TLS alert: it expects TLS on this port"),
+    (b"SSH-", "peer speaks SSH"),
+    *(
+        (verb, "peer speaks HTTP")
+        for verb in (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE", b"OPTION", b"PATCH ")
+    ),
+    *((verb, "peer speaks HTTP") for verb in (b"TRACE ", b"CONNEC", b"PRI * ", b"HTTP/")),
+)
+
+Fragments: TypeAlias = Iterator[tuple[PresentationDataValue, ...]]
+
+
+def read_header(data: memoryview, offset: int, maximum_length: int) -> tuple[int, int]:
+    """Return type and length of the PDU at ``offset``, of which 6 bytes must be there.
+
+    ``maximum_length`` is what we advertised for P-DATA-TF; 0 admits any length. Raises
+    RemoteProtocolError for types that do not exist and lengths that their type cannot have.
+    """
+    pdu_type, length = PDU_HEADER.unpack_from(data, offset)
+    if pdu_type == PDUType.P_DATA_TF:
+        if length <= maximum_length or not maximum_length:
+            return pdu_type, length
+        raise malformed(
+            f"P-DATA-TF of {length} bytes exceeds the maximum length of {maximum_length} "
+            "that we advertised (PS3.8 D.1)"
+        )
+    if pdu_type in (PDUType.A_ASSOCIATE_RQ, PDUType.A_ASSOCIATE_AC):
+        if length <= MAXIMUM_ASSOCIATE_LENGTH:
+            return pdu_type, length
+        raise malformed(
+            f"{PDUType(pdu_type).words} of {length} bytes exceeds our limit of "
+            f"{MAXIMUM_ASSOCIATE_LENGTH}"
+        )
+    if not PDUType.A_ASSOCIATE_RJ <= pdu_type <= PDUType.A_ABORT:
+        raise _unrecognized(bytes(data[offset : offset + HEADER_LENGTH]))
+    if length != _FIXED_LENGTH:
+        raise malformed(f"{PDUType(pdu_type).words} claims a length of {length} instead of 4")
+    return pdu_type, length
+
+
+def _unrecognized(header: bytes) -> RemoteProtocolError:
+    rule = f"PDU type {header[0]:02X}H does not exist (PS3.8 §9.3.1)"
+    for prefix, words in _STRANGERS:
+        if header.startswith(prefix):
+            rule = words
+    return RemoteProtocolError(rule, reason=AbortReason.UNRECOGNIZED_PDU)
+
+
+def fragments(
+    context_id: int, command: bytes, data_set: Buffer | None, maximum_length: int
+) -> Fragments:
+    """Cut one message into the presentation data values of its P-DATA-TF PDUs, one for each.
+
+    ``maximum_length`` is the peer's (PS3.8 §D.1); 0 is no limit. Data are views, not copies.
+    Raises LocalProtocolError when it leaves no room for data.
+    """
+    limit = min(maximum_length or LONGEST_P_DATA, LONGEST_P_DATA)
+    # Some peers take only fragments of even length, as the data they carry are (PS3.5 §7.1).
+    size = (limit - PDV_HEADER_LENGTH) & ~1
+    if size <= 0:
+        raise LocalProtocolError(f"maximum length {maximum_length} leaves no room for data")
+    yield from _cut(context_id, True, memoryview(command), size)
+    if data_set is not None:
+        yield from _cut(context_id, False, memoryview(data_set), size)
+
+
+def _cut(context_id: int, is_command: bool, data: memoryview, size: int) -> Fragments:
+    last = max(len(data) - 1, 0) // size * size
+    for start in range(0, last, size):
+        yield (PresentationDataValue(context_id, is_command, False, data[start : start + size]),)
+    yield (PresentationDataValue(context_id, is_command, True, data[last:]),)
