@@ -1,32 +1,40 @@
-"""GDCM's gdcmscu against the node."""
+"""GDCM's gdcmscu against the node.
+
+gdcmscu 3.0.21 ends itself with an exception after every A-RELEASE-RP, whoever sent it; its exit
+code therefore says nothing, and the tests look at what went over the wire and at what was kept.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.interop.samples import samples
-from tests.peers import Finished, NodeProcess, run_tool
+from tests.interop.recorder import recorded
+from tests.interop.samples import data_set_bytes, samples
+from tests.peers import Address, Finished, NodeProcess, run_tool
+
+pytestmark = pytest.mark.interop("gdcmscu")
 
 
-def gdcmscu(archive: NodeProcess, *arguments: object) -> Finished:
-    host, port = archive.dicom_address
+def gdcmscu(address: Address, *arguments: object) -> Finished:
     return run_tool(
-        *("gdcmscu", "--hostname", host, "--port", port, "--call", "DICOMNODE"),
-        *("--aetitle", "GDCMSCU", *map(str, arguments)),
+        *("gdcmscu", *map(str, arguments), "--call", "DICOMNODE", "--aetitle", "GDCMSCU"),
+        *address,
     )
 
 
-@pytest.mark.interop("gdcmscu")
-def test_gdcmscu_echo_is_answered(archive: NodeProcess) -> None:
-    done = gdcmscu(archive, "--echo")
-    assert done.returncode == 0, done.output
+def test_gdcmscu_echo_is_answered_and_released(archive: NodeProcess) -> None:
+    with recorded(archive.dicom_address) as recorder:
+        done = gdcmscu(recorder.address, "--echo")
+    answers = [part for direction, part in recorder.passed if direction == "O"]
+    assert [part[0] for part in answers] == [2, 4, 6], done.output
+    assert b"\x00\x00\x00\x09\x02\x00\x00\x00\x00\x00" in answers[1], "Status (0000,0900) is 0000H"
 
 
-@pytest.mark.interop("gdcmscu")
 @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small_implicit.dcm", "JPEG2000.dcm"])
 def test_gdcmscu_stores(archive: NodeProcess, name: str) -> None:
     sample = next(each for each in samples() if each.path.name == name)
-    done = gdcmscu(archive, "--store", "--input", sample.path)
-    assert done.returncode == 0, done.output
+    done = gdcmscu(archive.dicom_address, "--store", "-i", sample.path)
     kept = sample.stored_path(archive.config.parent / "store")
     assert kept.is_file(), done.output
+    # gdcmscu writes the data set anew; its pixels come last and stay as they are.
+    assert data_set_bytes(kept)[-512:] == sample.data_set[-512:]

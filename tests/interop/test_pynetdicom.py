@@ -14,7 +14,7 @@ from pydicom.uid import UID, AllTransferSyntaxes
 from pynetdicom import AE, _config, build_context
 from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import Verification
 
 from tests.interop.samples import STORAGE_CLASSES, Sample, data_set_bytes, samples
 from tests.peers import NodeProcess
