@@ -1,0 +1,385 @@
+"""A bounded reader of the elements that precede the pixel data.
+
+Walks the elements of a data set (PS3.5 §7) without decoding them, jumps over long values, and
+stops where nothing follows that is wanted to be known. pydicom's full parse costs several times
+the time that an object of a few kilobytes may take altogether.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from dicomnode.errors import CannotUnderstand
+from dicomnode.storage.text import decode_text, encodings_of
+
+# Tags from here on are not looked at: Content Sequence (0040,A730), waveforms, pixels.
+_STOP: Final = 0x0040_A500
+# Values longer than this are not kept; nothing that is searched for is as long.
+_MAX_VALUE_BYTES: Final = 16 * 1024
+_MAX_KEPT_BYTES: Final = 1024 * 1024
+_MAX_ELEMENTS: Final = 200_000
+_MAX_DEPTH: Final = 64
+_MAX_ITEMS: Final = 256
+_MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
+_WINDOW_BYTES: Final = 64 * 1024
+
+_UNDEFINED: Final = 0xFFFF_FFFF
+_ITEM: Final = 0xFFFE_E000
+_ITEM_END: Final = 0xFFFE_E00D
+_SEQUENCE_END: Final = 0xFFFE_E0DD
+
+_IMPLICIT: Final = frozenset(
+    (
+        "1.2.840.10008.1.2",
+        "1.2.840.10008.1.20",  # Papyrus 3, retired
+        "1.2.840.113619.5.2",  # GE: pixels big endian, elements not
+    )
+)
+_BIG_ENDIAN: Final = frozenset(("1.2.840.10008.1.2.2",))
+_DEFLATED: Final = frozenset(
+    ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205")
+)
+
+# PS3.5 Table 7.1-2: these have a 16-bit length, every other VR, known or to come, a 32-bit one.
+_SHORT_VRS: Final = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How elements are laid out: with or without VR, and in which byte order."""
+
+    explicit: bool
+    short: struct.Struct
+    implicit: struct.Struct
+    length: struct.Struct
+    us: struct.Struct
+
+
+def _layout(explicit: bool, order: str) -> _Layout:
+    return _Layout(
+        explicit,
+        struct.Struct(order + "HH2sH"),
+        struct.Struct(order + "HHI"),
+        struct.Struct(order + "I"),
+        struct.Struct(order + "H"),
+    )
+
+
+_IMPLICIT_LITTLE = _layout(False, "<")
+_EXPLICIT_LITTLE = _layout(True, "<")
+_EXPLICIT_BIG = _layout(True, ">")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Raw values by tag, as they stand in the data set (padding included)."""
+
+    values: Mapping[int, bytes]
+    encodings: tuple[str, ...]
+    _layout: _Layout
+
+    @property
+    def sop_class_uid(self) -> str:
+        """SOP Class UID (0008,0016), "" when absent."""
+        return self.uid(0x0008_0016)
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """SOP Instance UID (0008,0018), "" when absent."""
+        return self.uid(0x0008_0018)
+
+    @property
+    def study_instance_uid(self) -> str:
+        """Study Instance UID (0020,000D), "" when absent."""
+        return self.uid(0x0020_000D)
+
+    @property
+    def series_instance_uid(self) -> str:
+        """Series Instance UID (0020,000E), "" when absent."""
+        return self.uid(0x0020_000E)
+
+    def uid(self, tag: int) -> str:
+        """Return a UID without its padding; not checked, see ``files.valid_uid``."""
+        value = self.values.get(tag)
+        return value.decode("ascii", "replace").strip(" \x00") if value else ""
+
+    def text(self, tag: int, vr: str) -> str:
+        """Return a string value in Unicode, without padding; "" when absent or empty.
+
+        Bytes that the character set does not know become U+FFFD.
+        """
+        value = self.values.get(tag)
+        return decode_text(value, self.encodings, vr) if value else ""
+
+    def integer(self, tag: int, vr: str) -> int | None:
+        """Return the first value of an IS or US; None when absent or no 32-bit number."""
+        value = self.values.get(tag)
+        if not value:
+            return None
+        if vr == "US":
+            return self._layout.us.unpack_from(value)[0] if len(value) >= 2 else None
+        try:
+            number = int(value.split(b"\\", 1)[0].strip(b" \x00"))
+        except ValueError:
+            return None
+        return number if -(2**31) <= number < 2**31 else None
+
+    def items(self, tag: int) -> list[Header]:
+        """Return the items of a sequence; [] when absent, too long, or malformed."""
+        value = self.values.get(tag)
+        if not value:
+            return []
+        try:
+            return _items(_Bytes(value), self._layout, self.encodings)
+        except CannotUnderstand:
+            return []
+
+
+def read_header(fd: int, offset: int, size: int, transfer_syntax_uid: str) -> Header:
+    """Read the header of the data set of ``size`` bytes at ``offset`` of an open file.
+
+    The file position stays where it is. Raises CannotUnderstand for anything that is not a
+    well-formed data set up to where reading stops.
+    """
+    source: _Source = _File(fd, offset, size)
+    if transfer_syntax_uid in _DEFLATED:
+        source = _Inflated(source)
+    layout = _layout_of(source, transfer_syntax_uid)
+    try:
+        values, _ = _scan(source, 0, layout, _STOP)
+    except struct.error:
+        raise CannotUnderstand("the data set is cut short") from None
+    return Header(values, encodings_of(values.get(0x0008_0005, b"")), layout)
+
+
+def _layout_of(source: _Source, transfer_syntax_uid: str) -> _Layout:
+    """Return the layout of the transfer syntax, unless the first element plainly has another.
+
+    Little endian with and without VR is mixed up by enough senders for every toolkit to look.
+    """
+    if transfer_syntax_uid in _BIG_ENDIAN:
+        return _EXPLICIT_BIG
+    vr = source.read(0, 6)[4:]
+    if transfer_syntax_uid in _IMPLICIT:
+        return _EXPLICIT_LITTLE if vr in _SHORT_VRS else _IMPLICIT_LITTLE
+    return _EXPLICIT_LITTLE if vr.isalpha() else _IMPLICIT_LITTLE
+
+
+# -- where bytes come from ---------------------------------------------------------------------
+
+
+class _Source(Protocol):
+    """Bytes by position; a read past the end is short."""
+
+    def read(self, position: int, size: int) -> bytes: ...
+
+
+class _Bytes:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, position: int, size: int) -> bytes:
+        return self._data[position : position + size]
+
+
+class _File:
+    """A window that moves over the file, so that small reads cost no system call each."""
+
+    def __init__(self, fd: int, offset: int, size: int) -> None:
+        self._fd = fd
+        self._offset = offset
+        self._size = size
+        self._window = b""
+        self._base = 0
+
+    def read(self, position: int, size: int) -> bytes:
+        start = position - self._base
+        if start >= 0 and start + size <= len(self._window):
+            return self._window[start : start + size]
+        wanted = max(0, min(max(size, _WINDOW_BYTES), self._size - position))
+        self._window = os.pread(self._fd, wanted, self._offset + position) if wanted else b""
+        self._base = position
+        return self._window[:size]
+
+
+class _Inflated:
+    """The front of a deflated data set (PS3.5 §A.5), inflated as far as it is asked for."""
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self._position = 0
+        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._data = bytearray()
+
+    def read(self, position: int, size: int) -> bytes:
+        end = position + size
+        while len(self._data) < end and not self._inflate.eof:
+            if len(self._data) >= _MAX_INFLATED_BYTES:
+                raise CannotUnderstand("the deflated header is too long")
+            chunk = self._inflate.unconsumed_tail or self._next_chunk()
+            if not chunk:
+                break
+            try:
+                self._data += self._inflate.decompress(chunk, _WINDOW_BYTES)
+            except zlib.error:
+                raise CannotUnderstand("the data set is not deflated as it should be") from None
+        return bytes(self._data[position:end])
+
+    def _next_chunk(self) -> bytes:
+        chunk = self._source.read(self._position, _WINDOW_BYTES)
+        self._position += len(chunk)
+        return chunk
+
+
+# -- walking -----------------------------------------------------------------------------------
+
+
+def _scan(
+    source: _Source, position: int, layout: _Layout, stop: int
+) -> tuple[dict[int, bytes], int]:
+    """Return the short values of even groups up to the tag ``stop``, and where that stands.
+
+    One loop, as it runs for every element of every object received. ``window`` holds the bytes
+    at ``base``; ``at`` counts from there.
+    """
+    values: dict[int, bytes] = {}
+    room = _MAX_KEPT_BYTES
+    base, at = position, 0
+    window = source.read(base, _WINDOW_BYTES)
+    limit = len(window)
+    last = limit < _WINDOW_BYTES
+    explicit = layout.explicit
+    unpack_short, unpack_implicit = layout.short.unpack_from, layout.implicit.unpack_from
+    vr = b""
+    for _ in range(_MAX_ELEMENTS):
+        if at + 12 > limit and not last:
+            base, at = base + at, 0
+            window = source.read(base, _WINDOW_BYTES)
+            limit = len(window)
+            last = limit < _WINDOW_BYTES
+        if at >= limit:
+            if at > limit or not last:
+                raise CannotUnderstand("the data set is cut short")
+            return values, base + at
+        if explicit:
+            group, element, vr, length = unpack_short(window, at)
+            start = at + 8
+            # Letters that are no short VR; what is no letters is read as a short VR, as
+            # pydicom and DCMTK do.
+            if vr not in _SHORT_VRS and vr.isalpha():
+                (length,) = layout.length.unpack_from(window, start)
+                start += 4
+        else:
+            group, element, length = unpack_implicit(window, at)
+            start = at + 8
+        tag = group << 16 | element
+        if tag >= stop:
+            return values, base + at
+        if length == _UNDEFINED:
+            end = _end_of_sequence(source, base + start, layout, vr) - base
+            length = end - start - 8
+        else:
+            end = start + length
+        if length <= _MAX_VALUE_BYTES and not group & 1:
+            room -= length
+            if room < 0:
+                raise CannotUnderstand("the header is too long")
+            if end <= limit:
+                values[tag] = window[start : start + length]
+            else:
+                values[tag] = _exactly(source, base + start, length)
+        at = end
+    raise CannotUnderstand("the header has too many elements")
+
+
+def _exactly(source: _Source, position: int, length: int) -> bytes:
+    value = source.read(position, length)
+    if len(value) != length:
+        raise CannotUnderstand("the data set is cut short")
+    return value
+
+
+def _end_of_sequence(source: _Source, position: int, layout: _Layout, vr: bytes) -> int:
+    """Return where a sequence of undefined length ends, its delimiter included.
+
+    ``position`` is where its first item starts. Sequences and items of defined length are
+    jumped over. Of undefined length they nest: ``open_items`` has the layout of each item that
+    is open, and the one of the sequence around it.
+    """
+    layout = _IMPLICIT_LITTLE if vr == b"UN" else layout  # PS3.5 §6.2.2 note 2 (CP-246)
+    layouts = [layout]
+    in_item = False
+    for _ in range(_MAX_ELEMENTS):
+        head = source.read(position, 12)
+        group, element, length = layout.implicit.unpack_from(head)
+        tag = group << 16 | element
+        position += 8
+        if not in_item:
+            if tag == _SEQUENCE_END:
+                layouts.pop()
+                if not layouts:
+                    return position
+                layout, in_item = layouts[-1], True
+            elif tag != _ITEM:
+                raise CannotUnderstand("a sequence holds something that is no item")
+            elif length == _UNDEFINED:
+                in_item = True
+            else:
+                position += length
+            continue
+        if tag == _ITEM_END:
+            in_item = False
+            continue
+        vr = b""
+        if layout.explicit:
+            vr, length = layout.short.unpack_from(head)[2:]
+            if vr not in _SHORT_VRS and vr.isalpha():
+                (length,) = layout.length.unpack_from(head, 8)
+                position += 4
+        if length != _UNDEFINED:
+            position += length
+            continue
+        if len(layouts) >= _MAX_DEPTH:
+            raise CannotUnderstand("sequences are nested too deeply")
+        layout = _IMPLICIT_LITTLE if vr == b"UN" else layout
+        layouts.append(layout)
+        in_item = False
+    raise CannotUnderstand("a sequence has too many elements")
+
+
+def _items(source: _Source, layout: _Layout, encodings: tuple[str, ...]) -> list[Header]:
+    items: list[Header] = []
+    position = 0
+    while len(items) < _MAX_ITEMS:
+        head = source.read(position, 8)
+        if len(head) < 8:
+            break
+        group, element, length = layout.implicit.unpack_from(head)
+        if group << 16 | element != _ITEM:
+            break
+        position += 8
+        if length == _UNDEFINED:
+            values, position = _element_values(source, position, layout)
+            position += 8
+        else:
+            content = _Bytes(_exactly(source, position, length))
+            values, _ = _element_values(content, 0, layout)
+            position += length
+        items.append(Header(values, encodings, layout))
+    return items
+
+
+def _element_values(
+    source: _Source, position: int, layout: _Layout
+) -> tuple[dict[int, bytes], int]:
+    try:
+        return _scan(source, position, layout, _ITEM_END)
+    except struct.error:
+        raise CannotUnderstand("an item is cut short") from None
