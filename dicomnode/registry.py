@@ -134,6 +134,9 @@ class Registry:
     def __len__(self) -> int:
         return len(self.entries)
 
+    def __contains__(self, title: object) -> bool:
+        return isinstance(title, str) and self.lookup(title) is not None
+
     def lookup(self, title: str, strict: bool = False) -> AE | None:
         """Return the entry with ``title``, or None."""
         if strict:
