@@ -1,0 +1,113 @@
+"""What /metrics, /healthz, /readyz and /api/status answer."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from dicomnode.observe import http
+from dicomnode.observe.http import HTTPServer, build_app
+from dicomnode.observe.metrics import Metrics
+
+
+def metrics() -> Metrics:
+    return Metrics(lambda title: False)
+
+
+def client(ready: object = None, status: object = None) -> httpx.AsyncClient:
+    app = build_app(
+        metrics(),
+        ready or (lambda: {"storage": "ok"}),  # type: ignore[arg-type]
+        status or (lambda: {"version": "1"}),  # type: ignore[arg-type]
+    )
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node")
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[HTTPServer]:
+    app = build_app(metrics(), lambda: {"storage": "ok"}, lambda: {"version": "1"})
+    server = HTTPServer(app, "127.0.0.1", 0)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def test_metrics_are_served_in_the_text_exposition_format() -> None:
+    async with client() as http_client:
+        answer = await http_client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert "dicomnode_associations_active 0.0" in answer.text
+
+
+async def test_health_is_ok_while_the_loop_turns() -> None:
+    async with client() as http_client:
+        answer = await http_client.get("/healthz")
+    assert (answer.status_code, answer.text) == (200, "ok\n")
+
+
+async def test_a_ready_node_answers_200_with_its_checks() -> None:
+    async with client() as http_client:
+        answer = await http_client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {"ready": True, "failed": [], "checks": {"storage": "ok"}}
+
+
+async def test_a_node_that_is_not_ready_answers_503_and_names_the_check_that_failed() -> None:
+    async def ready() -> Mapping[str, str]:
+        return {"storage": "ok", "index": "does not answer"}
+
+    async with client(ready) as http_client:
+        answer = await http_client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["failed"] == ["index"]
+    assert answer.json()["checks"]["index"] == "does not answer"
+
+
+async def test_checks_that_never_end_count_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_READY_SECONDS", 0.01)
+
+    async def ready() -> Mapping[str, str]:
+        await asyncio.Event().wait()
+        return {}
+
+    async with client(ready) as http_client:
+        answer = await http_client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["failed"] == ["answer"]
+
+
+async def test_status_is_json_from_a_function_or_a_coroutine_function() -> None:
+    async def status() -> Mapping[str, object]:
+        return {"draining": False}
+
+    async with client(status=status) as http_client:
+        assert (await http_client.get("/api/status")).json() == {"draining": False}
+    async with client() as http_client:
+        assert (await http_client.get("/api/status")).json() == {"version": "1"}
+
+
+async def test_the_server_knows_the_port_it_got_and_answers_from_its_start() -> None:
+    async with served() as server, httpx.AsyncClient(trust_env=False) as http_client:
+        host, port = server.address
+        assert (await http_client.get(f"http://{host}:{port}/healthz")).status_code == 200
+
+
+async def test_the_server_gives_its_port_back_and_stopping_twice_is_harmless() -> None:
+    async with served() as server:
+        address = server.address
+        await server.stop()
+    with socket.create_server(address):
+        pass
+
+
+async def test_a_port_that_is_taken_is_an_os_error() -> None:
+    async with served() as server:
+        second = HTTPServer(build_app(metrics(), dict, dict), *server.address)
+        with pytest.raises(OSError, match="in use"):
+            await second.start()
+        await second.stop()
