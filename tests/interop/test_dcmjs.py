@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_dcmjs_echoes_and_stores(archive: NodeProcess) -> None:
-    names = ("CT_small.dcm", "MR_small_RLE.dcm", "JPEG2000.dcm")
+    names = ("CT_small.dcm", "MR_small_RLE.dcm")
     sent = [each for each in samples() if each.path.name in names]
     done = run_tool(
         *("node", HERE / "send.cjs", *archive.dicom_address, *(each.path for each in sent)),
@@ -26,7 +26,7 @@ def test_dcmjs_echoes_and_stores(archive: NodeProcess) -> None:
     )
     assert done.returncode == 0, done.output
     statuses = [line for line in done.output.splitlines() if line.startswith("status ")]
-    assert statuses == ["status 0000"] * 4
+    assert statuses == ["status 0000"] * 3
     for each in sent:
         kept = each.stored_path(archive.config.parent / "store")
         assert data_set_bytes(kept)[-512:] == each.data_set[-512:]

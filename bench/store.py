@@ -1,0 +1,182 @@
+"""How fast the node stores, beside storescp and Orthanc in the same run.
+
+``python -m bench.store [PART…]`` measures the parts named, or all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.data import GIANT, LARGE, SMALL, Corpus, directory_of, part_directories
+from bench.measure import (
+    MEBIBYTE,
+    alternate,
+    associate_and_release,
+    echo_99th_percentile,
+    peak_resident_bytes,
+    seconds_to_send,
+)
+from bench.report import Figure, page, table
+from bench.servers import Server, StartServer, dicomnode, orthanc, storescp
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+
+def _ratio(
+    what: str,
+    corpus: Corpus,
+    starts: tuple[StartServer, StartServer],
+    limit: float,
+    runs: int,
+    *,
+    directories: Sequence[Path] | None = None,
+) -> Figure:
+    chosen = directories or [directory_of(corpus)]
+    node, peer = alternate(
+        starts, lambda server: seconds_to_send(server, chosen, corpus.objects), runs
+    )
+    return Figure(what, f"{node:.2f} s", f"{peer:.2f} s", node / peer, limit)
+
+
+def large_full(runs: int) -> Figure:
+    """516 x 512 KB, one association, full durability, against Orthanc."""
+    what = "516 x 512 KB, one association, full; Orthanc"
+    return _ratio(what, LARGE, (dicomnode("full"), orthanc), 0.6, runs)
+
+
+def large_relaxed(runs: int) -> Figure:
+    """516 x 512 KB, one association, relaxed, against storescp --bit-preserving."""
+    what = "516 x 512 KB, one association, relaxed; storescp"
+    return _ratio(what, LARGE, (dicomnode("relaxed"), storescp), 1.3, runs)
+
+
+def small_full(runs: int) -> Figure:
+    """1,000 x 12 KB, one association, full durability, against Orthanc."""
+    what = "1000 x 12 KB, one association, full; Orthanc"
+    return _ratio(what, SMALL, (dicomnode("full"), orthanc), 0.6, runs)
+
+
+def small_eight(runs: int) -> Figure:
+    """1,000 x 12 KB over eight associations at once, full durability, against Orthanc."""
+    directories = part_directories(SMALL)
+    node, peer = alternate(
+        (dicomnode("full"), orthanc),
+        lambda server: seconds_to_send(server, directories, SMALL.objects),
+        runs,
+    )
+    rates = [f"{SMALL.objects / seconds:.0f}/s" for seconds in (node, peer)]
+    what = "1000 x 12 KB, eight associations, full; Orthanc"
+    return Figure(what, rates[0], rates[1], peer / node, 2.0, at_least=True)
+
+
+def untuned(runs: int) -> Figure:
+    """1,000 x 12 KB from a storescu without TCP_NODELAY, against one with it."""
+    where = [directory_of(SMALL)]
+
+    def tuned(server: Server) -> float:
+        return seconds_to_send(server, where, SMALL.objects)
+
+    def plain(server: Server) -> float:
+        return seconds_to_send(server, where, SMALL.objects, nodelay=False)
+
+    slow, fast = [], []
+    for _ in range(runs):
+        slow += alternate([dicomnode("full")], plain, 1)
+        fast += alternate([dicomnode("full")], tuned, 1)
+    without, with_it = sorted(slow)[len(slow) // 2], sorted(fast)[len(fast) // 2]
+    what = "1000 x 12 KB, storescu without TCP_NODELAY; storescu with it"
+    return Figure(what, f"{without:.2f} s", f"{with_it:.2f} s", without / with_it, 1.5)
+
+
+def echo(runs: int) -> Figure:
+    """C-ECHO beside four associations that store 512 KB images."""
+    worst, count = [], 0
+    for _ in range(runs):
+        with dicomnode("full")() as server:
+            slow, taken = echo_99th_percentile(server, part_directories(LARGE), LARGE.objects)
+            worst.append(slow)
+            count += taken
+    milliseconds = sorted(worst)[len(worst) // 2] * 1000
+    what = "C-ECHO while four associations store, 99th percentile"
+    return Figure(what, f"{milliseconds:.1f} ms of {count} echoes", "", milliseconds, 25.0, " ms")
+
+
+def memory_idle(_runs: int) -> Figure:
+    """Resident memory of a node that has just started."""
+    with dicomnode("full")() as server:
+        assert server.node is not None
+        idle = server.node.resident_bytes() / MEBIBYTE
+    return Figure("memory, idle", f"{idle:.0f} MiB", "", idle, 120.0, " MiB")
+
+
+def memory_gigabyte(_runs: int) -> Figure:
+    """Resident memory while one object of 1 GB arrives."""
+    where = [directory_of(GIANT)]
+    with dicomnode("full")() as server:
+        node = server.node
+        assert node is not None
+        before = node.resident_bytes()
+        peak = peak_resident_bytes(node, lambda: seconds_to_send(server, where, 1))
+    grown = (peak - before) / MEBIBYTE
+    shown = f"{before / MEBIBYTE:.0f} → {peak / MEBIBYTE:.0f} MiB"
+    return Figure("memory, more while 1 GB arrives", shown, "", grown, 64.0, " MiB")
+
+
+def memory_associations(runs: int) -> Figure:
+    """Resident memory before and after many associations were opened and closed."""
+    count = 10_000 if runs > 1 else 1_000
+    with dicomnode("full")() as server:
+        node = server.node
+        assert node is not None
+        # Pools and caches fill first; what comes after them would be a leak.
+        associate_and_release(server.address, 500)
+        before = node.resident_bytes()
+        associate_and_release(server.address, count)
+        after = node.resident_bytes()
+    shown = f"{before / MEBIBYTE:.1f} → {after / MEBIBYTE:.1f} MiB"
+    grown = (after - before) / MEBIBYTE
+    return Figure(f"memory, more after {count:,} associations", shown, "", grown, 2.0, " MiB")
+
+
+PARTS: dict[str, Callable[[int], Figure]] = {
+    "large-full": large_full,
+    "large-relaxed": large_relaxed,
+    "small-full": small_full,
+    "small-eight": small_eight,
+    "untuned": untuned,
+    "echo": echo,
+    "memory-idle": memory_idle,
+    "memory-gigabyte": memory_gigabyte,
+    "memory-associations": memory_associations,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the table, and say with the exit code whether every target was met."""
+    parser = argparse.ArgumentParser(prog="python -m bench.store", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--runs", type=int, default=5, help="runs of each server (default 5)")
+    parser.add_argument("--quick", action="store_true", help="one run, fewer associations")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"unknown part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if options.write and (options.parts or options.quick):
+        parser.error("--write needs every part and every run")
+    runs = 1 if options.quick else options.runs
+    figures = []
+    for name in options.parts or PARTS:
+        print(f"{name}: {PARTS[name].__doc__}", file=sys.stderr, flush=True)
+        figures.append(PARTS[name](runs))
+        print(figures[-1].row(), file=sys.stderr, flush=True)
+    print(table(figures))
+    if options.write:
+        PAGE.write_text(page(figures, runs), encoding="utf-8")
+    return 0 if all(figure.met for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
