@@ -1,17 +1,20 @@
-"""The one protocol at which ``net`` and ``services`` meet.
+"""The protocols at which ``net`` and ``services`` meet.
 
-``net`` gives each established association to a ``Provider`` as a ``Channel`` and tells the
-``Handler`` that it gets back what arrives. All calls run on the event loop and return at once.
+``net`` asks an ``Admission`` who may associate, gives each established association to a
+``Provider`` as a ``Channel``, and tells the ``Handler`` that it gets back what arrives. All calls run on the event loop and return at once.
 Memory travels as memoryviews into pooled receive buffers: a view is valid until the call
 returns, and longer only while the ``Lease`` that came with it is retained.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from dicomnode.dimse.command import Command
 from dicomnode.ul.negotiation import Negotiated
+from dicomnode.ul.pdu import AAssociateRQ, Rejection
 
 
 class Lease(Protocol):
@@ -90,3 +93,42 @@ class Provider(Protocol):
 
     def established(self, channel: Channel) -> Handler:
         """An association has been accepted on ``channel``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The association may be made; ``release`` gives its slot back and is called exactly once."""
+
+    negotiated: Negotiated
+    release: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The association may not be made; ``why`` names the rule for the log."""
+
+    rejection: Rejection
+    why: str
+
+
+class Admission(Protocol):
+    """Decides who may associate."""
+
+    def admit(self, request: AAssociateRQ, peer_address: str) -> Admitted | Refused:
+        """Answer an A-ASSOCIATE indication; raises RemoteProtocolError for a malformed one."""
+
+
+class Observer(Protocol):
+    """Is told what happens to associations; keeps logs and metrics."""
+
+    def accepted(self, channel: Channel) -> None:
+        """An association has been established."""
+
+    def rejected(self, peer_address: str, request: AAssociateRQ, refused: Refused) -> None:
+        """An association request was answered with A-ASSOCIATE-RJ."""
+
+    def ended(self, channel: Channel, how: str, why: str) -> None:
+        """An established association ended; ``how`` is in the words of ``net.connection.How``."""
+
+    def failed(self, peer_address: str, how: str, why: str) -> None:
+        """A connection ended before there was an association."""

@@ -1,0 +1,157 @@
+"""Listens for associations; owns the connections that it accepted.
+
+Slots of associations belong to ``Admission``; here is only the cap on TCP connections, which
+keeps peers that connect and say nothing from using up descriptors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dicomnode.dimse.channel import Admission, Observer, Provider
+from dicomnode.net.buffers import BufferPool
+from dicomnode.net.connection import (
+    Connection,
+    Deadlines,
+    Ending,
+    How,
+)
+from dicomnode.ul.association import Association, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where and how to listen: ``port`` 0 lets the system choose."""
+
+    host: str
+    port: int
+    maximum_pdu_bytes: int
+    max_connections: int
+    backlog: int = 256
+
+
+class Acceptor:
+    """The listening side of the node."""
+
+    def __init__(
+        self,
+        listening: Listening,
+        *,
+        pool: BufferPool,
+        deadlines: Deadlines,
+        admission: Admission,
+        provider: Provider,
+        observer: Observer,
+        on_connection: Callable[[], None],
+    ) -> None:
+        self._listening = listening
+        self._pool = pool
+        self._deadlines = deadlines
+        self._admission = admission
+        self._provider = provider
+        self._observer = observer
+        self._on_connection = on_connection
+        self._server: asyncio.Server | None = None
+        self._connections: set[Connection] = set()
+        self._number = 0
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that are open now, oldest first."""
+        return sorted(self._connections, key=lambda connection: connection.number)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and port that peers can connect to."""
+        assert self._server is not None
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return host, port
+
+    async def start(self) -> None:
+        """Start to listen; raises OSError when the address cannot be had."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._connection,
+            self._listening.host,
+            self._listening.port,
+            backlog=self._listening.backlog,
+            reuse_address=True,
+        )
+
+    def _connection(self) -> asyncio.BaseProtocol:
+        self._on_connection()
+        if len(self._connections) >= self._listening.max_connections:
+            return _Full(self._observer, self._listening.max_connections)
+        self._number += 1
+        association = Association(
+            Role.ACCEPTOR,
+            maximum_length=self._listening.maximum_pdu_bytes,
+            artim_seconds=self._deadlines.artim,
+        )
+        connection = Connection(
+            self._number,
+            association,
+            pool=self._pool,
+            deadlines=self._deadlines,
+            admission=self._admission,
+            provider=self._provider,
+            observer=self._observer,
+            on_closed=self._closed,
+        )
+        self._connections.add(connection)
+        self._all_closed.clear()
+        return connection
+
+    def _closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._all_closed.set()
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Stop accepting, let associations finish for ``drain_seconds``, then abort the rest."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in self.connections:
+            if connection.established_at is None:
+                connection.close()
+        await self._wait_closed(drain_seconds)
+        self.abort_all()
+        await self._wait_closed(1.0)
+        for connection in self.connections:
+            connection.close()
+        await self._wait_closed(1.0)
+
+    def abort_all(self) -> None:
+        """Send A-ABORT on every association that is left."""
+        for connection in self.connections:
+            connection.abort_as(Ending(How.SHUT_DOWN, "the node stops"))
+
+    async def _wait_closed(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._all_closed.wait()
+        except TimeoutError:
+            pass
+
+
+class _Full(asyncio.Protocol):
+    """Closes a connection beyond the cap at once."""
+
+    def __init__(self, observer: Observer, limit: int) -> None:
+        self._observer = observer
+        self._limit = limit
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        peer = transport.get_extra_info("peername")
+        self._observer.failed(
+            peer[0] if peer else "unknown",
+            How.ABORTED,
+            f"{self._limit} connections are open already (limits.max_associations)",
+        )
+        transport.abort()

@@ -1,0 +1,517 @@
+"""One TCP connection: feeds ``ul.Association``, writes what it says, and keeps the deadlines.
+
+The connection is also the ``Channel`` through which the services answer. Bytes are read into
+pooled blocks and reach the services as views into them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+from dicomnode.dimse.channel import (
+    Admission,
+    DataSetSink,
+    Handler,
+    Observer,
+    Provider,
+    Refused,
+)
+from dicomnode.dimse.command import Command, encode_command
+from dicomnode.dimse.message import CommandReceived, DataFragment, MessageReader
+from dicomnode.errors import LocalProtocolError, RemoteProtocolError
+from dicomnode.net.buffers import Block, BufferPool
+from dicomnode.ul.association import Association
+from dicomnode.ul.events import (
+    AbortIndication,
+    AssociateAccepted,
+    AssociateIndication,
+    AssociateRejected,
+    ConnectionClosed,
+    DataIndication,
+    Event,
+    ReleaseConfirmation,
+    ReleaseIndication,
+)
+from dicomnode.ul.framing import fragments
+from dicomnode.ul.negotiation import Negotiated
+from dicomnode.ul.pdu import AAssociateRQ
+
+# A block with less room than this is given up for a fresh one.
+_MINIMUM_ROOM_BYTES = 32 * 1024
+# What a connection may still take in when the pool is empty, before it stops reading.
+_OVERFLOW_BYTES = 4 * 1024
+# Deadlines are looked at this often; each is late by at most as much.
+_TICK_SECONDS = 1.0
+
+
+class How(StrEnum):
+    """How a connection or the association on it ended; the words are also metric labels."""
+
+    RELEASED = "released"
+    REJECTED = "rejected"
+    PEER_ABORTED = "aborted by peer"
+    ABORTED = "aborted"
+    PROTOCOL_ERROR = "protocol error"
+    TIMED_OUT = "timed out"
+    SHUT_DOWN = "shut down"
+    LOST = "connection lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How it ended, and the sentence for the log that says why."""
+
+    how: How
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long a peer may take, in seconds."""
+
+    artim: float
+    pdu: float
+    idle: float
+    write: float
+
+
+class Connection(asyncio.BufferedProtocol):
+    """An acceptor's connection and the association on it."""
+
+    def __init__(
+        self,
+        number: int,
+        association: Association,
+        *,
+        pool: BufferPool,
+        deadlines: Deadlines,
+        admission: Admission,
+        provider: Provider,
+        observer: Observer,
+        on_closed: Callable[[Connection], None],
+    ) -> None:
+        self.number = number
+        self.calling_ae_title = ""
+        self.called_ae_title = ""
+        self.peer_address = ""
+        self.negotiated: Negotiated
+        self.established_at: float | None = None
+        self._association = association
+        self._pool = pool
+        self._deadlines = deadlines
+        self._admission = admission
+        self._provider = provider
+        self._observer = observer
+        self._on_closed = on_closed
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._socket: socket.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._handler: Handler | None = None
+        self._reader: MessageReader
+        self._sink: DataSetSink | None = None
+        self._release_slot: Callable[[], None] | None = None
+        self._ending: Ending | None = None
+        self._releasing = False
+        self._reported = False
+        self._closed = False
+        self._init_reading()
+        self._write_paused_at: float | None = None
+        self._writable: list[asyncio.Future[None]] = []
+
+    def _init_reading(self) -> None:
+        self._block: Block | None = None
+        self._start = 0
+        self._end = 0
+        self._pauses = 0
+        self._starved = False
+        self._reading = True
+        self._last_read = self._loop.time()
+        # When the first byte of the PDU came that is still incomplete.
+        self._pdu_started: float | None = None
+
+    # -- the transport's callbacks ---------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self.peer_address = peer[0] if peer else "unknown"
+        self._open_socket_options(transport)
+        self._association.connection_made(self._loop.time())
+        self._flush()
+        self._tick()
+
+    def _open_socket_options(self, transport: asyncio.Transport) -> None:
+        theirs = transport.get_extra_info("socket")
+        if theirs is None:
+            return
+        # A second Python object for the same descriptor, detached before the transport closes it:
+        # uvloop's own stand-in duplicates the descriptor at each call.
+        self._socket = socket.socket(theirs.family, theirs.type, theirs.proto, theirs.fileno())
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        block = self._block
+        if block is None:
+            block = self._pool.take() or self._pool.take_small(_OVERFLOW_BYTES)
+            self._block = block
+            self._start = self._end = 0
+        return block.view[self._end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        now = self._loop.time()
+        self._end += nbytes
+        self._last_read = now
+        if self._socket is not None and _TCP_QUICKACK is not None:
+            # The kernel drops this after some segments. With it a peer that leaves Nagle's
+            # algorithm on is not stalled by our delayed acknowledgement.
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+        assert self._block is not None
+        consumed = self._association.receive(self._block.view[self._start : self._end], now)
+        self._start += consumed
+        if consumed or self._pdu_started is None:
+            self._pdu_started = now if self._start < self._end else None
+        self._take_events()
+        self._flush()
+        self._make_room()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._write_paused_at = self._loop.time()
+
+    def resume_writing(self) -> None:
+        self._write_paused_at = None
+        self._wake_writers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._socket is not None:
+            self._socket.detach()
+            self._socket = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._association.connection_lost(self._loop.time())
+        self._take_events()
+        self._closed = True
+        self._wake_writers()
+        self._pool.forget(self._unstarve)
+        if self._block is not None:
+            self._block.release()
+            self._block = None
+        self._end_association(self._ending or Ending(How.LOST))
+        self._on_closed(self)
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """Provide for the next read: the rest of the PDU at the front must fit behind it."""
+        block = self._block
+        if block is None or self._closed:
+            return
+        pending = self._end - self._start
+        if pending == 0 and not block.shared:
+            block.release()
+            self._block = None
+            return
+        wanted = self._association.bytes_wanted if pending else _MINIMUM_ROOM_BYTES
+        if self._start + max(wanted, 1) <= len(block.view) and self._end < len(block.view):
+            return
+        if pending == 0:
+            block.release()
+            self._block = None
+            return
+        if not block.shared and wanted <= len(block.view):
+            block.view[:pending] = bytes(block.view[self._start : self._end])
+        else:
+            fresh = self._pool.take(wanted)
+            if fresh is None:
+                self._starve()
+                return
+            fresh.view[:pending] = block.view[self._start : self._end]
+            block.release()
+            self._block = fresh
+        self._start, self._end = 0, pending
+
+    def _starve(self) -> None:
+        self._starved = True
+        self._apply_pause()
+        self._pool.wait(self._unstarve)
+
+    def _unstarve(self) -> None:
+        self._starved = False
+        self._make_room()
+        if not self._starved:
+            self._apply_pause()
+
+    def pause(self) -> None:
+        self._pauses += 1
+        self._apply_pause()
+
+    def resume(self) -> None:
+        self._pauses -= 1
+        self._apply_pause()
+
+    def _apply_pause(self) -> None:
+        if self._closed or self._transport.is_closing():
+            return
+        reading = self._pauses == 0 and not self._starved
+        if reading == self._reading:
+            return
+        self._reading = reading
+        if reading:
+            self._last_read = self._loop.time()
+            if self._pdu_started is not None:
+                self._pdu_started = self._last_read
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    # -- events of the upper layer -------------------------------------------------------------
+
+    def _take_events(self) -> None:
+        for event in self._association.take_events():
+            try:
+                self._handle(event)
+            except RemoteProtocolError as error:
+                ending = Ending(How.PROTOCOL_ERROR, error.rule)
+                self.abort_as(ending, error.source, error.reason)
+                return
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case DataIndication():
+                self._data(event)
+            case AssociateIndication(request):
+                self._associate(request)
+            case ReleaseIndication():
+                self._releasing = True
+                self._maybe_release()
+            case AbortIndication(by_peer=by_peer, rule=rule):
+                how = How.PEER_ABORTED if by_peer else How.PROTOCOL_ERROR
+                self._ending = self._ending or Ending(how, rule)
+                self._end_association(self._ending)
+            case ConnectionClosed():
+                self._end_association(self._ending or Ending(How.LOST, "without A-RELEASE"))
+            case ReleaseConfirmation() | AssociateAccepted() | AssociateRejected():
+                raise LocalProtocolError("an acceptor requested neither association nor release")
+            case _:
+                assert_never(event)
+
+    def _data(self, data: DataIndication) -> None:
+        if self._handler is None or self._ending is not None:
+            return
+        event = self._reader.feed(data)
+        match event:
+            case DataFragment(data=fragment, is_last=is_last):
+                sink = self._sink
+                assert sink is not None and self._block is not None
+                if len(fragment):
+                    sink.write(fragment, self._block)
+                if is_last:
+                    self._sink = None
+                    sink.finish()
+            case CommandReceived(context_id, command):
+                self._sink = self._handler.message(context_id, command)
+                if command.has_data_set and self._sink is None:
+                    self._sink = _Discard()
+            case None:
+                pass
+            case _:
+                assert_never(event)
+
+    def _associate(self, request: AAssociateRQ) -> None:
+        now = self._loop.time()
+        answer = self._admission.admit(request, self.peer_address)
+        if isinstance(answer, Refused):
+            self._observer.rejected(self.peer_address, request, answer)
+            self._ending = Ending(How.REJECTED, answer.why)
+            self._association.reject(answer.rejection, now)
+            return
+        negotiated = answer.negotiated
+        self._release_slot = answer.release
+        self.negotiated = negotiated
+        self.calling_ae_title = negotiated.calling_ae_title
+        self.called_ae_title = negotiated.called_ae_title
+        self.established_at = now
+        self._reader = MessageReader(negotiated.contexts)
+        self._association.accept(negotiated.response, now)
+        self._handler = self._provider.established(self)
+        self._observer.accepted(self)
+
+    @property
+    def operations(self) -> int:
+        """Operations of this association that have no final response yet."""
+        return self._handler.outstanding if self._handler else 0
+
+    # -- Channel -----------------------------------------------------------------------------
+
+    def send(
+        self, context_id: int, command: Command, data_set: bytes | memoryview | None = None
+    ) -> None:
+        if self._closed or self._ending is not None:
+            return
+        limit = self.negotiated.peer_maximum_length
+        try:
+            for values in fragments(context_id, encode_command(command), data_set, limit):
+                self._association.send_data(values)
+        except LocalProtocolError as error:
+            # Such as a peer's maximum length that leaves no room for data.
+            self.abort_as(Ending(How.ABORTED, str(error)))
+            return
+        self._maybe_release()
+        self._flush()
+
+    async def drained(self) -> None:
+        while self._write_paused_at is not None and not self._closed:
+            waiter = self._loop.create_future()
+            self._writable.append(waiter)
+            await waiter
+
+    def abort(self, rule: str, *, source: int = 0, reason: int = 0) -> None:
+        self.abort_as(Ending(How.ABORTED, rule), source, reason)
+
+    def abort_as(self, ending: Ending, source: int = 0, reason: int = 0) -> None:
+        """End the association with A-ABORT for the reason that ``ending`` says."""
+        if self._closed or self._ending is not None:
+            return
+        self._ending = ending
+        self._association.abort(source, reason, self._loop.time())
+        self._flush()
+        self._end_association(ending)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Drop the connection without another word."""
+        if not self._closed:
+            self._transport.abort()
+
+    def _maybe_release(self) -> None:
+        """Answer A-RELEASE once every operation has its final response (PS3.8 §7.2.2)."""
+        if self._releasing and self._ending is None and self.operations == 0:
+            self._ending = Ending(How.RELEASED)
+            self._association.respond_release(self._loop.time())
+            self._flush()
+            self._end_association(self._ending)
+
+    def _end_association(self, ending: Ending) -> None:
+        """Tell everybody once that the association has ended and give its slot back."""
+        handler, self._handler = self._handler, None
+        sink, self._sink = self._sink, None
+        release_slot, self._release_slot = self._release_slot, None
+        why = ending.why or ending.how
+        if sink is not None:
+            sink.abandon(why)
+        if handler is not None:
+            handler.closed(why)
+            self._observer.ended(self, ending.how, ending.why)
+        elif self.established_at is None and not self._reported:
+            self._reported = True
+            # A load balancer's check connects and closes: nothing to report.
+            if ending.how not in (How.REJECTED, How.LOST):
+                self._observer.failed(self.peer_address, ending.how, ending.why)
+        if release_slot is not None:
+            release_slot()
+
+    def _wake_writers(self) -> None:
+        waiters, self._writable = self._writable, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _flush(self) -> None:
+        output = self._association.take_output()
+        if output and not self._transport.is_closing():
+            self._transport.writelines(output)
+        if self._association.should_close and not self._transport.is_closing():
+            self._transport.close()
+
+    # -- deadlines ---------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self._closed:
+            return
+        now = self._loop.time()
+        self._give_up_idle_block()
+        expired = self._expired(now)
+        if expired is not None:
+            self._expire(expired)
+        artim = self._association.timer()
+        if artim is not None and artim <= now:
+            self._association.handle_timer(now)
+            if self._ending is None:
+                self._ending = Ending(
+                    How.TIMED_OUT,
+                    f"no association request within {self._deadlines.artim:g} s"
+                    " (timeouts.artim_seconds)",
+                )
+                self._end_association(self._ending)
+            self._take_events()
+            self._flush()
+            artim = self._association.timer()
+        shortest = min(_TICK_SECONDS, *self._all_deadlines())
+        wait = shortest if artim is None else max(0.001, min(shortest, artim - now))
+        self._timer = self._loop.call_later(wait, self._tick)
+
+    def _all_deadlines(self) -> tuple[float, ...]:
+        wanted = self._deadlines
+        return tuple(seconds for seconds in (wanted.pdu, wanted.idle, wanted.write) if seconds > 0)
+
+    def _give_up_idle_block(self) -> None:
+        block = self._block
+        if block is not None and self._start == self._end and self._reading:
+            block.release()
+            self._block = None
+
+    def _expired(self, now: float) -> str | None:
+        """Return the sentence of the deadline that has run out, if any."""
+        limits = self._deadlines
+        paused = self._write_paused_at
+        if paused is not None and now - paused > limits.write:
+            return f"peer did not read for {limits.write:g} s (timeouts.write_seconds)"
+        if not self._reading or self.established_at is None or self._ending is not None:
+            return None
+        if self._pdu_started is not None and now - self._pdu_started > limits.pdu:
+            return f"PDU incomplete after {limits.pdu:g} s (timeouts.pdu_seconds)"
+        silent = now - self._last_read
+        if self._sink is not None and silent > limits.pdu:
+            return f"message incomplete, silent for {limits.pdu:g} s (timeouts.pdu_seconds)"
+        if self.operations == 0 and silent > limits.idle:
+            return f"idle for {limits.idle:g} s (timeouts.idle_seconds)"
+        return None
+
+    def _expire(self, rule: str) -> None:
+        ending = Ending(How.TIMED_OUT, rule)
+        if self._write_paused_at is None:
+            self.abort_as(ending)
+            return
+        # Nothing more can be written to a peer that does not read: no A-ABORT, only the close.
+        self._ending = self._ending or ending
+        self._transport.abort()
+
+
+class _Discard:
+    """Swallows the data set of a message that was answered by its command alone."""
+
+    def write(self, fragment: memoryview, lease: object) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def abandon(self, why: str) -> None:
+        pass
+
+
+_TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)

@@ -1,0 +1,323 @@
+"""Builds the node from its settings, starts it, drains it and stops it.
+
+Nothing else constructs the parts; everything that a part needs is handed to it here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from dicomnode import __version__
+from dicomnode.dimse.command import CEchoRQ, CStoreRQ, Request
+from dicomnode.errors import ConfigurationError, DicomnodeError
+from dicomnode.index.catalog import Catalog
+from dicomnode.net.acceptor import Acceptor, Listening
+from dicomnode.net.buffers import BufferPool
+from dicomnode.net.connection import Deadlines
+from dicomnode.observe.http import OK, HTTPServer, build_app
+from dicomnode.observe.logs import Log
+from dicomnode.observe.metrics import Metrics
+from dicomnode.registry import Registry, load_registry
+from dicomnode.services.admission import Admission, Rules
+from dicomnode.services.dispatch import Dispatcher, Service
+from dicomnode.services.intake import Intake
+from dicomnode.services.journal import Journal
+from dicomnode.services.recovery import reconcile
+from dicomnode.services.storage import Storage
+from dicomnode.services.verification import Verification
+from dicomnode.services.workers import Workers
+from dicomnode.settings import Settings
+from dicomnode.storage.files import FileStore
+
+# Enough that as many objects can wait for the disk at once, so that their flushes are grouped.
+_WORKERS = 8
+# The interpreter's 5 ms would be what a worker waits for the loop, and the loop for a worker.
+_SWITCH_INTERVAL_SECONDS = 0.0005
+
+
+class Node:
+    """One DICOM node: storage, index, acceptor and HTTP of one process."""
+
+    def __init__(self, settings: Settings, registry_path: Path) -> None:
+        self._settings = settings
+        self._registry_path = registry_path
+        self._started_at = time.monotonic()
+        self._draining = False
+        self._log = Log(settings.log)
+        self._registry: Registry
+        self._metrics: Metrics
+        self._journal: Journal
+        self._files: FileStore
+        self._catalog: Catalog
+        self._workers: Workers
+        self._pool: BufferPool
+        self._admission: Admission
+        self._acceptor: Acceptor
+        self._http: HTTPServer | None = None
+
+    @property
+    def dicom_address(self) -> tuple[str, int]:
+        """The host and port that modalities can connect to."""
+        return self._acceptor.address
+
+    @property
+    def http_address(self) -> tuple[str, int] | None:
+        """The host and port of /metrics and the rest, when HTTP is on."""
+        return self._http.address if self._http else None
+
+    # -- start ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Recover the store, then listen.
+
+        Raises ConfigurationError, StoreLocked, CatalogError or OSError; nothing is left behind.
+        """
+        async with contextlib.AsyncExitStack() as undo:
+            self._registry = load_registry(
+                self._registry_path, self._settings.node.strict_ae_titles
+            )
+            self._log.start()
+            undo.callback(self._log.stop)
+            self._metrics = Metrics(
+                known_title=lambda title: self._registry.lookup(title) is not None
+            )
+            self._journal = Journal(self._log.logger, self._metrics)
+            await self._open_archive(undo)
+            await self._listen(undo)
+            self._undo = undo.pop_all()
+
+    async def _open_archive(self, undo: contextlib.AsyncExitStack) -> None:
+        storage = self._settings.storage
+        log = self._log.logger
+        self._files = FileStore(storage.directory, durability=storage.durability)
+        await asyncio.to_thread(self._files.open)
+        undo.callback(self._files.close)
+        if storage.durability == "relaxed":
+            log.warning(
+                "storage.durability is relaxed: nothing is flushed, a power loss can lose objects"
+                " that were answered with Success"
+            )
+        self._catalog = Catalog(
+            self._settings.index_url,
+            synchronous="FULL" if storage.durability == "full" else "OFF",
+        )
+        await asyncio.to_thread(self._catalog.open)
+        undo.push_async_callback(asyncio.to_thread, self._catalog.close)
+        report = await asyncio.to_thread(reconcile, self._files, self._catalog, log=log)
+        log.info(f"store and index agree: {report}")
+        self._metrics.set_archive_source(self._archive_figures)
+        self._metrics.set_log_source(lambda: self._log.dropped)
+        self._workers = Workers(
+            _WORKERS, lambda error: self._journal.internal_error("a worker thread", error)
+        )
+        self._workers.start()
+        undo.push_async_callback(asyncio.to_thread, self._workers.stop)
+
+    async def _listen(self, undo: contextlib.AsyncExitStack) -> None:
+        settings = self._settings
+        limits, timeouts = settings.limits, settings.timeouts
+        self._pool = BufferPool(
+            asyncio.get_running_loop(),
+            block_bytes=max(256 * 1024, 2 * limits.maximum_pdu_bytes),
+            limit_bytes=limits.receive_buffer_bytes,
+        )
+        self._metrics.set_receive_buffer_source(
+            lambda: (self._pool.in_use_bytes, self._pool.limit_bytes)
+        )
+        self._admission = Admission(_rules(settings), self._registry)
+        self._acceptor = Acceptor(
+            Listening(
+                settings.node.host,
+                settings.node.port,
+                maximum_pdu_bytes=limits.maximum_pdu_bytes,
+                max_connections=2 * limits.max_associations + 64,
+            ),
+            pool=self._pool,
+            deadlines=Deadlines(
+                artim=timeouts.artim_seconds,
+                pdu=timeouts.pdu_seconds,
+                idle=timeouts.idle_seconds,
+                write=timeouts.write_seconds,
+            ),
+            admission=self._admission,
+            provider=Dispatcher(self._services(), self._journal),
+            observer=self._journal,
+            on_connection=self._journal.connected,
+        )
+        if settings.http.enabled:
+            app = build_app(self._metrics, self.ready, self.status)
+            self._http = HTTPServer(app, settings.http.host, settings.http.port)
+            await self._http.start()
+            undo.push_async_callback(self._http.stop)
+            self._log.logger.info("http on {}:{}".format(*self._http.address))
+        await self._acceptor.start()
+        host, port = self._acceptor.address
+        self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
+
+    def _services(self) -> dict[type[Request], Service]:
+        storage = self._settings.storage
+        intake = Intake(
+            self._files,
+            self._catalog,
+            workers=self._workers,
+            journal=self._journal,
+            on_conflict=storage.on_conflict,
+            min_free_bytes=storage.min_free_bytes,
+        )
+        return {CEchoRQ: Verification(), CStoreRQ: Storage(intake)}
+
+    # -- while running ---------------------------------------------------------------------------
+
+    def reload_registry(self) -> None:
+        """Take the registry file anew as a whole, or keep the old one and say why."""
+        log = self._log.logger
+        try:
+            registry = load_registry(self._registry_path, self._settings.node.strict_ae_titles)
+        except (ConfigurationError, OSError) as error:
+            log.error(f"registry not reloaded, the old one stays in force: {error}")
+            return
+        self._registry = self._admission.registry = registry
+        log.info(f"registry reloaded: {len(registry.titles)} AEs")
+
+    def _archive_figures(self) -> dict[str, int]:
+        counts = self._catalog.counts()
+        return {
+            "patients": counts.patients,
+            "studies": counts.studies,
+            "series": counts.series,
+            "instances": counts.instances,
+            "bytes": counts.bytes,
+            "identity_conflicts": counts.identity_conflicts,
+            "free_bytes": self._files.free_bytes(),
+        }
+
+    async def ready(self) -> dict[str, str]:
+        """Return what each readiness check says: "ok", or what is wrong (/readyz)."""
+        return {
+            "storage": await asyncio.to_thread(self._check, self._files.check_writable),
+            "index": await asyncio.to_thread(self._check, self._catalog.check),
+            "draining": "the node is shutting down" if self._draining else OK,
+        }
+
+    @staticmethod
+    def _check(check: Callable[[], None]) -> str:
+        try:
+            check()
+        except (DicomnodeError, OSError) as error:
+            return str(error)
+        return OK
+
+    async def status(self) -> dict[str, Any]:
+        """Return the summary that /api/status shows."""
+        archive = await asyncio.to_thread(self._archive_figures)
+        now = time.monotonic()
+        host, port = self._acceptor.address
+        return {
+            "version": __version__,
+            "ae_title": self._settings.node.ae_title,
+            "host": host,
+            "port": port,
+            "uptime_seconds": now - self._started_at,
+            "durability": self._settings.storage.durability,
+            "draining": self._draining,
+            "archive": archive,
+            "associations": [
+                {
+                    "number": record.channel.number,
+                    "calling_ae_title": record.channel.calling_ae_title,
+                    "peer_address": record.channel.peer_address,
+                    "seconds": now - record.since,
+                    "operations": record.operations,
+                }
+                for record in self._journal.associations.values()
+            ],
+            "last_rejections": [
+                {
+                    "time": rejection.at,
+                    "peer_address": rejection.peer_address,
+                    "calling_ae_title": rejection.calling_ae_title,
+                    "words": f"{rejection.words}: {rejection.why}",
+                }
+                for rejection in self._journal.rejections
+            ],
+        }
+
+    # -- stop ------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Stop accepting, let associations finish within ``timeouts.drain_seconds``, close all."""
+        self._draining = self._admission.draining = True
+        seconds = self._settings.timeouts.drain_seconds
+        self._log.logger.info(
+            f"stopping: {len(self._journal.associations)} associations have {seconds:g} s to finish"
+        )
+        await self._acceptor.stop(seconds)
+        await self._undo.aclose()
+
+    def abort_all(self) -> None:
+        """Abort every association now, so that ``stop`` need not wait for them."""
+        self._acceptor.abort_all()
+
+
+def _rules(settings: Settings) -> Rules:
+    node, limits = settings.node, settings.limits
+    return Rules(
+        ae_titles=frozenset((node.ae_title, *node.ae_title_aliases)),
+        strict_ae_titles=node.strict_ae_titles,
+        admit_unknown=settings.access.unknown_ae == "allow",
+        accept_unknown_storage=settings.storage.accept_unknown_storage,
+        maximum_pdu_bytes=limits.maximum_pdu_bytes,
+        max_operations=limits.max_operations,
+        max_associations=limits.max_associations,
+        max_associations_per_ae=limits.max_associations_per_ae,
+        max_associations_per_address=limits.max_associations_per_address,
+    )
+
+
+def run(settings: Settings, registry_path: Path) -> int:
+    """Run the node until SIGTERM or SIGINT; return the exit code.
+
+    The first signal drains, a second one stops at once; SIGHUP reloads the registry.
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
+    os.umask(0o077)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, registry_path))
+
+
+async def _serve(settings: Settings, registry_path: Path) -> int:
+    loop = asyncio.get_running_loop()
+    node = Node(settings, registry_path)
+    asked = asyncio.Event()
+    asked_again = asyncio.Event()
+
+    def stop() -> None:
+        (asked_again if asked.is_set() else asked).set()
+
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop)
+    try:
+        await node.start()
+    except (DicomnodeError, OSError) as error:
+        print(f"dicomnode: cannot start: {error}", file=sys.stderr)
+        return 1
+    loop.add_signal_handler(signal.SIGHUP, node.reload_registry)
+    await asked.wait()
+    draining = asyncio.create_task(node.stop())
+    again = asyncio.create_task(asked_again.wait())
+    await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+    again.cancel()
+    if not draining.done():
+        node.abort_all()
+    await draining
+    return 0

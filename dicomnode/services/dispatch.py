@@ -1,0 +1,208 @@
+"""Hands each DIMSE request to its service and sends exactly one final response for it.
+
+This is one of the two places where an error becomes bytes: a StatusError raised by a service
+becomes a response with its status, comment and offending elements.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from dicomnode.dimse.channel import Channel, DataSetSink, Handler
+from dicomnode.dimse.command import (
+    CCancelRQ,
+    Command,
+    Request,
+    Response,
+    UnrecognizedCommand,
+    UnrecognizedRSP,
+    answer,
+)
+from dicomnode.dimse.status import Status
+from dicomnode.errors import RemoteProtocolError, StatusError
+from dicomnode.ul.negotiation import AcceptedContext
+
+# What one association may have outstanding however large the window it was granted.
+_MAX_OUTSTANDING = 64
+
+
+class Journal(Protocol):
+    """Is told of each operation that has ended."""
+
+    def operation_ended(self, operation: Operation, status: int, comment: str) -> None:
+        """``operation`` got its final response, or none because the association ended."""
+
+    def internal_error(self, what: str, error: BaseException) -> None:
+        """A fault of our own, to be logged with its traceback."""
+
+
+class Operation:
+    """One request of a peer, from its command to its final response.
+
+    ``service`` is "C-STORE" and the like; ``received_bytes`` counts its data set; ``started`` is
+    monotonic, in seconds. ``on_cancel`` is called when the peer cancels it or the association
+    ends.
+    """
+
+    __slots__ = (
+        "_owner",
+        "channel",
+        "context",
+        "on_cancel",
+        "received_bytes",
+        "request",
+        "service",
+        "started",
+    )
+
+    def __init__(
+        self,
+        owner: AssociationHandler,
+        channel: Channel,
+        context: AcceptedContext,
+        request: Request | UnrecognizedCommand,
+    ) -> None:
+        self._owner = owner
+        self.channel = channel
+        self.context = context
+        self.request = request
+        self.service = request.service
+        self.received_bytes = 0
+        self.started = time.monotonic()
+        self.on_cancel: Callable[[], None] | None = None
+
+    def respond(self, status: int, comment: str | None = None) -> None:
+        """Send the final response, without a data set."""
+        self._owner.finish(self, answer(self.request, status, error_comment=comment))
+
+    def fail(self, error: StatusError) -> None:
+        """Send the final response that ``error`` stands for."""
+        self._owner.finish(
+            self,
+            answer(
+                self.request,
+                error.status,
+                error_comment=error.comment or None,
+                offending_element=error.offending,
+            ),
+        )
+
+
+class Service(Protocol):
+    """Performs one kind of request as SCP."""
+
+    def serves(self, sop_class_uid: str) -> bool:
+        """Tell whether a request of this kind makes sense for the SOP class."""
+
+    def begin(self, operation: Operation) -> DataSetSink | None:
+        """Take up ``operation``; a data set, if the command announces one, goes to the sink."""
+
+
+class Dispatcher:
+    """The ``Provider`` of the node: one handler an association, one service a request type."""
+
+    def __init__(self, services: Mapping[type[Request], Service], journal: Journal) -> None:
+        self.services = services
+        self.journal = journal
+
+    def established(self, channel: Channel) -> Handler:
+        return AssociationHandler(channel, self)
+
+
+class AssociationHandler:
+    """The requests of one association; see ``dimse.channel.Handler``."""
+
+    def __init__(self, channel: Channel, dispatcher: Dispatcher) -> None:
+        self._channel = channel
+        self._services = dispatcher.services
+        self._journal = dispatcher.journal
+        self._open: dict[int, Operation] = {}
+        self._closed = False
+
+    @property
+    def outstanding(self) -> int:
+        return len(self._open)
+
+    def message(self, context_id: int, command: Command) -> DataSetSink | None:
+        match command:
+            case CCancelRQ():
+                self._cancel(command.message_id_being_responded_to)
+                return None
+            case Request() | UnrecognizedCommand():
+                context = self._channel.negotiated.contexts[context_id]
+                return self._begin(Operation(self, self._channel, context, command))
+            case _:
+                raise RemoteProtocolError(
+                    f"a {command.service} response, but nothing was requested of this peer",
+                    source=0,
+                )
+
+    def _begin(self, operation: Operation) -> DataSetSink | None:
+        refusal = self._refusal(operation)
+        if refusal is not None:
+            operation.fail(refusal)
+            return None
+        self._open[operation.request.message_id] = operation
+        try:
+            service = self._service(operation)
+            assert service is not None
+            return service.begin(operation)
+        except StatusError as error:
+            operation.fail(error)
+        except Exception as error:
+            self._journal.internal_error(operation.service, error)
+            operation.fail(StatusError("internal error", status=Status.PROCESSING_FAILURE))
+        return None
+
+    def _refusal(self, operation: Operation) -> StatusError | None:
+        """Return what forbids the operation before its service sees it (PS3.7 Annex C)."""
+        request = operation.request
+        service = self._service(operation)
+        if service is None:
+            return StatusError("operation not recognized", status=Status.UNRECOGNIZED_OPERATION)
+        if request.message_id in self._open:
+            return StatusError("message ID is in use", status=Status.DUPLICATE_INVOCATION)
+        if len(self._open) >= _MAX_OUTSTANDING:
+            return StatusError("too many operations outstanding", status=Status.RESOURCE_LIMITATION)
+        sop_class = operation.context.abstract_syntax
+        assert isinstance(request, Request)
+        if request.sop_class_uid != sop_class:
+            return StatusError(
+                "SOP class differs from the presentation context's",
+                status=Status.SOP_CLASS_NOT_SUPPORTED,
+            )
+        if not service.serves(sop_class):
+            return StatusError(
+                f"{request.service} is no operation of this SOP class",
+                status=Status.UNRECOGNIZED_OPERATION,
+            )
+        return None
+
+    def _service(self, operation: Operation) -> Service | None:
+        request = operation.request
+        return self._services.get(type(request)) if isinstance(request, Request) else None
+
+    def _cancel(self, message_id: int) -> None:
+        operation = self._open.get(message_id)
+        # A cancel that comes too late is ignored (PS3.7 §9.3.2.3).
+        if operation is not None and operation.on_cancel is not None:
+            operation.on_cancel()
+
+    def finish(self, operation: Operation, response: Response | UnrecognizedRSP) -> None:
+        """Send ``response`` as the final one of ``operation``."""
+        message_id = operation.request.message_id
+        if self._open.get(message_id) is operation:
+            del self._open[message_id]
+        if self._closed:
+            return
+        self._journal.operation_ended(operation, response.status, response.error_comment or "")
+        self._channel.send(operation.context.context_id, response)
+
+    def closed(self, why: str) -> None:
+        self._closed = True
+        for operation in list(self._open.values()):
+            if operation.on_cancel is not None:
+                operation.on_cancel()
+        self._open.clear()

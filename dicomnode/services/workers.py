@@ -1,0 +1,48 @@
+"""Threads for blocking work of the receive path.
+
+A thinner thing than concurrent.futures: no future is made, because each job reports by itself,
+and a job costs one queue operation.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+Job = Callable[[], None]
+
+
+class Workers:
+    """A fixed number of threads that run jobs in the order given."""
+
+    def __init__(self, count: int, on_fault: Callable[[BaseException], None]) -> None:
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._on_fault = on_fault
+        self._threads = [
+            threading.Thread(target=self._work, name=f"dicomnode-worker-{number}", daemon=True)
+            for number in range(count)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def run(self, job: Job) -> None:
+        """Run ``job`` in some worker; callable from any thread."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """Run what is queued, then end the threads; blocks."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except BaseException as error:
+                # A job that raises has a fault; the thread must outlive it.
+                self._on_fault(error)

@@ -1,0 +1,374 @@
+"""The asyncio shell of one association, driven without a network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dicomnode.dimse.channel import Admitted, Channel, DataSetSink, Lease, Refused
+from dicomnode.dimse.command import CEchoRQ, Command, CStoreRQ, answer, encode_command
+from dicomnode.net.buffers import BufferPool
+from dicomnode.net.connection import Connection, Deadlines
+from dicomnode.ul.association import Association, Role
+from dicomnode.ul.framing import fragments
+from dicomnode.ul.negotiation import AcceptorPolicy, SupportedContext, negotiate
+from dicomnode.ul.pdu import AAssociateRQ, Rejection
+from tests import wire
+
+PATIENT = Deadlines(artim=30, pdu=30, idle=30, write=30)
+
+
+class FakeTransport(asyncio.Transport):
+    """Keeps what is written, and says whether reading is paused and the connection closed."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("192.0.2.7", 4711)})
+        self.written = bytearray()
+        self.reading = True
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.written += b"".join(list_of_data)
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+class Collector:
+    """Keeps views and leases like a sink whose disk is slow, until ``write_out``."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[memoryview, Lease]] = []
+        self.data = bytearray()
+        self.ended = ""
+
+    def write(self, fragment: memoryview, lease: Lease) -> None:
+        lease.retain()
+        self.kept.append((fragment, lease))
+
+    def finish(self) -> None:
+        self.ended = "finished"
+
+    def abandon(self, why: str) -> None:
+        self.ended = f"abandoned: {why}"
+
+    def write_out(self) -> bytes:
+        for fragment, lease in self.kept:
+            self.data += fragment
+            lease.release()
+        self.kept.clear()
+        return bytes(self.data)
+
+
+class Services:
+    """A provider that echoes, and collects what is stored; answers when told to."""
+
+    def __init__(self) -> None:
+        self.channel: Channel
+        self.sinks: list[Collector] = []
+        self.unanswered: list[tuple[int, CStoreRQ]] = []
+        self.closed_because = ""
+
+    def established(self, channel: Channel) -> Services:
+        self.channel = channel
+        return self
+
+    @property
+    def outstanding(self) -> int:
+        return len(self.unanswered)
+
+    def message(self, context_id: int, command: Command) -> DataSetSink | None:
+        if isinstance(command, CEchoRQ):
+            self.channel.send(context_id, answer(command, 0))
+            return None
+        assert isinstance(command, CStoreRQ)
+        self.unanswered.append((context_id, command))
+        self.sinks.append(Collector())
+        return self.sinks[-1]
+
+    def answer_all(self) -> None:
+        waiting, self.unanswered = self.unanswered, []
+        for context_id, command in waiting:
+            self.channel.send(context_id, answer(command, 0))
+
+    def closed(self, why: str) -> None:
+        self.closed_because = why
+
+
+class Bench:
+    """A connection between a fake transport and fake services."""
+
+    def __init__(self, *, blocks: int = 16, deadlines: Deadlines = PATIENT) -> None:
+        self.pool = BufferPool(asyncio.get_running_loop(), 64 * 1024, blocks * 64 * 1024)
+        self.transport = FakeTransport()
+        self.services = Services()
+        self.slots = 0
+        self.told: list[str] = []
+        self.lost = asyncio.Event()
+        self.connection = Connection(
+            1,
+            Association(Role.ACCEPTOR, maximum_length=16384, artim_seconds=deadlines.artim),
+            pool=self.pool,
+            deadlines=deadlines,
+            admission=self,
+            provider=self.services,
+            observer=self,
+            on_closed=lambda connection: self.lost.set(),
+        )
+        self.connection.connection_made(self.transport)
+
+    def admit(self, request: AAssociateRQ, peer_address: str) -> Admitted | Refused:
+        if request.calling_ae_title == "STRANGER":
+            return Refused(Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, "title unknown")
+        supported = SupportedContext({wire.IMPLICIT_LE, wire.EXPLICIT_LE})
+        policy = AcceptorPolicy(
+            ae_titles=frozenset({"DICOMNODE"}),
+            strict_ae_titles=False,
+            calling_recognized=True,
+            lookup=lambda uid: supported,
+            maximum_length=16384,
+            implementation_class_uid="1.2.3",
+            implementation_version_name="TEST",
+        )
+        self.slots += 1
+        negotiated = negotiate(request, policy)
+        assert not isinstance(negotiated, Rejection)
+        return Admitted(negotiated, self.release)
+
+    def release(self) -> None:
+        self.slots -= 1
+
+    def accepted(self, channel: Channel) -> None:
+        self.told.append(f"accepted {channel.calling_ae_title} from {channel.peer_address}")
+
+    def rejected(self, peer_address: str, request: AAssociateRQ, refused: Refused) -> None:
+        self.told.append(f"rejected {refused.why}")
+
+    def ended(self, channel: Channel, how: str, why: str) -> None:
+        self.told.append(f"{how}: {why}")
+
+    def failed(self, peer_address: str, how: str, why: str) -> None:
+        self.told.append(f"failed {how}: {why}")
+
+    def feed(self, data: bytes) -> int:
+        """Deliver ``data`` as a transport would, until reading is paused; return what went in."""
+        offset = 0
+        while offset < len(data) and self.transport.reading and not self.transport.closed:
+            buffer = self.connection.get_buffer(-1)
+            assert len(buffer) > 0
+            size = min(len(buffer), len(data) - offset)
+            buffer[:size] = data[offset : offset + size]
+            self.connection.buffer_updated(size)
+            offset += size
+        return offset
+
+    def lose(self) -> None:
+        self.connection.connection_lost(None)
+
+    def sent(self) -> bytes:
+        data = bytes(self.transport.written)
+        self.transport.written.clear()
+        return data
+
+    def associate(self) -> None:
+        self.feed(wire.associate_rq())
+        assert self.sent()[0] == wire.ASSOCIATE_AC
+
+
+def store_pdus(data: bytes, message_id: int = 1) -> bytes:
+    command = CStoreRQ(
+        affected_sop_class_uid=wire.CT_IMAGE_STORAGE,
+        affected_sop_instance_uid="1.2.3.4",
+        message_id=message_id,
+        has_data_set=True,
+    )
+    return b"".join(
+        wire.pdu(wire.P_DATA, b"".join(value.encode() for value in values))
+        for values in fragments(3, encode_command(command), data, 16384)
+    )
+
+
+async def test_an_association_is_accepted_echoed_on_and_released() -> None:
+    bench = Bench()
+    bench.associate()
+    bench.feed(wire.pdu(wire.P_DATA, wire.pdv(1, wire.c_echo_rq(), command=True)))
+    assert bench.sent()[0] == wire.P_DATA
+    bench.feed(wire.pdu(wire.RELEASE_RQ, bytes(4)))
+    assert bench.sent()[0] == wire.RELEASE_RP
+    assert bench.slots == 0
+    assert bench.told == ["accepted RAW from 192.0.2.7", "released: "]
+
+
+async def test_a_rejection_takes_no_slot_and_is_told_once() -> None:
+    bench = Bench()
+    bench.feed(wire.associate_rq(calling="STRANGER"))
+    assert bench.sent() == wire.pdu(wire.ASSOCIATE_RJ, bytes([0, 1, 1, 3]))
+    bench.lose()
+    assert (bench.slots, bench.told) == (0, ["rejected title unknown"])
+
+
+async def test_connect_and_close_is_silent() -> None:
+    bench = Bench()
+    bench.lose()
+    assert bench.told == [] and bench.lost.is_set()
+
+
+@pytest.mark.parametrize("step", [1, 7, 16384 + 6, 65536, 10**9])
+async def test_data_sets_arrive_whole_however_the_network_cuts_them(step: int) -> None:
+    bench = Bench()
+    bench.associate()
+    data = bytes(range(256)) * (4 if step == 1 else 800)
+    stream = store_pdus(data, 1) + store_pdus(data, 2)
+    for offset in range(0, len(stream), step):
+        bench.feed(stream[offset : offset + step])
+    assert [sink.ended for sink in bench.services.sinks] == ["finished", "finished"]
+    assert [sink.write_out() for sink in bench.services.sinks] == [data, data]
+    bench.services.answer_all()
+    bench.lose()
+    assert bench.pool.in_use_bytes == 0
+
+
+async def test_views_stay_untouched_while_they_are_leased() -> None:
+    bench = Bench()
+    bench.associate()
+    first, second = b"\x11" * 40_000, b"\x22" * 40_000
+    bench.feed(store_pdus(first, 1))
+    bench.feed(store_pdus(second, 2))
+    assert [sink.write_out() for sink in bench.services.sinks] == [first, second]
+
+
+async def test_reading_pauses_when_the_budget_is_spent_and_resumes_when_it_is_not() -> None:
+    bench = Bench(blocks=2)
+    bench.associate()
+    data = bytes(range(256)) * 2000
+    stream = store_pdus(data)
+    taken = bench.feed(stream)
+    assert taken < len(stream) and not bench.transport.reading
+    assert bench.pool.in_use_bytes <= bench.pool.limit_bytes + 4096
+    (sink,) = bench.services.sinks
+    rounds = 0
+    while taken < len(stream):
+        rounds += 1
+        assert rounds < 100
+        sink.write_out()
+        await asyncio.sleep(0)
+        taken += bench.feed(stream[taken:])
+    assert sink.ended == "finished"
+    assert sink.write_out() == data
+
+
+async def test_nested_pauses_need_as_many_resumes() -> None:
+    bench = Bench()
+    bench.associate()
+    for change in (bench.connection.pause, bench.connection.pause, bench.connection.resume):
+        change()
+        assert not bench.transport.reading
+    bench.connection.resume()
+    assert bench.transport.reading
+
+
+async def test_release_is_answered_only_after_the_last_response() -> None:
+    bench = Bench()
+    bench.associate()
+    bench.feed(store_pdus(b"data") + wire.pdu(wire.RELEASE_RQ, bytes(4)))
+    assert bench.sent() == b""
+    bench.services.answer_all()
+    sent = bench.sent()
+    assert sent[0] == wire.P_DATA and sent[-10] == wire.RELEASE_RP
+
+
+@pytest.mark.parametrize(
+    ("last_bytes", "how"),
+    [
+        (wire.pdu(wire.ABORT, bytes(4)), "aborted by peer"),
+        (b"", "connection lost"),
+        (b"\x42" + bytes(9), "protocol error"),
+    ],
+)
+async def test_an_end_amid_a_data_set_abandons_it_and_gives_everything_back(
+    last_bytes: bytes, how: str
+) -> None:
+    bench = Bench()
+    bench.associate()
+    without_last_pdu = store_pdus(bytes(2 * (16384 - 6) + 10))[: -6 - 6 - 10]
+    bench.feed(without_last_pdu + last_bytes)
+    bench.lose()
+    (sink,) = bench.services.sinks
+    assert how in bench.told[-1]
+    assert sink.ended.startswith("abandoned")
+    assert bench.services.closed_because
+    sink.write_out()
+    assert (bench.slots, bench.pool.in_use_bytes) == (0, 0)
+
+
+async def test_a_protocol_error_is_aborted_and_named() -> None:
+    bench = Bench()
+    bench.associate()
+    bench.feed(wire.associate_rq())
+    assert bench.sent()[0] == wire.ABORT
+    bench.lose()
+    assert bench.slots == 0
+    assert bench.told[1].startswith("protocol error: ")
+    assert len(bench.told) == 2
+
+
+@pytest.mark.parametrize(
+    ("deadlines", "prepare", "sentence"),
+    [
+        (Deadlines(artim=0.02, pdu=9, idle=9, write=9), None, "timeouts.artim_seconds"),
+        (
+            Deadlines(artim=9, pdu=0.02, idle=9, write=9),
+            lambda bench: bench.feed(store_pdus(b"x")[:50]),
+            "timeouts.pdu_seconds",
+        ),
+        (Deadlines(artim=9, pdu=9, idle=0.02, write=9), lambda bench: 0, "timeouts.idle_seconds"),
+        (
+            Deadlines(artim=9, pdu=9, idle=9, write=0.02),
+            lambda bench: bench.connection.pause_writing(),
+            "timeouts.write_seconds",
+        ),
+    ],
+)
+async def test_each_deadline_ends_the_association_and_names_its_setting(
+    deadlines: Deadlines, prepare: Callable[[Bench], Any] | None, sentence: str
+) -> None:
+    bench = Bench(deadlines=deadlines)
+    if prepare is not None:
+        bench.associate()
+        prepare(bench)
+    async with asyncio.timeout(5):
+        while not bench.transport.closed and bench.sent()[:1] != bytes([wire.ABORT]):
+            await asyncio.sleep(0.005)
+    bench.lose()
+    assert sentence in bench.told[-1]
+    assert bench.slots == 0
+
+
+async def test_an_association_with_work_in_hand_is_not_idle() -> None:
+    deadlines = Deadlines(artim=9, pdu=9, idle=0.02, write=9)
+    busy, idle = Bench(deadlines=deadlines), Bench(deadlines=deadlines)
+    busy.associate()
+    busy.feed(store_pdus(b"data"))
+    idle.associate()
+    async with asyncio.timeout(5):
+        while "timed out" not in idle.told[-1]:
+            await asyncio.sleep(0.005)
+    assert busy.sent() == b"" and not busy.transport.closed

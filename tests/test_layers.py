@@ -1,0 +1,64 @@
+"""The arrows of the architecture, read from the imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "dicomnode"
+
+# What each layer may import of dicomnode, besides itself and the version in dicomnode/__init__.
+ALLOWED = {
+    "errors": set(),
+    "ul": {"errors"},
+    "dimse": {"ul", "errors"},
+    "storage": {"errors"},
+    "index": {"storage", "errors"},
+    "configuration": {"errors"},
+    "settings": {"configuration", "errors"},
+    "registry": {"configuration", "errors"},
+    "observe": {"settings", "errors"},
+    "net": {"dimse", "ul", "errors"},
+    "services": {"dimse", "ul", "storage", "index", "registry", "observe", "errors"},
+    "node": {"net", "services", "dimse", "storage", "index", "registry", "observe", "settings"}
+    | {"errors"},
+    "cli": {"node", "services", "storage", "index", "registry", "observe", "settings"}
+    | {"configuration", "errors"},
+}
+# No clock, no sockets, no files, no threads: bytes in, events and bytes out.
+NOT_SANS_IO = {"asyncio", "socket", "ssl", "time", "os", "pathlib", "threading", "selectors"}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room not in ("__init__", "__main__"):
+            yield room, path
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from (name.name for name in names)
+            case ast.ImportFrom(module=str(module), level=0, names=names):
+                yield module
+                yield from (f"{module}.{name.name}" for name in names)
+
+
+def rooms_imported(path: Path) -> set[str]:
+    found = {name.split(".")[1] for name in imports(path) if name.startswith("dicomnode.")}
+    return {room for room in found if not room.startswith("_") and room.upper() != room}
+
+
+@pytest.mark.parametrize(("room", "path"), list(modules()), ids=lambda value: str(value)[-40:])
+def test_imports_follow_the_arrows(room: str, path: Path) -> None:
+    assert rooms_imported(path) - {room} <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("path", [path for room, path in modules() if room in ("ul", "dimse")])
+def test_the_protocol_layers_do_no_input_or_output(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imports(path)} & NOT_SANS_IO
