@@ -1,9 +1,10 @@
 """The protocols at which ``net`` and ``services`` meet.
 
 ``net`` asks an ``Admission`` who may associate, gives each established association to a
-``Provider`` as a ``Channel``, and tells the ``Handler`` that it gets back what arrives. All calls run on the event loop and return at once.
-Memory travels as memoryviews into pooled receive buffers: a view is valid until the call
-returns, and longer only while the ``Lease`` that came with it is retained.
+``Provider`` as a ``Channel``, and tells the ``Handler`` that it gets back what arrives. All
+calls run on the event loop and return at once. Memory travels as memoryviews into pooled receive
+buffers: a view is valid until the call returns, and longer only while the ``Lease`` that came
+with it is retained.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class BufferPool:
         return block
 
     def take_small(self, size_bytes: int) -> Block:
-        """Return a small block whatever the budget says, for a connection that then stops reading."""
+        """Return a small block whatever the budget says; its user stops reading until it may."""
         with self.lock:
             self._in_use_bytes += size_bytes
             block = Block(size_bytes, self)

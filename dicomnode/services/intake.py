@@ -39,6 +39,9 @@ _LOT_BYTES = 96 * 1024
 _HIGH_WATER_BYTES = 2 * 1024 * 1024
 _LOW_WATER_BYTES = 512 * 1024
 
+_SOP_CLASS_UID = 0x00080016
+_SOP_INSTANCE_UID = 0x00080018
+
 OnConflict = Literal["keep_first", "replace", "refuse"]
 
 
@@ -101,7 +104,7 @@ class Intake:
         self._placing: dict[str, list[IncomingObject]] = {}
 
     def begin(self, arrival: Arrival, channel: Channel, done: Done) -> IncomingObject:
-        """Return the sink for one object; ``done`` is called on the loop exactly once, unless abandoned."""
+        """Return the sink for one object; ``done`` is called on the loop once, unless abandoned."""
         return IncomingObject(self, arrival, channel, done)
 
     def reserve(self, incoming: IncomingObject) -> bool:
@@ -281,11 +284,11 @@ class IncomingObject:
         )
         if header.sop_instance_uid != self.arrival.sop_instance_uid:
             raise DataSetMismatch(
-                "SOP Instance UID differs from the command's", offending=(0x00080018,)
+                "SOP Instance UID differs from the command's", offending=(_SOP_INSTANCE_UID,)
             )
         if header.sop_class_uid != self.arrival.sop_class_uid:
             raise DataSetMismatch(
-                "SOP Class UID differs from the command's", offending=(0x00080016,)
+                "SOP Class UID differs from the command's", offending=(_SOP_CLASS_UID,)
             )
         for uid, name in (
             (header.study_instance_uid, "Study Instance UID"),
@@ -323,7 +326,7 @@ class IncomingObject:
     def _entry(self, path: str) -> InstanceEntry:
         file = self._file
         assert file is not None
-        return InstanceEntry.of(
+        return InstanceEntry.from_header(
             self._header,
             path=path,
             transfer_syntax_uid=self.arrival.transfer_syntax_uid,
