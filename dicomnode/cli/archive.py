@@ -1,0 +1,79 @@
+"""``reindex``."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from dicomnode.cli.common import ConfigOption, explained, fail
+from dicomnode.errors import StoreLocked
+from dicomnode.settings import Settings, load_settings
+
+
+def reindex(config: ConfigOption = None) -> None:
+    """Build the index anew from the stored files.
+
+    The node must not be running.
+    """
+    with explained():
+        settings = load_settings(config)
+        directory = settings.storage.directory
+        if not directory.is_dir():
+            fail(f"there is no directory {directory} (storage.directory), so nothing to index")
+        try:
+            _rebuild(settings)
+        except StoreLocked:
+            fail(f"a node is running on {directory}; stop it, then run reindex again")
+
+
+def _rebuild(settings: Settings) -> None:
+    # Here, since the other commands are quicker without SQLAlchemy.
+    from dicomnode.index.catalog import Catalog
+    from dicomnode.services.recovery import rebuild
+    from dicomnode.storage.files import FileStore
+
+    storage = settings.storage
+    files = FileStore(storage.directory, durability=storage.durability)
+    files.open()
+    try:
+        synchronous = "FULL" if storage.durability == "full" else "OFF"
+        catalog = Catalog(settings.index_url, synchronous=synchronous)
+        catalog.open()
+        try:
+            with _bar() as bar:
+                task = bar.add_task("indexing", total=None)
+                report = rebuild(
+                    files,
+                    catalog,
+                    lambda done, total: bar.update(task, completed=done, total=total),
+                )
+            counts = catalog.counts()
+        finally:
+            catalog.close()
+    finally:
+        files.close()
+    typer.echo(str(report))
+    typer.echo(
+        f"the index holds {counts.instances} objects in {counts.series} series,"
+        f" {counts.studies} studies of {counts.patients} patients"
+    )
+
+
+def _bar() -> Progress:
+    # On standard error, so that a script gets the summary alone.
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,50 @@
+"""What the commands share: the ``--config`` option, and how they fail."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from dicomnode.errors import ConfigurationError, DicomnodeError
+
+EXIT_FAILED = 1
+# sysexits.h: EX_CONFIG; a supervisor can tell that starting again will not help.
+EXIT_CONFIGURATION = 78
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The settings file; without it ./config/dicomnode.toml, then "
+        "/etc/dicomnode/dicomnode.toml. The registry ae.toml stands beside it.",
+    ),
+]
+
+
+def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
+    """Write ``message`` to standard error and end with ``code``."""
+    typer.echo(f"dicomnode: {message}", err=True)
+    raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn the errors that a user can mend into words and an exit code."""
+    try:
+        yield
+    except ConfigurationError as error:
+        for problem in error.problems:
+            typer.echo(problem, err=True)
+        count = len(error.problems)
+        noun = "mistake" if count == 1 else "mistakes"
+        fail(f"{count} {noun} in the configuration", EXIT_CONFIGURATION)
+    except DicomnodeError as error:
+        fail(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror or error}")

@@ -1,0 +1,140 @@
+"""``run``, ``check-config`` and ``version``."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dicomnode import __version__
+from dicomnode.cli.common import ConfigOption, explained
+from dicomnode.errors import ConfigurationError
+from dicomnode.registry import Registry, load_registry
+from dicomnode.settings import Settings, find_settings_file, load_settings, registry_path
+
+
+def run(config: ConfigOption = None) -> None:
+    """Run the node.
+
+    It ends on SIGTERM or Ctrl-C when the open associations have finished, and at once on the
+    second one. SIGHUP makes it read ae.toml again.
+    """
+    with explained():
+        settings, _, file = _load(config)
+        # Here, since the other commands are quicker without the whole node.
+        from dicomnode import node
+
+        code = node.run(settings, registry_path(file))
+    raise typer.Exit(code)
+
+
+def check_config(
+    config: ConfigOption = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print every setting in effect, as TOML.")
+    ] = False,
+) -> None:
+    """Check the settings file and ae.toml.
+
+    Names file, line and key of each mistake, and what to write instead.
+    """
+    with explained():
+        settings, registry, file = _load(config)
+    if show:
+        typer.echo(_as_toml(settings), nl=False)
+        return
+    entities = registry_path(file)
+    typer.echo(f"{file}: ok")
+    if entities.exists():
+        noun = "application entity" if len(registry) == 1 else "application entities"
+        typer.echo(f"{entities}: ok, {len(registry)} {noun}")
+    else:
+        typer.echo(f"{entities}: not there, so no application entity is registered")
+    for note in notes(settings, registry):
+        typer.echo(f"note: {note}")
+
+
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"dicomnode {__version__}")
+
+
+def _load(config: Path | None) -> tuple[Settings, Registry, Path]:
+    """Load settings and registry; raises ConfigurationError with the mistakes of both."""
+    file = find_settings_file(config)
+    problems: list[str] = []
+    settings, registry = None, None
+    try:
+        settings = load_settings(file)
+    except ConfigurationError as error:
+        problems += error.problems
+    try:
+        strict = settings is not None and settings.node.strict_ae_titles
+        registry = load_registry(registry_path(file), strict)
+    except ConfigurationError as error:
+        problems += error.problems
+    if settings is None or registry is None:
+        raise ConfigurationError(problems)
+    return settings, registry, file
+
+
+def notes(settings: Settings, registry: Registry) -> list[str]:
+    """Return what is allowed but may not be meant."""
+    found: list[str] = []
+    node, storage = settings.node, settings.storage
+    overridden = sorted(name for name in os.environ if name.upper().startswith("DICOMNODE__"))
+    if overridden:
+        found.append(f"set by the environment: {', '.join(overridden)}")
+    if storage.durability == "relaxed":
+        found.append(
+            "storage.durability is relaxed: a power loss can lose objects answered with Success"
+        )
+    if settings.access.unknown_ae == "allow" and not _is_loopback(node.host):
+        found.append(
+            f"access.unknown_ae is allow and node.host is {node.host}: anyone who reaches port"
+            f" {node.port} may use every service"
+        )
+    if settings.access.unknown_ae == "refuse" and not len(registry):
+        found.append(
+            "access.unknown_ae is refuse and no application entity is registered: every"
+            " association will be rejected"
+        )
+    home = _nearest_existing(storage.directory)
+    if not os.access(home, os.W_OK | os.X_OK):
+        found.append(
+            f"storage.directory is {storage.directory}, and {home} cannot be written by"
+            " the user who runs this check"
+        )
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _nearest_existing(directory: Path) -> Path:
+    whole = directory.absolute()
+    return next(path for path in (whole, *whole.parents) if path.exists())
+
+
+def _as_toml(settings: Settings) -> str:
+    """Write ``settings`` as a settings file that gives them again, passwords left out."""
+    lines: list[str] = []
+    for section, keys in settings.model_dump(mode="json").items():
+        lines += [f"[{section}]"]
+        for key, value in keys.items():
+            # JSON's strings, numbers, booleans and lists are TOML's too.
+            written = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", json.dumps(value))
+            lines += [f"# {key} is not set" if value is None else f"{key} = {written}"]
+        lines += [""]
+    return "\n".join(lines[:-1]) + "\n"
