@@ -20,10 +20,8 @@ pytestmark = pytest.mark.skipif(
 def test_dcmjs_echoes_and_stores(archive: NodeProcess) -> None:
     names = ("CT_small.dcm", "MR_small_RLE.dcm")
     sent = [each for each in samples() if each.path.name in names]
-    done = run_tool(
-        *("node", HERE / "send.cjs", *archive.dicom_address, *(each.path for each in sent)),
-        directory=HERE,
-    )
+    files = [each.path for each in sent]
+    done = run_tool("node", HERE / "send.cjs", *archive.dicom_address, *files, directory=HERE)
     assert done.returncode == 0, done.output
     statuses = [line for line in done.output.splitlines() if line.startswith("status ")]
     assert statuses == ["status 0000"] * 3

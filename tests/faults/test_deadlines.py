@@ -1,0 +1,108 @@
+"""Every wait for a peer has an end."""
+
+from __future__ import annotations
+
+import time
+
+from tests.conftest import StartNode
+from tests.faults.scu import Image, associated
+from tests.peers import eventually
+from tests.wire import (
+    ABORT,
+    ASSOCIATE_RJ,
+    CT_IMAGE_STORAGE,
+    P_DATA,
+    Wire,
+    associate_rq,
+    c_echo_rq,
+    c_store_rq,
+    pdu,
+    pdv,
+)
+
+
+def test_a_connection_that_says_nothing_is_closed_when_artim_ends(start_node: StartNode) -> None:
+    node = start_node(timeouts={"artim_seconds": 0.2})
+    began = time.monotonic()
+    with Wire(node.dicom_address) as wire:
+        wire.receive_until_closed()
+    assert 0.15 < time.monotonic() - began < 5
+
+
+def test_half_an_association_request_is_closed_when_artim_ends(start_node: StartNode) -> None:
+    node = start_node(timeouts={"artim_seconds": 0.2})
+    with Wire(node.dicom_address) as wire:
+        wire.send(associate_rq()[:100])
+        wire.receive_until_closed()
+
+
+def test_a_rejected_peer_that_does_not_close_is_closed_when_artim_ends(
+    start_node: StartNode,
+) -> None:
+    node = start_node(timeouts={"artim_seconds": 0.2})
+    with Wire(node.dicom_address) as wire:
+        assert wire.associate(called="SOMEBODY")[0] == ASSOCIATE_RJ
+        assert wire.receive_until_closed() == b""
+
+
+def test_a_pdu_that_does_not_end_aborts_the_association(start_node: StartNode) -> None:
+    node = start_node(timeouts={"pdu_seconds": 0.2})
+    with associated(node.dicom_address) as wire:
+        wire.send(pdu(P_DATA, pdv(1, c_echo_rq(), command=True))[:-1])
+        assert wire.receive_pdu()[0] == ABORT
+    eventually(lambda: node.metric("dicomnode_associations_active") == 0, "no association")
+
+
+def test_a_pdu_that_comes_byte_by_byte_is_held_to_the_same_deadline(
+    start_node: StartNode,
+) -> None:
+    node = start_node(timeouts={"pdu_seconds": 0.3})
+    slow = pdu(P_DATA, pdv(1, bytes(4096), command=True))
+    with associated(node.dicom_address) as wire:
+        wire.socket.settimeout(0.02)
+        received = b""
+        for at in range(200):
+            try:
+                wire.send(slow[at : at + 1])
+                received += wire.socket.recv(10)
+                break
+            except TimeoutError:
+                continue
+    assert received[:1] == bytes([ABORT])
+
+
+def test_an_idle_association_is_aborted(start_node: StartNode) -> None:
+    node = start_node(timeouts={"idle_seconds": 0.3})
+    with associated(node.dicom_address) as wire:
+        assert wire.echo() == 0
+        assert wire.receive_pdu()[0] == ABORT
+    eventually(lambda: node.metric("dicomnode_associations_active") == 0, "no association")
+
+
+def test_a_data_set_that_stops_half_way_is_aborted_and_leaves_nothing(
+    start_node: StartNode,
+) -> None:
+    node = start_node(timeouts={"idle_seconds": 0.3})
+    image = Image(1, size_bytes=300_000)
+    with associated(node.dicom_address) as wire:
+        wire.send(pdu(P_DATA, pdv(3, c_store_rq(1, CT_IMAGE_STORAGE, image.uid), command=True)))
+        wire.send(pdu(P_DATA, pdv(3, image.data_set[:100_000], last=False)))
+        assert wire.receive_pdu()[0] == ABORT
+    eventually(lambda: not node.files("objects") and not node.files("incoming"), "nothing left")
+
+
+def test_a_peer_that_does_not_read_is_let_go_after_the_write_deadline(
+    start_node: StartNode,
+) -> None:
+    node = start_node(timeouts={"write_seconds": 0.3})
+    with associated(node.dicom_address) as wire:
+        requests = b"".join(
+            pdu(P_DATA, pdv(1, c_echo_rq(number), command=True)) for number in range(1, 500)
+        )
+        wire.socket.settimeout(5)
+        try:
+            for _ in range(1000):
+                wire.send(requests)
+        except (ConnectionError, TimeoutError):
+            pass
+        eventually(lambda: node.metric("dicomnode_associations_active") == 0, "no association")

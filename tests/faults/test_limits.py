@@ -1,0 +1,150 @@
+"""Association limits, and that every slot comes back whatever way an association ends."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import RunningNode, StartNode
+from tests.faults.scu import Image, associated
+from tests.peers import eventually
+from tests.wire import (
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    CT_IMAGE_STORAGE,
+    P_DATA,
+    Wire,
+    associate_rq,
+    c_store_rq,
+    pdu,
+    pdv,
+)
+
+LOCAL_LIMIT_EXCEEDED = (ASSOCIATE_RJ, bytes([0, 2, 3, 2]))
+
+
+def answer(node: RunningNode, calling: str = "RAW") -> tuple[int, bytes]:
+    """Associate, release at once if accepted, and return the answer."""
+    with Wire(node.dicom_address) as wire:
+        pdu_type, body = wire.associate(calling=calling)
+        if pdu_type == ASSOCIATE_AC:
+            wire.release()
+    return pdu_type, body
+
+
+def is_accepted(node: RunningNode, calling: str = "RAW") -> bool:
+    return answer(node, calling)[0] == ASSOCIATE_AC
+
+
+def test_the_association_above_the_total_is_rejected_2_3_2(start_node: StartNode) -> None:
+    node = start_node(limits={"max_associations": 2})
+    with associated(node.dicom_address, "CT_1"), associated(node.dicom_address, "CT_2") as second:
+        assert answer(node, "CT_3") == LOCAL_LIMIT_EXCEEDED
+        assert second.echo() == 0
+        rejected = "dicomnode_associations_rejected_total"
+        assert node.metric(rejected, reason="Local limit exceeded") == 1
+        second.release()
+        eventually(lambda: is_accepted(node, "CT_3"), "a slot for CT_3")
+
+
+def test_an_ae_has_its_own_limit(start_node: StartNode) -> None:
+    node = start_node(entities=[{"title": "CT_1", "max_associations": 1}])
+    with associated(node.dicom_address, "CT_1"):
+        assert answer(node, "CT_1") == LOCAL_LIMIT_EXCEEDED
+        assert is_accepted(node, "CT_2")
+    eventually(lambda: is_accepted(node, "CT_1"), "a slot for CT_1")
+
+
+def test_every_ae_has_the_limit_of_the_settings(start_node: StartNode) -> None:
+    node = start_node(limits={"max_associations_per_ae": 1})
+    with associated(node.dicom_address, "CT_1"):
+        assert answer(node, "CT_1") == LOCAL_LIMIT_EXCEEDED
+        assert is_accepted(node, "CT_2")
+
+
+def test_an_address_has_its_own_limit(start_node: StartNode) -> None:
+    node = start_node(limits={"max_associations_per_address": 1})
+    with associated(node.dicom_address, "CT_1"):
+        assert answer(node, "CT_2") == LOCAL_LIMIT_EXCEEDED
+    eventually(lambda: is_accepted(node, "CT_2"), "a slot for the address")
+
+
+def release(wire: Wire) -> None:
+    wire.release()
+
+
+def abort(wire: Wire) -> None:
+    wire.abort()
+
+
+def close(wire: Wire) -> None:
+    wire.socket.close()
+
+
+def reset(wire: Wire) -> None:
+    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wire.socket.close()
+
+
+def break_a_rule(wire: Wire) -> None:
+    wire.send(associate_rq())
+    wire.receive_pdu()
+
+
+def close_in_a_pdu(wire: Wire) -> None:
+    wire.send(pdu(P_DATA, bytes(100))[:50])
+    wire.socket.close()
+
+
+def close_in_a_data_set(wire: Wire) -> None:
+    image = Image(1)
+    wire.send(pdu(P_DATA, pdv(3, c_store_rq(1, CT_IMAGE_STORAGE, image.uid), command=True)))
+    wire.send(pdu(P_DATA, pdv(3, image.data_set[:200], last=False)))
+    wire.socket.close()
+
+
+def abort_before_the_answer(wire: Wire) -> None:
+    image = Image(2)
+    for part in wire.message(3, c_store_rq(1, CT_IMAGE_STORAGE, image.uid), image.data_set):
+        wire.send(part)
+    wire.abort()
+
+
+ENDINGS = (
+    release,
+    abort,
+    close,
+    reset,
+    break_a_rule,
+    close_in_a_pdu,
+    close_in_a_data_set,
+    abort_before_the_answer,
+)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_slot_is_given_back_after(
+    start_node: StartNode, ending: Callable[[Wire], None]
+) -> None:
+    node = start_node(limits={"max_associations": 1})
+    for _ in range(3):
+        with associated(node.dicom_address) as wire:
+            assert answer(node) == LOCAL_LIMIT_EXCEEDED
+            ending(wire)
+            eventually(lambda: is_accepted(node), "the slot")
+    eventually(lambda: node.metric("dicomnode_associations_active") == 0, "no association")
+
+
+def test_rejected_and_unfinished_connections_take_no_slot(start_node: StartNode) -> None:
+    node = start_node(limits={"max_associations": 1})
+    idle = [Wire(node.dicom_address) for _ in range(5)]
+    for wire in idle[1:3]:
+        wire.send(associate_rq()[:40])
+    for wire in idle[3:]:
+        assert wire.associate(called="SOMEBODY")[0] == ASSOCIATE_RJ
+    assert is_accepted(node)
+    for wire in idle:
+        wire.socket.close()

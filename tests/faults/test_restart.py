@@ -1,0 +1,202 @@
+"""What a node finds when it starts: after kill -9, after loss, beside another node."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import sys
+import threading
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartNodeProcess
+from tests.faults.scu import (
+    Image,
+    associated,
+    files_below,
+    indexed_paths,
+    store,
+    temporary_files,
+)
+from tests.interop.samples import data_set_bytes
+from tests.peers import NodeProcess, PeerFailed, metric, run_tool, write_config
+from tests.wire import CT_IMAGE_STORAGE, ConnectionEnded, Wire
+
+CYCLES = 8
+
+
+class Sender(threading.Thread):
+    """Stores images until the connection breaks; ``acknowledged`` are those answered 0000H."""
+
+    def __init__(self, node: NodeProcess, study: int, enough: threading.Semaphore) -> None:
+        super().__init__(daemon=True)
+        self.acknowledged: list[Image] = []
+        self._wire = associated(node.dicom_address)
+        self._study = study
+        self._enough = enough
+
+    def run(self) -> None:
+        with self._wire as wire:
+            for number in range(1, 100_000):
+                # Small and large ones, so that the end comes at every stage of an object.
+                image = Image(number, self._study, size_bytes=(2000, 400_000)[number % 5 == 0])
+                try:
+                    status = wire.store(CT_IMAGE_STORAGE, image.uid, image.data_set)
+                except (ConnectionEnded, OSError):
+                    return
+                assert status == 0, f"{status:04X}H"
+                self.acknowledged.append(image)
+                self._enough.release()
+
+
+@pytest.mark.timeout(120)
+def test_every_acknowledged_object_survives_kill_9(
+    start_node_process: StartNodeProcess, tmp_path: Path
+) -> None:
+    chance = random.Random(7)
+    directory = tmp_path / "node"
+    acknowledged: list[Image] = []
+    for cycle in range(CYCLES):
+        node = start_node_process(directory)
+        enough = threading.Semaphore(0)
+        senders = [Sender(node, study=cycle * 10 + each, enough=enough) for each in range(2)]
+        for sender in senders:
+            sender.start()
+        for _ in range(chance.randrange(1, 80)):
+            assert enough.acquire(timeout=20), "the node acknowledges nothing"
+        node.signal(signal.SIGKILL)
+        node.wait()
+        for sender in senders:
+            sender.join(20)
+            acknowledged += sender.acknowledged
+    node = start_node_process(directory)
+    where = directory / "store"
+    indexed = indexed_paths(where)
+    assert len(acknowledged) > CYCLES
+    for image in acknowledged:
+        assert image.is_stored_whole(where), image
+        assert where / indexed[image.uid] == image.path(where)
+    objects = files_below(where, "objects")
+    assert {where / path for path in indexed.values()} == set(objects), "a row for every file"
+    assert metric(node.http_address, "dicomnode_objects") == len(objects)
+    assert temporary_files(where) == []
+
+
+def test_a_second_node_on_the_same_storage_refuses_to_start(
+    node_process: NodeProcess, tmp_path: Path
+) -> None:
+    where = tmp_path / "node" / "store"
+    second = NodeProcess(write_config(tmp_path / "second", storage={"directory": str(where)}))
+    try:
+        with pytest.raises(PeerFailed):
+            second.wait_until_ready()
+        assert second.wait() not in (0, -signal.SIGKILL)
+        assert str(where) in "\n".join(second.lines)
+    finally:
+        second.close()
+    with associated(node_process.dicom_address) as wire:
+        assert wire.echo() == 0
+
+
+def stored_and_stopped(start: StartNodeProcess, directory: Path, *images: Image) -> Path:
+    """Store ``images``, end the node, and return the storage directory."""
+    node = start(directory)
+    assert store(node.dicom_address, *images) == [0] * len(images)
+    node.signal(signal.SIGTERM)
+    assert node.wait() == 0
+    return directory / "store"
+
+
+def test_files_without_rows_are_indexed_at_start(
+    start_node_process: StartNodeProcess, tmp_path: Path
+) -> None:
+    images = [Image(number, study) for study in (1, 2) for number in (1, 2, 3)]
+    where = stored_and_stopped(start_node_process, tmp_path / "node", *images)
+    for path in where.glob("index.sqlite*"):
+        path.unlink()
+    node = start_node_process(tmp_path / "node")
+    assert set(indexed_paths(where)) == {image.uid for image in images}
+    assert metric(node.http_address, "dicomnode_studies") == 2
+
+
+def test_rows_without_a_file_are_reported_at_start(
+    start_node_process: StartNodeProcess, tmp_path: Path
+) -> None:
+    images = [Image(1), Image(2)]
+    where = stored_and_stopped(start_node_process, tmp_path / "node", *images)
+    images[0].path(where).unlink()
+    node = start_node_process(tmp_path / "node")
+    node.wait_for_line(images[0].uid.replace(".", r"\."))
+    assert store(node.dicom_address, images[0]) == [0], "it is welcome again"
+    assert images[0].is_stored_whole(where)
+
+
+def test_files_that_nobody_can_read_are_parked_at_start(
+    start_node_process: StartNodeProcess, tmp_path: Path
+) -> None:
+    image = Image(1)
+    where = stored_and_stopped(start_node_process, tmp_path / "node", image)
+    broken = image.path(where).with_name("1.2.3.dcm")
+    broken.write_bytes(b"no DICOM at all")
+    node = start_node_process(tmp_path / "node")
+    assert not broken.exists()
+    parked = [path for path in files_below(where, "quarantine") if path.suffix == ".dcm"]
+    assert [path.read_bytes() for path in parked] == [b"no DICOM at all"]
+    assert metric(node.http_address, "dicomnode_objects") == 1
+
+
+def test_reindex_rebuilds_the_index_from_the_files(
+    start_node_process: StartNodeProcess, tmp_path: Path
+) -> None:
+    images = [Image(number, study) for study in (1, 2) for number in (1, 2, 3)]
+    directory = tmp_path / "node"
+    where = stored_and_stopped(start_node_process, directory, *images)
+    before = indexed_paths(where)
+    digests = {path: sha256(data_set_bytes(where / path)).hexdigest() for path in before.values()}
+    done = run_tool(
+        *(sys.executable, "-m", "dicomnode", "reindex"), "--config", directory / "dicomnode.toml"
+    )
+    assert done.returncode == 0, done.output
+    assert indexed_paths(where) == before
+    assert digests == {
+        path: sha256(data_set_bytes(where / path)).hexdigest() for path in before.values()
+    }
+
+
+def test_reindex_refuses_while_the_node_runs(node_process: NodeProcess) -> None:
+    done = run_tool(sys.executable, "-m", "dicomnode", "reindex", "--config", node_process.config)
+    assert done.returncode not in (0, 2), done.output
+    assert "Traceback" not in done.output
+    with associated(node_process.dicom_address) as wire:
+        assert wire.echo() == 0
+
+
+def test_an_index_that_is_no_index_is_rebuilt_or_reported_never_overwritten_in_silence(
+    start_node_process: StartNodeProcess, tmp_path: Path
+) -> None:
+    where = stored_and_stopped(start_node_process, tmp_path / "node", Image(1))
+    for path in where.glob("index.sqlite*"):
+        path.unlink()
+    (where / "index.sqlite").write_bytes(b"this is no SQLite file at all" * 100)
+    try:
+        start_node_process(tmp_path / "node")
+    except PeerFailed as failed:
+        assert "Traceback" not in str(failed)
+        assert "index" in str(failed)
+    assert Image(1).is_stored_whole(where)
+
+
+def test_a_store_that_was_moved_is_found_again(
+    start_node_process: StartNodeProcess, tmp_path: Path
+) -> None:
+    where = stored_and_stopped(start_node_process, tmp_path / "node", Image(1))
+    moved = tmp_path / "elsewhere"
+    shutil.move(where, moved)
+    node = start_node_process(tmp_path / "other", storage={"directory": str(moved)})
+    assert metric(node.http_address, "dicomnode_objects") == 1
+    with Wire(node.dicom_address) as wire:
+        wire.associate()
+        assert wire.store(CT_IMAGE_STORAGE, Image(1).uid, Image(1).data_set) == 0
