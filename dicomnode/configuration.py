@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -165,6 +166,8 @@ def _words(detail: ErrorDetails) -> str:
             return f"must be true or false, {got}"
         case "string_type" | "path_type":
             return f'must be text in double quotes, as in key = "text", {got}'
+        case "tuple_type" if isinstance(detail["input"], Mapping):
+            return f"must be written [[{detail['loc'][-1]}]], in double brackets, for each entry"
         case "tuple_type" | "list_type" | "set_type" | "frozen_set_type":
             return f'must be a list, as in key = ["first", "second"], {got}'
         case "greater_than_equal":
@@ -205,9 +208,17 @@ def ae_title(value: str) -> str:
 
 def host(value: str) -> str:
     """Return ``value``; raises ValueError if it cannot be a host name or an IP address."""
-    if not re.fullmatch(r"[A-Za-z0-9_.:%-]{1,253}", value):
+    if not (re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", value) or _is_ipv6(value)):
         raise ValueError('must be a host name or an IP address such as "10.0.0.5", without a port')
     return value
+
+
+def _is_ipv6(value: str) -> bool:
+    try:
+        ipaddress.IPv6Address(value)
+    except ValueError:
+        return False
+    return True
 
 
 _UNITS = {

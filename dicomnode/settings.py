@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -206,6 +206,9 @@ def load_settings(path: Path | None = None) -> Settings:
         found = configuration.problems(
             error, document, shown=_shown, unknown=_unknown, variable=_variable
         )
+        # A variable that names no key has been told; what pydantic made of it says nothing more.
+        told = tuple(line.partition(": ")[0] for line in stray)
+        found = [line for line in found if line.partition(": ")[0] not in told]
         raise ConfigurationError(stray + found) from None
     except SettingsError as error:
         raise ConfigurationError(stray or [f"environment: {error}"]) from None
@@ -290,8 +293,3 @@ def _contradictions(document: Document, settings: Settings) -> list[str]:
         words = f"must be {least} (twice limits.maximum_pdu_bytes) or more"
         add("limits", "receive_buffer_bytes", f"{words}, not {limits.receive_buffer_bytes}")
     return found
-
-
-def dump(settings: Settings) -> dict[str, Any]:
-    """Return all settings in effect as plain values, for ``check-config --show``."""
-    return settings.model_dump(mode="json")
