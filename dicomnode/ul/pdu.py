@@ -435,7 +435,10 @@ def _encode_associate(pdu: AAssociateRQ | AAssociateAC) -> bytes:
 def _decode_associate(
     pdu_type: PDUType, body: memoryview
 ) -> tuple[int, str, str, str, list[memoryview], tuple[UserItem, ...]]:
-    """Decode what RQ and AC share; presentation contexts stay the values of their items."""
+    """Decode what RQ and AC share; presentation contexts stay the values of their items.
+
+    Of items that may be there once, the first counts.
+    """
     if len(body) < _ASSOCIATE_HEAD.size:
         raise malformed(f"{pdu_type.words} ends after {len(body)} bytes of its fixed fields")
     version, _, called, calling = _ASSOCIATE_HEAD.unpack_from(body)
@@ -444,7 +447,7 @@ def _decode_associate(
     )
     name = ""
     contexts: list[memoryview] = []
-    user_information: tuple[UserItem, ...] = ()
+    user_information: memoryview | None = None
     for item_type, value in split_items(body[_ASSOCIATE_HEAD.size :], pdu_type.words):
         if item_type == APPLICATION_CONTEXT:
             name = name or decode_text(value)
@@ -452,7 +455,8 @@ def _decode_associate(
             if len(contexts) == MAXIMUM_CONTEXTS:
                 raise malformed(f"more than {MAXIMUM_CONTEXTS} presentation contexts")
             contexts.append(value)
-        elif item_type == USER_INFORMATION:
-            user_information += decode_user_information(value)
+        elif item_type == USER_INFORMATION and user_information is None:
+            user_information = value
     titles = (decode_text(memoryview(title)) for title in (called, calling))
-    return version, *titles, name, contexts, user_information
+    user = decode_user_information(user_information) if user_information else ()
+    return version, *titles, name, contexts, user

@@ -183,6 +183,13 @@ def test_the_order_of_items_does_not_matter():
     assert decode_pdu(1, memoryview(head + b"".join(reversed(pieces)))) == REQUEST
 
 
+def test_of_items_that_may_be_there_once_the_first_counts():
+    again = items.encode_item(0x10, b"1.2.3") + items.encode_item(
+        0x50, items.MaximumLength(1).encode()
+    )
+    assert decode_pdu(1, memoryview(body_of(REQUEST) + again)) == REQUEST
+
+
 @pytest.mark.parametrize("pdu_type", [0, 8, 0x16, 0x47, 255])
 def test_pdu_types_that_do_not_exist_are_unrecognized(pdu_type):
     with pytest.raises(RemoteProtocolError) as caught:
