@@ -151,6 +151,7 @@ class Log:
             # Cleared first: a line that comes while we write sets it again.
             self._wake.clear()
             self._write_queued()
+        self._write_queued()
 
     def _write_queued(self) -> None:
         with self._writing:

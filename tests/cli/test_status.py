@@ -1,0 +1,221 @@
+"""``dicomnode status``: against a server in the test, and its layout."""
+
+import io
+import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from dicomnode.cli import app
+from dicomnode.cli import status as module
+from dicomnode.cli.status import StatusUnavailable, fetch, summary
+from dicomnode.settings import HttpSettings, Settings
+
+FIGURES: dict[str, Any] = {
+    "version": "0.1.0",
+    "ae_title": "DICOMNODE",
+    "host": "127.0.0.1",
+    "port": 11112,
+    "uptime_seconds": 185.0,
+    "durability": "full",
+    "draining": False,
+    "archive": {
+        "patients": 3,
+        "studies": 4,
+        "series": 5,
+        "instances": 12345,
+        "bytes": 512 * 1024,
+        "identity_conflicts": 1,
+        "free_bytes": 2 * 1024**3,
+    },
+    "associations": [
+        {
+            "number": 7,
+            "calling_ae_title": "CT_1",
+            "peer_address": "10.0.0.9",
+            "seconds": 1.25,
+            "operations": 42,
+        }
+    ],
+    "last_rejections": [
+        {
+            "time": 0.0,
+            "peer_address": "10.0.0.66",
+            "calling_ae_title": "[red]MR\x1b",
+            "words": "Calling AE title not recognized: title unknown",
+        }
+    ],
+    "identity_conflict_list": [{"patient_id": "P1", "studies": 2}],
+}
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("DICOMNODE__"):
+            monkeypatch.delenv(name)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers /api/status with ``FIGURES``, and /other/api/status with what is not JSON."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        known = self.path == "/api/status"
+        self.wfile.write(json.dumps(FIGURES).encode() if known else b"<html>")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def drawn(figures: dict[str, Any]) -> str:
+    console = Console(width=120, force_terminal=False, file=io.StringIO(), record=True)
+    console.print(summary(figures))
+    return console.export_text()
+
+
+def test_the_summary_says_what_is_held_who_is_there_and_who_was_turned_away() -> None:
+    text = drawn(FIGURES)
+    for part in (
+        "DICOMNODE on 127.0.0.1:11112, dicomnode 0.1.0, up 3m05s",
+        "12,345",
+        "512KB",
+        "2.0GB",
+        "1 patient ID came with different names and birth dates (identity conflicts)",
+        "CT_1",
+        "1.25s",
+        "Calling AE title not recognized: title unknown",
+        "P1",
+    ):
+        assert part in text
+
+
+def test_what_peers_sent_is_neither_markup_nor_control() -> None:
+    text = drawn(FIGURES)
+    assert "[red]MR\\x1b" in text
+    assert "\x1b" not in text
+
+
+def test_a_quiet_node_shows_no_empty_tables() -> None:
+    quiet = FIGURES | {"associations": [], "last_rejections": [], "identity_conflict_list": []}
+    text = drawn(quiet | {"archive": {}, "draining": True, "durability": "relaxed"})
+    assert "no association is open" in text
+    assert "shutting down, durability relaxed" in text
+    assert "rejections" not in text
+    assert "conflict" not in text
+
+
+def test_figures_are_fetched_with_or_without_the_scheme(url: str) -> None:
+    assert fetch(url) == FIGURES
+    assert fetch(url.removeprefix("http://") + "/") == FIGURES
+
+
+def test_status_prints_the_summary_once_where_there_is_no_terminal(url: str) -> None:
+    result = CliRunner().invoke(app, ["status", "--url", url])
+    assert result.exit_code == 0
+    assert "12,345" in result.stdout
+
+
+def test_status_prints_the_json_object(url: str) -> None:
+    result = CliRunner().invoke(app, ["status", "--url", url, "--json"])
+    assert json.loads(result.stdout) == FIGURES
+
+
+def test_status_finds_the_node_by_its_settings(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "dicomnode.toml"
+    file.write_text(f"[http]\nhost = '0.0.0.0'\nport = {url.rpartition(':')[2]}\n")
+    result = CliRunner().invoke(app, ["status", "--config", str(file), "--once"])
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:8104"),
+        ("::", "http://[::1]:8104"),
+        ("fd00::1", "http://[fd00::1]:8104"),
+        ("node.example", "http://node.example:8104"),
+    ],
+)
+def test_the_address_is_the_one_seen_from_this_machine(host: str, url: str) -> None:
+    assert module._url(Settings(http=HttpSettings(host=host))) == url
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("enabled = false", "http.enabled is false"),
+        ("port = 0", "take the port from the node's log and give --url"),
+    ],
+)
+def test_a_node_that_cannot_be_found_by_its_settings_is_said_to_be_so(
+    tmp_path: Path, row: str, words: str
+) -> None:
+    file = tmp_path / "dicomnode.toml"
+    file.write_text(f"[http]\n{row}\n")
+    result = CliRunner().invoke(app, ["status", "--config", str(file)])
+    assert result.exit_code == 1
+    assert words in result.stderr
+
+
+def test_no_node_at_the_address_is_said_in_one_line() -> None:
+    # Port 1 of loopback: nothing listens there without being root's.
+    result = CliRunner().invoke(app, ["status", "--url", "http://127.0.0.1:1"])
+    assert result.exit_code == 1
+    assert result.stderr == "dicomnode: no node answers at http://127.0.0.1:1: Connection refused\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("ftp://127.0.0.1", "must be such as http://127.0.0.1:8104"),
+        ("http://", "must be such as http://127.0.0.1:8104"),
+        ("http://127.0.0.1:x", "no node answers at"),
+    ],
+)
+def test_an_address_that_is_none_is_told(address: str, words: str) -> None:
+    with pytest.raises(StatusUnavailable, match=words):
+        fetch(address)
+
+
+def test_another_server_at_the_address_is_told(url: str) -> None:
+    with pytest.raises(StatusUnavailable, match="is no dicomnode"):
+        fetch(f"{url}/other")
+
+
+def test_a_node_that_goes_away_is_reported_below_the_last_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rounds = iter([StatusUnavailable("no node answers"), FIGURES, KeyboardInterrupt()])
+
+    def next_round(url: str) -> dict[str, Any]:
+        outcome = next(rounds)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(module, "fetch", next_round)
+    monkeypatch.setattr(module, "_REFRESH_SECONDS", 0)
+    screen = io.StringIO()
+    console = Console(width=120, height=60, force_terminal=True, color_system=None, file=screen)
+    module._watch(console, "http://node", FIGURES)
+    assert screen.getvalue().count("no node answers") == 1
+    assert screen.getvalue().count("12,345") >= 3
