@@ -44,8 +44,10 @@ def _rebuild(settings: Settings) -> None:
     files = FileStore(storage.directory, durability=storage.durability)
     files.open()
     try:
-        synchronous = "FULL" if storage.durability == "full" else "OFF"
-        catalog = Catalog(settings.index_url, synchronous=synchronous)
+        catalog = Catalog(
+            settings.index_url,
+            synchronous="FULL" if storage.durability == "full" else "OFF",
+        )
         catalog.open()
         try:
             with _bar() as bar:

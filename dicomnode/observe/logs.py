@@ -20,10 +20,12 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from dicomnode.settings import LogSettings
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # Lines that come within this time are written together: one write, one change of thread.
@@ -43,17 +45,6 @@ PATIENT_FIELDS: Final = frozenset(
     }
 )
 """Fields that are left out of every line unless ``log.patient_data`` is on."""
-
-
-class LogSettings(Protocol):
-    """What the log needs to know; ``dicomnode.settings.LogSettings`` has it."""
-
-    @property
-    def format(self) -> str: ...
-    @property
-    def level(self) -> str: ...
-    @property
-    def patient_data(self) -> bool: ...
 
 
 class Logger(structlog.BoundLoggerBase):
