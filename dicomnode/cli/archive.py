@@ -64,8 +64,8 @@ def _rebuild(settings: Settings) -> None:
         files.close()
     typer.echo(str(report))
     typer.echo(
-        f"the index holds {counts.instances} objects in {counts.series} series,"
-        f" {counts.studies} studies of {counts.patients} patients"
+        f"the index holds: patients {counts.patients}, studies {counts.studies},"
+        f" series {counts.series}, objects {counts.instances}"
     )
 
 

@@ -135,15 +135,18 @@ class HTTPServer:
 async def _listening_socket(host: str, port: int) -> socket.socket:
     """Listen on the first address that ``host`` has; port 0 takes a free one."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = found[0]
-    listening = socket.socket(family, kind, protocol)
+    listening: socket.socket | None = None
     try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setblocking(False)
         listening.bind(address)
         listening.listen()
-    except OSError:
-        listening.close()
-        raise
+    except OSError as error:
+        if listening is not None:
+            listening.close()
+        words = f"cannot serve HTTP on {host}:{port} (http.host, http.port): {error.strerror}"
+        raise OSError(error.errno, words) from None
     return listening

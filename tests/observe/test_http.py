@@ -105,9 +105,9 @@ async def test_the_server_gives_its_port_back_and_stopping_twice_is_harmless() -
         pass
 
 
-async def test_a_port_that_is_taken_is_an_os_error() -> None:
+async def test_a_port_that_is_taken_is_an_os_error_that_names_the_settings() -> None:
     async with served() as server:
         second = HTTPServer(build_app(metrics(), dict, dict), *server.address)
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(OSError, match=r"http\.port\): Address already in use"):
             await second.start()
         await second.stop()
