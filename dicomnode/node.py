@@ -42,7 +42,7 @@ from dicomnode.storage.files import FileStore
 # Enough that as many objects can wait for the disk at once, so that their flushes are grouped.
 _WORKERS = 8
 # The interpreter's 5 ms would be what a worker waits for the loop, and the loop for a worker.
-_SWITCH_INTERVAL_SECONDS = 0.0005
+_SWITCH_INTERVAL_SECONDS = 0.002
 
 
 class Node:

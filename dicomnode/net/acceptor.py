@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from dicomnode.dimse.channel import Admission, Observer, Provider
 from dicomnode.net.buffers import BufferPool
@@ -116,9 +117,6 @@ class Acceptor:
         if self._server is None:
             return
         self._server.close()
-        for connection in self.connections:
-            if connection.established_at is None:
-                connection.close()
         await self._wait_closed(drain_seconds)
         self.abort_all()
         await self._wait_closed(1.0)
@@ -129,7 +127,10 @@ class Acceptor:
     def abort_all(self) -> None:
         """Send A-ABORT on every association that is left."""
         for connection in self.connections:
-            connection.abort_as(Ending(How.SHUT_DOWN, "the node stops"))
+            if connection.established_at is None:
+                connection.close()
+            else:
+                connection.abort_as(Ending(How.SHUT_DOWN, "the node stops"))
 
     async def _wait_closed(self, seconds: float) -> None:
         try:
@@ -147,11 +148,10 @@ class _Full(asyncio.Protocol):
         self._limit = limit
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         peer = transport.get_extra_info("peername")
         self._observer.failed(
             peer[0] if peer else "unknown",
             How.ABORTED,
             f"{self._limit} connections are open already (limits.max_associations)",
         )
-        transport.abort()
+        cast(asyncio.Transport, transport).abort()

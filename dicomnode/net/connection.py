@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
+from typing import assert_never, cast
 
 from dicomnode.dimse.channel import (
     Admission,
@@ -26,7 +26,7 @@ from dicomnode.dimse.command import Command, encode_command
 from dicomnode.dimse.message import CommandReceived, DataFragment, MessageReader
 from dicomnode.errors import LocalProtocolError, RemoteProtocolError
 from dicomnode.net.buffers import Block, BufferPool
-from dicomnode.ul.association import Association
+from dicomnode.ul.association import Association, State
 from dicomnode.ul.events import (
     AbortIndication,
     AssociateAccepted,
@@ -42,6 +42,9 @@ from dicomnode.ul.framing import fragments
 from dicomnode.ul.negotiation import Negotiated
 from dicomnode.ul.pdu import AAssociateRQ
 
+# Where our side may say what; the peer may have moved on within the bytes just received.
+_MAY_SEND = (State.STA6, State.STA8)
+_CONNECTION_IS_ENDING = (State.STA1, State.STA2, State.STA13)
 # A block with less room than this is given up for a fresh one.
 _MINIMUM_ROOM_BYTES = 32 * 1024
 # What a connection may still take in when the pool is empty, before it stops reading.
@@ -139,11 +142,11 @@ class Connection(asyncio.BufferedProtocol):
     # -- the transport's callbacks ---------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have the methods, but not the base class.
+        self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.peer_address = peer[0] if peer else "unknown"
-        self._open_socket_options(transport)
+        self._open_socket_options(self._transport)
         self._association.connection_made(self._loop.time())
         self._flush()
         self._tick()
@@ -301,8 +304,9 @@ class Connection(asyncio.BufferedProtocol):
                 how = How.PEER_ABORTED if by_peer else How.PROTOCOL_ERROR
                 self._ending = self._ending or Ending(how, rule)
                 self._end_association(self._ending)
-            case ConnectionClosed():
-                self._end_association(self._ending or Ending(How.LOST, "without A-RELEASE"))
+            case ConnectionClosed(rule=rule):
+                self._ending = self._ending or Ending(How.LOST, rule)
+                self._end_association(self._ending)
             case ReleaseConfirmation() | AssociateAccepted() | AssociateRejected():
                 raise LocalProtocolError("an acceptor requested neither association nor release")
             case _:
@@ -331,6 +335,8 @@ class Connection(asyncio.BufferedProtocol):
                 assert_never(event)
 
     def _associate(self, request: AAssociateRQ) -> None:
+        if self._association.state is not State.STA3:
+            return  # the peer ended it in the same breath; the next event says how
         now = self._loop.time()
         answer = self._admission.admit(request, self.peer_address)
         if isinstance(answer, Refused):
@@ -359,7 +365,7 @@ class Connection(asyncio.BufferedProtocol):
     def send(
         self, context_id: int, command: Command, data_set: bytes | memoryview | None = None
     ) -> None:
-        if self._closed or self._ending is not None:
+        if self._ending is not None or self._association.state not in _MAY_SEND:
             return
         limit = self.negotiated.peer_maximum_length
         try:
@@ -386,8 +392,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._closed or self._ending is not None:
             return
         self._ending = ending
-        self._association.abort(source, reason, self._loop.time())
-        self._flush()
+        if self._association.state not in _CONNECTION_IS_ENDING:
+            self._association.abort(source, reason, self._loop.time())
+            self._flush()
         self._end_association(ending)
 
     # -- the end -----------------------------------------------------------------------------
@@ -399,7 +406,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _maybe_release(self) -> None:
         """Answer A-RELEASE once every operation has its final response (PS3.8 §7.2.2)."""
-        if self._releasing and self._ending is None and self.operations == 0:
+        releasable = self._releasing and self._association.state is State.STA8
+        if releasable and self._ending is None and self.operations == 0:
             self._ending = Ending(How.RELEASED)
             self._association.respond_release(self._loop.time())
             self._flush()

@@ -197,8 +197,9 @@ class AssociationHandler:
             del self._open[message_id]
         if self._closed:
             return
-        self._journal.operation_ended(operation, response.status, response.error_comment or "")
+        # The peer first: it waits for the answer, nobody waits for the log.
         self._channel.send(operation.context.context_id, response)
+        self._journal.operation_ended(operation, response.status, response.error_comment or "")
 
     def closed(self, why: str) -> None:
         self._closed = True

@@ -372,3 +372,47 @@ async def test_an_association_with_work_in_hand_is_not_idle() -> None:
         while "timed out" not in idle.told[-1]:
             await asyncio.sleep(0.005)
     assert busy.sent() == b"" and not busy.transport.closed
+
+
+ECHO_PDU = wire.pdu(wire.P_DATA, wire.pdv(1, wire.c_echo_rq(), command=True))
+ABORT_PDU = wire.pdu(wire.ABORT, bytes(4))
+RELEASE_PDU = wire.pdu(wire.RELEASE_RQ, bytes(4))
+
+
+@pytest.mark.parametrize(
+    "in_one_breath",
+    [
+        wire.associate_rq() + ECHO_PDU,
+        wire.associate_rq() + ABORT_PDU,
+        wire.associate_rq(calling="STRANGER") + ABORT_PDU,
+    ],
+)
+async def test_a_peer_that_does_not_await_the_answer_takes_no_slot(in_one_breath: bytes) -> None:
+    bench = Bench()
+    bench.feed(in_one_breath)
+    bench.lose()
+    assert bench.slots == 0
+    assert len(bench.told) == 1 and bench.told[0].startswith("failed ")
+
+
+@pytest.mark.parametrize(
+    "in_one_breath",
+    [
+        RELEASE_PDU + ABORT_PDU,
+        ECHO_PDU + ABORT_PDU,
+        ECHO_PDU + RELEASE_PDU + ABORT_PDU,
+        wire.pdu(wire.P_DATA, wire.pdv(9, b"", command=True)) + ABORT_PDU,
+        store_pdus(b"data") + ABORT_PDU,
+    ],
+)
+async def test_what_follows_in_the_same_segment_may_end_the_association(
+    in_one_breath: bytes,
+) -> None:
+    bench = Bench()
+    bench.associate()
+    bench.feed(in_one_breath)
+    bench.lose()
+    assert bench.slots == 0 and len(bench.told) == 2
+    for sink in bench.services.sinks:
+        sink.write_out()
+    assert bench.pool.in_use_bytes == 0
