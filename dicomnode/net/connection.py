@@ -25,7 +25,8 @@ from dicomnode.dimse.channel import (
 from dicomnode.dimse.command import Command, encode_command
 from dicomnode.dimse.message import CommandReceived, DataFragment, MessageReader
 from dicomnode.errors import LocalProtocolError, RemoteProtocolError
-from dicomnode.net.buffers import Block, BufferPool
+from dicomnode.net.buffers import BufferPool
+from dicomnode.net.receiver import Receiver
 from dicomnode.ul.association import Association, State
 from dicomnode.ul.events import (
     AbortIndication,
@@ -45,10 +46,6 @@ from dicomnode.ul.pdu import AAssociateRQ
 # Where our side may say what; the peer may have moved on within the bytes just received.
 _MAY_SEND = (State.STA6, State.STA8)
 _CONNECTION_IS_ENDING = (State.STA1, State.STA2, State.STA13)
-# A block with less room than this is given up for a fresh one.
-_MINIMUM_ROOM_BYTES = 32 * 1024
-# What a connection may still take in when the pool is empty, before it stops reading.
-_OVERFLOW_BYTES = 4 * 1024
 # Deadlines are looked at this often; each is late by at most as much.
 _TICK_SECONDS = 1.0
 
@@ -106,7 +103,7 @@ class Connection(asyncio.BufferedProtocol):
         self.negotiated: Negotiated
         self.established_at: float | None = None
         self._association = association
-        self._pool = pool
+        self._received = Receiver(pool, self._apply_pause)
         self._deadlines = deadlines
         self._admission = admission
         self._provider = provider
@@ -124,20 +121,14 @@ class Connection(asyncio.BufferedProtocol):
         self._releasing = False
         self._reported = False
         self._closed = False
-        self._init_reading()
-        self._write_paused_at: float | None = None
-        self._writable: list[asyncio.Future[None]] = []
-
-    def _init_reading(self) -> None:
-        self._block: Block | None = None
-        self._start = 0
-        self._end = 0
         self._pauses = 0
-        self._starved = False
         self._reading = True
         self._last_read = self._loop.time()
         # When the first byte of the PDU came that is still incomplete.
         self._pdu_started: float | None = None
+        self._write_paused_at: float | None = None
+        self._closing_since: float | None = None
+        self._writable: list[asyncio.Future[None]] = []
 
     # -- the transport's callbacks ---------------------------------------------------------
 
@@ -163,30 +154,24 @@ class Connection(asyncio.BufferedProtocol):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        block = self._block
-        if block is None:
-            block = self._pool.take() or self._pool.take_small(_OVERFLOW_BYTES)
-            self._block = block
-            self._start = self._end = 0
-        return block.view[self._end :]
+        return self._received.room()
 
     def buffer_updated(self, nbytes: int) -> None:
         now = self._loop.time()
-        self._end += nbytes
         self._last_read = now
         if self._socket is not None and _TCP_QUICKACK is not None:
             # The kernel drops this after some segments. With it a peer that leaves Nagle's
             # algorithm on is not stalled by our delayed acknowledgement.
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
-        assert self._block is not None
-        consumed = self._association.receive(self._block.view[self._start : self._end], now)
-        self._start += consumed
+        received = self._received
+        consumed = self._association.receive(received.filled(nbytes), now)
+        received.consume(consumed)
         if consumed or self._pdu_started is None:
-            self._pdu_started = now if self._start < self._end else None
+            self._pdu_started = None if received.is_empty else now
         self._take_events()
         self._flush()
-        self._make_room()
+        received.make_room(self._association.bytes_wanted)
 
     def eof_received(self) -> bool:
         return False
@@ -208,54 +193,11 @@ class Connection(asyncio.BufferedProtocol):
         self._take_events()
         self._closed = True
         self._wake_writers()
-        self._pool.forget(self._unstarve)
-        if self._block is not None:
-            self._block.release()
-            self._block = None
+        self._received.close()
         self._end_association(self._ending or Ending(How.LOST))
         self._on_closed(self)
 
     # -- reading -----------------------------------------------------------------------------
-
-    def _make_room(self) -> None:
-        """Provide for the next read: the rest of the PDU at the front must fit behind it."""
-        block = self._block
-        if block is None or self._closed:
-            return
-        pending = self._end - self._start
-        if pending == 0 and not block.shared:
-            block.release()
-            self._block = None
-            return
-        wanted = self._association.bytes_wanted if pending else _MINIMUM_ROOM_BYTES
-        if self._start + max(wanted, 1) <= len(block.view) and self._end < len(block.view):
-            return
-        if pending == 0:
-            block.release()
-            self._block = None
-            return
-        if not block.shared and wanted <= len(block.view):
-            block.view[:pending] = bytes(block.view[self._start : self._end])
-        else:
-            fresh = self._pool.take(wanted)
-            if fresh is None:
-                self._starve()
-                return
-            fresh.view[:pending] = block.view[self._start : self._end]
-            block.release()
-            self._block = fresh
-        self._start, self._end = 0, pending
-
-    def _starve(self) -> None:
-        self._starved = True
-        self._apply_pause()
-        self._pool.wait(self._unstarve)
-
-    def _unstarve(self) -> None:
-        self._starved = False
-        self._make_room()
-        if not self._starved:
-            self._apply_pause()
 
     def pause(self) -> None:
         self._pauses += 1
@@ -268,7 +210,7 @@ class Connection(asyncio.BufferedProtocol):
     def _apply_pause(self) -> None:
         if self._closed or self._transport.is_closing():
             return
-        reading = self._pauses == 0 and not self._starved
+        reading = self._pauses == 0 and not self._received.starved
         if reading == self._reading:
             return
         self._reading = reading
@@ -319,9 +261,9 @@ class Connection(asyncio.BufferedProtocol):
         match event:
             case DataFragment(data=fragment, is_last=is_last):
                 sink = self._sink
-                assert sink is not None and self._block is not None
+                assert sink is not None
                 if len(fragment):
-                    sink.write(fragment, self._block)
+                    sink.write(fragment, self._received.block)
                 if is_last:
                     self._sink = None
                     sink.finish()
@@ -444,6 +386,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.writelines(output)
         if self._association.should_close and not self._transport.is_closing():
             self._transport.close()
+            self._closing_since = self._loop.time()
 
     # -- deadlines ---------------------------------------------------------------------------
 
@@ -451,7 +394,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._closed:
             return
         now = self._loop.time()
-        self._give_up_idle_block()
+        self._received.rest()
         expired = self._expired(now)
         if expired is not None:
             self._expire(expired)
@@ -476,16 +419,12 @@ class Connection(asyncio.BufferedProtocol):
         wanted = self._deadlines
         return tuple(seconds for seconds in (wanted.pdu, wanted.idle, wanted.write) if seconds > 0)
 
-    def _give_up_idle_block(self) -> None:
-        block = self._block
-        if block is not None and self._start == self._end and self._reading:
-            block.release()
-            self._block = None
-
     def _expired(self, now: float) -> str | None:
         """Return the sentence of the deadline that has run out, if any."""
         limits = self._deadlines
         paused = self._write_paused_at
+        if paused is None:
+            paused = self._closing_since
         if paused is not None and now - paused > limits.write:
             return f"peer did not read for {limits.write:g} s (timeouts.write_seconds)"
         if not self._reading or self.established_at is None or self._ending is not None:
@@ -501,7 +440,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _expire(self, rule: str) -> None:
         ending = Ending(How.TIMED_OUT, rule)
-        if self._write_paused_at is None:
+        if self._write_paused_at is None and self._closing_since is None:
             self.abort_as(ending)
             return
         # Nothing more can be written to a peer that does not read: no A-ABORT, only the close.

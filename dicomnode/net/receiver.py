@@ -1,0 +1,110 @@
+"""What one connection has received and its association not yet consumed, in a pooled block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dicomnode.net.buffers import Block, BufferPool
+
+# A block with less room than this is given up for a fresh one.
+_MINIMUM_ROOM_BYTES = 32 * 1024
+# What a connection may still take in when the pool is empty, before it stops reading.
+_OVERFLOW_BYTES = 4 * 1024
+
+
+class Receiver:
+    """Keeps the incomplete PDU contiguous, so that whole PDUs are found in place.
+
+    ``on_starved`` is called when the pool has no block for the rest of a PDU, and when it has one
+    again; in between the connection must not read.
+    """
+
+    def __init__(self, pool: BufferPool, on_starved: Callable[[], None]) -> None:
+        self.starved = False
+        self._pool = pool
+        self._on_starved = on_starved
+        self._block: Block | None = None
+        self._start = 0
+        self._end = 0
+        self._wanted_bytes = 0
+
+    @property
+    def block(self) -> Block:
+        """The block that ``pending`` is a view of: the lease of what is in it."""
+        assert self._block is not None
+        return self._block
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything received has been consumed."""
+        return self._start == self._end
+
+    def room(self) -> memoryview:
+        """Return where the next bytes are to be received."""
+        block = self._block
+        if block is None:
+            block = self._pool.take() or self._pool.take_small(_OVERFLOW_BYTES)
+            self._block = block
+            self._start = self._end = 0
+        return block.view[self._end :]
+
+    def filled(self, size_bytes: int) -> memoryview:
+        """Count in what was received into ``room``; return all that is not consumed."""
+        self._end += size_bytes
+        return self.block.view[self._start : self._end]
+
+    def consume(self, size_bytes: int) -> None:
+        """Drop the first bytes of what ``filled`` returned."""
+        self._start += size_bytes
+
+    def make_room(self, wanted_bytes: int) -> None:
+        """Provide for the next read; an incomplete PDU has ``wanted_bytes`` altogether."""
+        block = self._block
+        if block is None:
+            return
+        if self.is_empty:
+            if not block.shared or len(block.view) - self._end < _MINIMUM_ROOM_BYTES:
+                self.rest()
+            return
+        if self._start + wanted_bytes <= len(block.view):
+            return
+        if not self._move(block, wanted_bytes):
+            self.starved = True
+            self._wanted_bytes = wanted_bytes
+            self._pool.wait(self._try_again)
+            self._on_starved()
+
+    def _move(self, block: Block, wanted_bytes: int) -> bool:
+        """Bring the incomplete PDU to the front of a block that can hold it; False without one."""
+        pending = self._end - self._start
+        if not block.shared and wanted_bytes <= len(block.view):
+            block.view[:pending] = bytes(block.view[self._start : self._end])
+        else:
+            fresh = self._pool.take(wanted_bytes)
+            if fresh is None:
+                return False
+            fresh.view[:pending] = block.view[self._start : self._end]
+            block.release()
+            self._block = fresh
+        self._start, self._end = 0, pending
+        return True
+
+    def rest(self) -> None:
+        """Give the block back when nothing in it is waiting: idle connections hold none."""
+        if self._block is not None and self.is_empty:
+            self._block.release()
+            self._block = None
+
+    def close(self) -> None:
+        """Drop what is pending and give the block back."""
+        self._pool.forget(self._try_again)
+        self.starved = False
+        self._start = self._end
+        self.rest()
+
+    def _try_again(self) -> None:
+        if self._move(self.block, self._wanted_bytes):
+            self.starved = False
+            self._on_starved()
+        else:
+            self._pool.wait(self._try_again)

@@ -1,0 +1,92 @@
+"""What was received stays contiguous, within the budget."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dicomnode.net.buffers import BufferPool
+from dicomnode.net.receiver import Receiver
+
+BLOCK = 64 * 1024
+
+
+def fill(receiver: Receiver, data: bytes) -> memoryview:
+    room = receiver.room()
+    room[: len(data)] = data
+    return receiver.filled(len(data))
+
+
+async def test_a_pdu_that_does_not_fit_behind_is_moved_to_the_front_untouched() -> None:
+    pool = BufferPool(asyncio.get_running_loop(), BLOCK, 4 * BLOCK)
+    receiver = Receiver(pool, lambda: None)
+    fill(receiver, bytes(60_000) + b"begin")
+    receiver.consume(60_000)
+    receiver.make_room(20_000)
+    assert bytes(fill(receiver, b"end")) == b"beginend"
+    assert len(receiver.room()) >= 20_000 - 8
+
+
+async def test_bytes_that_somebody_still_reads_are_not_moved_over() -> None:
+    pool = BufferPool(asyncio.get_running_loop(), BLOCK, 4 * BLOCK)
+    receiver = Receiver(pool, lambda: None)
+    leased = fill(receiver, b"A" * 60_000 + b"begin")[:60_000]
+    lease = receiver.block
+    lease.retain()
+    receiver.consume(60_000)
+    receiver.make_room(20_000)
+    fill(receiver, b"B" * 10_000)
+    assert bytes(leased) == b"A" * 60_000
+    assert pool.in_use_bytes == 2 * BLOCK
+    lease.release()
+    assert pool.in_use_bytes == BLOCK
+
+
+async def test_without_budget_it_starves_until_a_block_comes_back() -> None:
+    pool = BufferPool(asyncio.get_running_loop(), BLOCK, 2 * BLOCK)
+    other = pool.take()
+    assert other is not None
+    changes: list[bool] = []
+    receiver = Receiver(pool, lambda: changes.append(receiver.starved))
+    fill(receiver, b"A" * 60_000 + b"begin")
+    lease = receiver.block
+    lease.retain()
+    receiver.consume(60_000)
+    receiver.make_room(20_000)
+    assert changes == [True]
+    other.release()
+    await asyncio.sleep(0)
+    assert changes == [True, False]
+    assert bytes(receiver.filled(0)) == b"begin"
+
+
+async def test_a_small_first_read_without_budget_starves_too() -> None:
+    pool = BufferPool(asyncio.get_running_loop(), BLOCK, BLOCK)
+    other = pool.take()
+    assert other is not None
+    changes: list[bool] = []
+    receiver = Receiver(pool, lambda: changes.append(receiver.starved))
+    fill(receiver, b"begin")
+    receiver.make_room(20_000)
+    # Something comes back, but not enough.
+    receiver._try_again()
+    assert changes == [True]
+    other.release()
+    await asyncio.sleep(0)
+    assert changes == [True, False]
+
+
+async def test_who_has_nothing_pending_holds_no_block() -> None:
+    pool = BufferPool(asyncio.get_running_loop(), BLOCK, 2 * BLOCK)
+    receiver = Receiver(pool, lambda: None)
+    fill(receiver, b"whole")
+    receiver.consume(5)
+    receiver.make_room(6)
+    assert pool.in_use_bytes == 0
+
+
+async def test_closing_gives_back_what_is_pending() -> None:
+    pool = BufferPool(asyncio.get_running_loop(), BLOCK, 2 * BLOCK)
+    receiver = Receiver(pool, lambda: None)
+    fill(receiver, b"half")
+    receiver.close()
+    assert pool.in_use_bytes == 0
