@@ -54,12 +54,14 @@ class BufferPool:
         self._loop = loop
         self._spare: list[Block] = []
         self._in_use_bytes = 0
+        # Outside the budget, or the small blocks of who waits could keep it from ever being met.
+        self._small_bytes = 0
         self._waiting: deque[Callable[[], None]] = deque()
         self._wake_scheduled = False
 
     @property
     def in_use_bytes(self) -> int:
-        return self._in_use_bytes
+        return self._in_use_bytes + self._small_bytes
 
     def take(self, size_bytes: int = 0) -> Block | None:
         """Return a block of at least ``size_bytes`` with one use, or None when the budget is spent.
@@ -81,7 +83,7 @@ class BufferPool:
     def take_small(self, size_bytes: int) -> Block:
         """Return a small block whatever the budget says; its user stops reading until it may."""
         with self.lock:
-            self._in_use_bytes += size_bytes
+            self._small_bytes += size_bytes
             block = Block(size_bytes, self)
             block._uses = 1
         return block
@@ -92,7 +94,10 @@ class BufferPool:
             block._uses -= 1
             if block._uses == 0:
                 size = len(block.view)
-                self._in_use_bytes -= size
+                if size < self.block_bytes:
+                    self._small_bytes -= size
+                else:
+                    self._in_use_bytes -= size
                 if size == self.block_bytes and len(self._spare) < _SPARE_BLOCKS:
                     self._spare.append(block)
             if not self._waiting or self._wake_scheduled:
