@@ -217,3 +217,16 @@ def test_connect_and_close_is_normal_and_silent(node_process: NodeProcess) -> No
     assert [line for line in node_process.lines[seen:] if "AFTER" not in line] == []
     assert metric(http, "dicomnode_associations_aborted_total") == 0
     assert metric(http, "dicomnode_associations_rejected_total") == 0
+
+
+@pytest.mark.parametrize("claim", [100, (1 << 20) - 1], ids=["a short PDU", "a long PDU"])
+def test_peers_that_begin_a_pdu_and_wait_hold_up_nobody(node: RunningNode, claim: int) -> None:
+    idle = [Wire(node.dicom_address) for _ in range(200)]
+    for wire in idle:
+        wire.send(struct.pack(">BBI", 1, 0, claim) + b"\0\1")
+    image = Image(1, size_bytes=4_000_000)
+    with associated(node.dicom_address) as wire:
+        assert wire.echo() == 0
+        assert wire.store(CT_IMAGE_STORAGE, image.uid, image.data_set) == 0
+    for wire in idle:
+        wire.socket.close()

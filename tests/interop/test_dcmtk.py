@@ -9,7 +9,8 @@ import pytest
 from tests.interop.samples import Sample, data_set_bytes, samples
 from tests.peers import NodeProcess, Peer, run_tool
 
-# storescu proposes compressed syntaxes only when told to, one family at a time.
+# storescu proposes compressed syntaxes only when told to, one family at a time. These are the
+# ones that pydicom has files of.
 PROPOSALS = {
     "1.2.840.10008.1.2": "-xi",
     "1.2.840.10008.1.2.1": "-xe",
@@ -19,7 +20,6 @@ PROPOSALS = {
     "1.2.840.10008.1.2.4.51": "-xx",
     "1.2.840.10008.1.2.4.70": "-xs",
     "1.2.840.10008.1.2.4.80": "-xt",
-    "1.2.840.10008.1.2.4.81": "-xu",
     "1.2.840.10008.1.2.4.90": "-xv",
     "1.2.840.10008.1.2.4.91": "-xw",
     "1.2.840.10008.1.2.5": "-xr",
@@ -103,13 +103,17 @@ def test_dcmdump_reads_the_stored_file_without_complaint(archive: NodeProcess) -
 
 
 @pytest.mark.interop("storescu")
-def test_small_pdus_on_the_senders_side_carry_the_same_bytes(archive: NodeProcess) -> None:
+def test_small_pdus_carry_the_same_bytes_as_large_ones(archive: NodeProcess) -> None:
     sample = one_sample()
-    arguments = ("--max-send-pdu", 4096, "-pdu", 4096, "-aec", "DICOMNODE")
-    sent = run_tool("storescu", *arguments, *archive.dicom_address, sample.path)
-    assert sent.returncode == 0, sent.output
     kept = sample.stored_path(archive_directory(archive))
-    assert data_set_bytes(kept)[-4096:] == sample.data_set[-4096:]
+    arrived = []
+    for options in ((), ("--max-send-pdu", 4096, "-pdu", 4096)):
+        sent = run_tool(
+            *("storescu", *options, "-aec", "DICOMNODE", *archive.dicom_address), sample.path
+        )
+        assert sent.returncode == 0, sent.output
+        arrived.append(data_set_bytes(kept))
+    assert arrived[0] == arrived[1]
 
 
 @pytest.mark.interop("storescu")
