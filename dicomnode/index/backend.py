@@ -1,0 +1,137 @@
+"""What differs from one database to another, and nothing else."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+from sqlalchemy import URL, Engine, Table, bindparam, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.pool import NullPool
+from sqlalchemy.sql import ClauseElement
+
+Synchronous = Literal["FULL", "OFF"]
+Value = str | int | float | None
+
+# Pages of the write-ahead log after which a commit of the writer also checkpoints: 16 MiB.
+_CHECKPOINT_PAGES = 4096
+_LOG_LIMIT_BYTES = 64 * 1024 * 1024
+_WRITER_CACHE_KIB = 16 * 1024
+_READER_CACHE_KIB = 2 * 1024
+
+
+class Connection(Protocol):
+    """The part of a driver's connection (PEP 249) that the writer uses."""
+
+    def cursor(self) -> DBAPICursor: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Prepared:
+    """One statement, compiled once and run on the driver's cursor.
+
+    A Core execution costs several times what SQLite takes for the statement. ``names`` are the
+    statement's parameters in the order in which ``run`` is given their values.
+    """
+
+    def __init__(self, statement: ClauseElement, engine: Engine, names: Sequence[str]) -> None:
+        compiled = statement.compile(dialect=engine.dialect)
+        self._sql = str(compiled)
+        positions = cast("list[str] | None", compiled.positiontup)  # type: ignore[attr-defined]
+        self._names = tuple(names) if positions is None else None
+        if positions is not None and tuple(positions) != tuple(names):
+            raise ValueError(f"parameters are {positions}, not {names}")
+
+    def run(self, cursor: DBAPICursor, *values: Value) -> None:
+        """Execute with ``values``."""
+        if self._names is None:
+            cursor.execute(self._sql, values)
+        else:
+            cursor.execute(self._sql, dict(zip(self._names, values, strict=True)))
+
+
+class Backend:
+    """A database for the index: two engines, one for the only writer and one for readers."""
+
+    def __init__(self, url: str | URL, synchronous: Synchronous) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        # Byte order, which is the order in which directories are walked.
+        self.byte_collation = "BINARY" if self.is_sqlite else "C"
+        if self.is_sqlite:
+            arguments: dict[str, Any] = {"check_same_thread": False, "isolation_level": None}
+            self.writer = create_engine(self.url, poolclass=NullPool, connect_args=arguments)
+            self.reader = create_engine(self.url, max_overflow=-1)
+            event.listen(self.writer, "connect", _pragmas(_WRITER, synchronous=synchronous))
+            event.listen(self.reader, "connect", _pragmas(_READER))
+        else:
+            self.writer = create_engine(self.url, poolclass=NullPool)
+            self.reader = create_engine(self.url, max_overflow=-1)
+
+    @property
+    def name(self) -> str:
+        """The database's name for messages, without a password."""
+        return self.url.render_as_string(hide_password=True)
+
+    @property
+    def driver_error(self) -> type[Exception]:
+        """What the driver raises."""
+        return cast("type[Exception]", self.writer.dialect.loaded_dbapi.Error)
+
+    def writer_connection(self) -> Connection:
+        """Return a driver's connection that the caller owns."""
+        return cast(Connection, self.writer.raw_connection())
+
+    def begin(self, cursor: DBAPICursor) -> None:
+        """Begin a transaction that writes; other drivers do so by themselves."""
+        if self.is_sqlite:
+            cursor.execute("BEGIN IMMEDIATE")
+
+    def insert(self, table: Table, names: Sequence[str]) -> Prepared:
+        """Return an INSERT of the named columns that leaves rows alone that are there already.
+
+        The cursor's ``rowcount`` tells whether a row was added.
+        """
+        dialect = sqlite if self.is_sqlite else postgresql
+        columns = {name: bindparam(name, type_=table.c[name].type) for name in names}
+        statement = dialect.insert(table).values(columns).on_conflict_do_nothing()
+        return Prepared(statement, self.writer, names)
+
+    def delete_files(self) -> None:
+        """Remove a SQLite database from disk."""
+        assert self.is_sqlite and self.url.database
+        for suffix in ("", "-wal", "-shm"):
+            Path(self.url.database + suffix).unlink(missing_ok=True)
+
+    def dispose(self) -> None:
+        """Close the readers' connections."""
+        self.reader.dispose()
+        self.writer.dispose()
+
+
+_WRITER = f"""
+    PRAGMA journal_mode = WAL;
+    PRAGMA foreign_keys = ON;
+    PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES};
+    PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES};
+    PRAGMA cache_size = -{_WRITER_CACHE_KIB};
+"""
+_READER = f"""
+    PRAGMA query_only = ON;
+    PRAGMA busy_timeout = 10000;
+    PRAGMA cache_size = -{_READER_CACHE_KIB};
+"""
+
+
+def _pragmas(script: str, *, synchronous: Synchronous | None = None) -> Any:
+    def connected(connection: sqlite3.Connection, record: object) -> None:
+        connection.executescript(script)
+        if synchronous is not None:
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+
+    return connected

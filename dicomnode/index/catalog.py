@@ -1,0 +1,271 @@
+"""The index of the archive: what objects there are and what they are of.
+
+Files are the truth: the index can be rebuilt from them at any time, and a database of another
+schema version is. Writes go through one thread (``writer``), which commits everything that is
+queued at once; readers have connections of their own and may be in any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from types import TracebackType
+
+from sqlalchemy import URL, Connection, func, inspect, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from dicomnode.errors import CatalogError
+from dicomnode.index import schema
+from dicomnode.index.backend import Backend, Synchronous
+from dicomnode.index.entry import (
+    Added,
+    AddOutcome,
+    AlreadyHeld,
+    Counts,
+    IdentityConflict,
+    InstanceEntry,
+    InstanceRow,
+)
+from dicomnode.index.registrar import ROW, Registrar
+from dicomnode.index.writer import Operation, Writer
+
+__all__ = [
+    "AddOutcome",
+    "Added",
+    "AlreadyHeld",
+    "Catalog",
+    "Counts",
+    "IdentityConflict",
+    "InstanceEntry",
+    "InstanceRow",
+    "default_url",
+]
+
+_ROWS_PER_FETCH = 2000
+
+
+def default_url(storage_directory: Path) -> str:
+    """Return the URL of the index that stands beside the objects."""
+    path = storage_directory.absolute() / "index.sqlite"
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
+class Catalog:
+    """The index; ``synchronous`` "FULL" makes every commit survive power loss.
+
+    ``rebuilt_from`` is set by ``open`` when it found tables of another schema version and
+    replaced them by empty ones: the files then have to be entered again (``recovery``).
+    """
+
+    def __init__(self, url: str | URL, *, synchronous: Synchronous = "FULL") -> None:
+        self._backend = Backend(url, synchronous)
+        self._writer: Writer | None = None
+        self.rebuilt_from: str | None = None
+
+    # -- opening -----------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the database, making its tables where there are none. Raises CatalogError."""
+        try:
+            self._make_tables()
+            with self._backend.reader.connect() as connection:
+                counts = _count(connection)
+            registrar = Registrar(self._backend)
+            self._writer = Writer(self._backend, registrar, counts)
+        except (SQLAlchemyError, self._backend.driver_error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            raise CatalogError(
+                f"cannot open the index {self._backend.name}: {cause}. If it is damaged, remove "
+                "it and run `dicomnode reindex`: everything in it comes from the stored files"
+            ) from error
+        self._registrar = registrar
+
+    def close(self) -> None:
+        """Commit what is queued, then close; may be called again."""
+        if self._writer is not None:
+            self._writer.close()
+        self._backend.dispose()
+
+    def __enter__(self) -> Catalog:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _make_tables(self) -> None:
+        found = self._schema_version()
+        if found is not None and found != str(schema.SCHEMA_VERSION):
+            if not self._backend.is_sqlite:
+                raise CatalogError(
+                    f"the index {self._backend.name} has schema version {found}, this program "
+                    f"needs {schema.SCHEMA_VERSION}: drop its tables and run `dicomnode reindex`"
+                )
+            self._backend.delete_files()
+            self.rebuilt_from = found
+        if found != str(schema.SCHEMA_VERSION):
+            with self._backend.writer.begin() as connection:
+                schema.metadata.create_all(connection)
+                connection.execute(
+                    schema.meta.insert().values(
+                        name="schema_version", value=str(schema.SCHEMA_VERSION)
+                    )
+                )
+
+    def _schema_version(self) -> str | None:
+        with self._backend.writer.connect() as connection:
+            if not inspect(connection).has_table("meta"):
+                return None
+            version: str | None = connection.scalar(
+                select(schema.meta.c.value).where(schema.meta.c.name == "schema_version")
+            )
+            return version
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def add(self, entry: InstanceEntry, done: Callable[[AddOutcome | BaseException], None]) -> None:
+        """Enter an object; returns at once, callable from any thread.
+
+        ``done`` is called on the writer's thread when the outcome is durable, or with a
+        CatalogError when nothing has changed.
+        """
+        self._submit(Operation(lambda cursor: self._registrar.add(cursor, entry), done))
+
+    def replace(
+        self, entry: InstanceEntry, done: Callable[[AddOutcome | BaseException], None]
+    ) -> None:
+        """Enter an object in the place of the one with its SOP Instance UID; else as ``add``."""
+        self._submit(Operation(lambda cursor: self._registrar.replace(cursor, entry), done))
+
+    def remove(
+        self,
+        sop_instance_uid: str,
+        done: Callable[[InstanceRow | BaseException | None], None],
+    ) -> None:
+        """Remove an object's row; ``done`` gets what it was, None when there was none."""
+        self._submit(
+            Operation(lambda cursor: self._registrar.remove(cursor, sop_instance_uid), done)
+        )
+
+    def truncate(self) -> None:
+        """Remove all rows; returns when that is durable. Raises CatalogError."""
+        writer = self._opened()
+        finished = threading.Event()
+        outcomes: list[object] = []
+
+        def done(outcome: object) -> None:
+            outcomes.append(outcome)
+            finished.set()
+
+        writer.submit(
+            Operation(lambda cursor: self._registrar.truncate(cursor, writer.counts), done)
+        )
+        finished.wait()
+        if isinstance(outcomes[0], BaseException):
+            raise outcomes[0]
+
+    def _submit(self, operation: Operation) -> None:
+        self._opened().submit(operation)
+
+    def _opened(self) -> Writer:
+        if self._writer is None:
+            raise CatalogError("the index has not been opened")
+        return self._writer
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def counts(self) -> Counts:
+        """Return how much is held, as of the last commit; takes no query."""
+        return self._opened().counts
+
+    def get(self, sop_instance_uid: str) -> InstanceRow | None:
+        """Return what the index holds of an object. Raises CatalogError."""
+        statement = ROW.where(schema.instance.c.sop_instance_uid == sop_instance_uid)
+        with self._read() as connection:
+            row = connection.execute(statement).first()
+        return InstanceRow(*row) if row is not None else None
+
+    def identity_conflicts(self) -> list[IdentityConflict]:
+        """Return the identity conflicts, oldest first. Raises CatalogError."""
+        table = schema.identity_conflict
+        columns = [table.c[name] for name in IdentityConflict.__slots__]
+        with self._read() as connection:
+            rows = connection.execute(select(*columns).order_by(table.c.id))
+            return [IdentityConflict(*row) for row in rows]
+
+    def series_paths(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield each series' directory and its objects' SOP Instance UIDs by path.
+
+        Directories come in byte order of study directory, then series. Memory: one series.
+        """
+        study, series, instance = schema.study.c, schema.series.c, schema.instance.c
+        collation = self._backend.byte_collation
+        statement = (
+            select(
+                study.directory,
+                series.series_instance_uid,
+                instance.path,
+                instance.sop_instance_uid,
+            )
+            .select_from(schema.study.join(schema.series).join(schema.instance))
+            .order_by(
+                study.directory.collate(collation), series.series_instance_uid.collate(collation)
+            )
+            .execution_options(yield_per=_ROWS_PER_FETCH)
+        )
+        with self._read() as connection:
+            rows = connection.execute(statement)
+            for (directory, series_uid), group in groupby(rows, key=itemgetter(0, 1)):
+                yield f"{directory}/{series_uid}", {row[2]: row[3] for row in group}
+
+    def _read(self) -> _Reading:
+        return _Reading(self._backend)
+
+
+class _Reading:
+    """A reader's connection for the time of a ``with``; errors leave it as CatalogError."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Connection:
+        try:
+            self._connection = self._backend.reader.connect()
+        except SQLAlchemyError as error:
+            raise CatalogError(f"index failed: {error}") from error
+        return self._connection
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        if isinstance(error, SQLAlchemyError):
+            raise CatalogError(f"index failed: {error}") from error
+
+
+def _count(connection: Connection) -> Counts:
+    def rows(table: object) -> int:
+        return connection.scalar(select(func.count()).select_from(table)) or 0  # type: ignore[arg-type]
+
+    sizes = select(func.coalesce(func.sum(schema.instance.c.size_bytes), 0))
+    return Counts(
+        patients=rows(schema.patient),
+        studies=rows(schema.study),
+        series=rows(schema.series),
+        instances=rows(schema.instance),
+        bytes=int(connection.scalar(sizes) or 0),
+        identity_conflicts=rows(schema.identity_conflict),
+    )

@@ -1,0 +1,440 @@
+"""How an object is entered under its patient, study and series.
+
+Everything here runs in the writer's thread, inside the writer's transaction. Rows of recent
+studies and series are remembered, so that one statement enters an object of a known series.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sqlalchemy import bindparam, delete, exists, func, select
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.sql import ClauseElement
+
+from dicomnode.index import schema
+from dicomnode.index.backend import Backend, Prepared
+from dicomnode.index.entry import (
+    Added,
+    AddOutcome,
+    AlreadyHeld,
+    Counts,
+    InstanceEntry,
+    InstanceRow,
+    key_values,
+)
+from dicomnode.index.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
+
+# Studies and series remembered; beyond that the oldest is forgotten.
+_REMEMBERED = 4096
+
+# Patient ID, its issuer, name, birth date, and the character set they are in.
+_IDENTITY_TAGS = (0x0010_0020, 0x0010_0021, 0x0010_0010, 0x0010_0030, 0x0008_0005)
+
+ROW = select(
+    schema.instance.c.sop_instance_uid,
+    schema.instance.c.sop_class_uid,
+    schema.study.c.study_instance_uid,
+    schema.series.c.series_instance_uid,
+    schema.instance.c.transfer_syntax_uid,
+    schema.instance.c.path,
+    schema.instance.c.size_bytes,
+    schema.instance.c.data_set_bytes,
+    schema.instance.c.sha256,
+    schema.instance.c.source_ae,
+    schema.instance.c.received_at,
+).select_from(schema.instance.join(schema.series).join(schema.study))
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Who a Patient ID belongs to, as one object says; names compare folded."""
+
+    patient_id: str
+    issuer: str
+    name: str
+    birth_date: str
+
+    @property
+    def folded_name(self) -> str:
+        return schema.fold(self.name)
+
+    def contradicts(self, other: _Identity) -> bool:
+        """Tell whether name and birth date are known on both sides and both differ.
+
+        The alphabetic name is compared where both have one (PS3.5 §6.2.1).
+        """
+        if not (self.birth_date and other.birth_date) or self.birth_date == other.birth_date:
+            return False
+        mine, theirs = self.folded_name, other.folded_name
+        alphabetic, their_alphabetic = mine.split("=")[0], theirs.split("=")[0]
+        if alphabetic and their_alphabetic:
+            return alphabetic != their_alphabetic
+        return bool(mine and theirs) and mine != theirs
+
+
+@dataclass(frozen=True, slots=True)
+class _Study:
+    id: int
+    patient: _Identity
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    id: int
+    study: _Study
+    raw_identity: tuple[bytes | None, ...]
+
+
+class Registrar:
+    """Enters and removes objects; the caller owns the transaction.
+
+    ``delta`` is what the open transaction changes in the counts. After a rollback ``forget``
+    must be called, after a commit ``settled``.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.delta = Counts()
+        self._studies: dict[str, _Study] = {}
+        self._series: dict[tuple[str, str], _Series] = {}
+        self._next_ids: dict[str, int] = {}
+        self._sql = _Statements(backend)
+
+    def prepare(self, cursor: DBAPICursor) -> None:
+        """Read where the identifiers of the tables stand; this is the only writer."""
+        for table, statement in self._sql.last_ids.items():
+            statement.run(cursor)
+            self._next_ids[table] = (cursor.fetchall()[0][0] or 0) + 1
+
+    def settled(self) -> None:
+        """The transaction has been committed."""
+        self.delta = Counts()
+
+    def forget(self) -> None:
+        """The transaction has been rolled back: what it made is gone."""
+        self.delta = Counts()
+        self._studies.clear()
+        self._series.clear()
+
+    # -- operations ------------------------------------------------------------------------------
+
+    def add(self, cursor: DBAPICursor, entry: InstanceEntry) -> AddOutcome:
+        """Enter an object unless its SOP Instance UID is there already."""
+        series = self._series.get((entry.study_instance_uid, entry.series_instance_uid))
+        if series is None:
+            # Looked up first, so that a study is not made for an object held elsewhere.
+            held = self.row(cursor, entry.sop_instance_uid)
+            if held is not None:
+                return AlreadyHeld(held)
+            series = self._find_or_make_series(cursor, entry)
+        self._sql.add_instance.run(
+            cursor,
+            series.id,
+            *key_values(entry.header, INSTANCE_KEYS),
+            entry.transfer_syntax_uid,
+            entry.path,
+            entry.size_bytes,
+            entry.data_set_bytes,
+            entry.sha256,
+            entry.source_ae,
+            entry.received_at,
+        )
+        if cursor.rowcount == 0:
+            held = self.row(cursor, entry.sop_instance_uid)
+            assert held is not None
+            return AlreadyHeld(held)
+        self.delta += Counts(instances=1, bytes=entry.size_bytes)
+        if _raw_identity(entry) != series.raw_identity:
+            self._compare(cursor, series, entry)
+        return Added()
+
+    def replace(self, cursor: DBAPICursor, entry: InstanceEntry) -> AddOutcome:
+        """Enter an object in the place of the one with its SOP Instance UID, if there is one."""
+        replaced = self.remove(cursor, entry.sop_instance_uid)
+        self.add(cursor, entry)
+        return Added(replaced)
+
+    def remove(self, cursor: DBAPICursor, sop_instance_uid: str) -> InstanceRow | None:
+        """Remove an object, and its series, study and patient when nothing of them is left."""
+        row = self.row(cursor, sop_instance_uid)
+        if row is None:
+            return None
+        self._sql.parents.run(cursor, sop_instance_uid)
+        series_id, study_id, patient_id, *identity = cursor.fetchall()[0]
+        self._sql.remove_instance.run(cursor, sop_instance_uid)
+        self.delta += Counts(instances=-1, bytes=-row.size_bytes)
+        self._sql.remove_series.run(cursor, series_id)
+        if cursor.rowcount:
+            self._series.pop((row.study_instance_uid, row.series_instance_uid), None)
+            self.delta += Counts(series=-1)
+            self._sql.remove_study.run(cursor, study_id)
+            if cursor.rowcount:
+                self._studies.pop(row.study_instance_uid, None)
+                self.delta += Counts(studies=-1)
+                self._sql.remove_patient.run(cursor, patient_id)
+                if cursor.rowcount:
+                    self.delta += Counts(patients=-1)
+                    self._unflag(cursor, _Identity(*identity))
+        return row
+
+    def row(self, cursor: DBAPICursor, sop_instance_uid: str) -> InstanceRow | None:
+        """Return what the index holds of an object."""
+        self._sql.row.run(cursor, sop_instance_uid)
+        rows = cursor.fetchall()
+        return InstanceRow(*rows[0]) if rows else None
+
+    def truncate(self, cursor: DBAPICursor, counts: Counts) -> None:
+        """Remove everything; ``counts`` is what there is."""
+        for statement in self._sql.remove_all:
+            statement.run(cursor)
+        self.forget()
+        self.delta = Counts() - counts
+
+    def _compare(self, cursor: DBAPICursor, series: _Series, entry: InstanceEntry) -> None:
+        """Look whether an object is of its study's patient; others like it are not looked at."""
+        held, identity = series.study.patient, _identity(entry)
+        if identity.patient_id == held.patient_id:
+            self._flag(cursor, held, identity, entry)
+        key = entry.study_instance_uid, entry.series_instance_uid
+        self._series[key] = _Series(series.id, series.study, _raw_identity(entry))
+
+    # -- the levels above --------------------------------------------------------------------------
+
+    def _find_or_make_series(self, cursor: DBAPICursor, entry: InstanceEntry) -> _Series:
+        study = self._studies.get(entry.study_instance_uid)
+        if study is None:
+            study = self._find_or_make_study(cursor, entry)
+            _remember(self._studies, entry.study_instance_uid, study)
+        self._sql.find_series.run(cursor, study.id, entry.series_instance_uid)
+        rows = cursor.fetchall()
+        if rows:
+            series_id = rows[0][0]
+        else:
+            series_id = self._take_id("series")
+            values = key_values(entry.header, SERIES_KEYS)
+            self._sql.add_series.run(cursor, series_id, study.id, *values)
+            self.delta += Counts(series=1)
+        # A series that was there: compare its first newcomer with the study's patient.
+        raw_identity = () if rows else _raw_identity(entry)
+        series = _Series(series_id, study, raw_identity)
+        _remember(self._series, (entry.study_instance_uid, entry.series_instance_uid), series)
+        return series
+
+    def _find_or_make_study(self, cursor: DBAPICursor, entry: InstanceEntry) -> _Study:
+        self._sql.find_study.run(cursor, entry.study_instance_uid)
+        for study_id, *patient in cursor.fetchall():
+            return _Study(study_id, _Identity(*patient))
+        patient_id, identity = self._find_or_make_patient(cursor, entry)
+        study_id = self._take_id("study")
+        directory = entry.path.rsplit("/", 2)[0]
+        values = key_values(entry.header, STUDY_KEYS)
+        self._sql.add_study.run(cursor, study_id, patient_id, directory, *values)
+        self.delta += Counts(studies=1)
+        return _Study(study_id, identity)
+
+    def _find_or_make_patient(
+        self, cursor: DBAPICursor, entry: InstanceEntry
+    ) -> tuple[int, _Identity]:
+        """Return the patient of a new study.
+
+        Without a Patient ID the study stands alone. A Patient ID whose name and birth date both
+        contradict those held gets a row of its own: two people are never merged.
+        """
+        identity = _identity(entry)
+        if not identity.patient_id:
+            return self._make_patient(cursor, entry, apart=entry.study_instance_uid), identity
+        self._sql.find_patients.run(cursor, identity.patient_id, identity.issuer)
+        held = [(row[0], _Identity(*row[1:])) for row in cursor.fetchall()]
+        agreeing = [pair for pair in held if not identity.contradicts(pair[1])]
+        for patient_id, known in agreeing:
+            if known.folded_name == identity.folded_name:
+                return patient_id, known
+        if agreeing:
+            return agreeing[0]
+        if not held:
+            return self._make_patient(cursor, entry, apart=""), identity
+        self._flag(cursor, held[0][1], identity, entry)
+        apart = f"{identity.folded_name}\\{identity.birth_date}"
+        return self._make_patient(cursor, entry, apart=apart), identity
+
+    def _make_patient(self, cursor: DBAPICursor, entry: InstanceEntry, *, apart: str) -> int:
+        patient_id = self._take_id("patient")
+        values = key_values(entry.header, PATIENT_KEYS)
+        self._sql.add_patient.run(cursor, patient_id, apart, *values)
+        self.delta += Counts(patients=1)
+        return patient_id
+
+    def _flag(
+        self, cursor: DBAPICursor, held: _Identity, other: _Identity, entry: InstanceEntry
+    ) -> None:
+        if not other.contradicts(held):
+            return
+        self._sql.add_conflict.run(
+            cursor,
+            held.patient_id,
+            held.issuer,
+            held.name,
+            held.birth_date,
+            other.name,
+            other.folded_name,
+            other.birth_date,
+            entry.study_instance_uid,
+            entry.sop_instance_uid,
+            entry.source_ae,
+            time.time(),
+        )
+        self.delta += Counts(identity_conflicts=cursor.rowcount)
+
+    def _unflag(self, cursor: DBAPICursor, gone: _Identity) -> None:
+        identity = gone.patient_id, gone.issuer, gone.name, gone.birth_date
+        for statement in self._sql.remove_conflicts:
+            statement.run(cursor, *identity)
+            self.delta += Counts(identity_conflicts=-cursor.rowcount)
+
+    def _take_id(self, table: str) -> int:
+        taken = self._next_ids[table]
+        self._next_ids[table] = taken + 1
+        return taken
+
+
+def _remember(known: dict[_K, _V], key: _K, value: _V) -> None:
+    if len(known) >= _REMEMBERED:
+        del known[next(iter(known))]
+    known[key] = value
+
+
+def _raw_identity(entry: InstanceEntry) -> tuple[bytes | None, ...]:
+    value = entry.header.values.get
+    return tuple(map(value, _IDENTITY_TAGS))
+
+
+def _identity(entry: InstanceEntry) -> _Identity:
+    values = dict(zip(_columns(PATIENT_KEYS), key_values(entry.header, PATIENT_KEYS), strict=True))
+    return _Identity(
+        str(values["patient_id"]),
+        str(values["issuer_of_patient_id"]),
+        str(values["patient_name"]),
+        str(values["patient_birth_date"]),
+    )
+
+
+def _columns(keys: tuple[Key, ...]) -> list[str]:
+    """Return the columns of ``key_values`` in its order."""
+    names: list[str] = []
+    for key in keys:
+        names.append(key.column)
+        if key.vr == "PN":
+            names.append(schema.folded(key.column))
+    return names
+
+
+class _Statements:
+    """Every statement of the registrar, compiled for the backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        patient, study, series, instance = (
+            schema.patient,
+            schema.study,
+            schema.series,
+            schema.instance,
+        )
+
+        def prepared(statement: ClauseElement, *names: str) -> Prepared:
+            return Prepared(statement, backend.writer, names)
+
+        self.last_ids = {
+            table.name: prepared(select(func.max(table.c.id))) for table in (patient, study, series)
+        }
+        self.add_patient = backend.insert(patient, ["id", "apart", *_columns(PATIENT_KEYS)])
+        self.add_study = backend.insert(
+            study, ["id", "patient", "directory", *_columns(STUDY_KEYS)]
+        )
+        self.add_series = backend.insert(series, ["id", "study", *_columns(SERIES_KEYS)])
+        self.add_instance = backend.insert(
+            instance, [column.name for column in instance.columns if column.name != "id"]
+        )
+        self.add_conflict = backend.insert(
+            schema.identity_conflict,
+            [column.name for column in schema.identity_conflict.columns if column.name != "id"],
+        )
+        identity = (
+            patient.c.patient_id,
+            patient.c.issuer_of_patient_id,
+            patient.c.patient_name,
+            patient.c.patient_birth_date,
+        )
+        self.find_patients = prepared(
+            select(patient.c.id, *identity)
+            .where(patient.c.patient_id == bindparam("patient_id"))
+            .where(patient.c.issuer_of_patient_id == bindparam("issuer"))
+            .order_by(patient.c.id),
+            "patient_id",
+            "issuer",
+        )
+        self.find_study = prepared(
+            select(study.c.id, *identity)
+            .select_from(study.join(patient))
+            .where(study.c.study_instance_uid == bindparam("uid")),
+            "uid",
+        )
+        self.find_series = prepared(
+            select(series.c.id)
+            .where(series.c.study == bindparam("study"))
+            .where(series.c.series_instance_uid == bindparam("uid")),
+            "study",
+            "uid",
+        )
+        self.row = prepared(ROW.where(instance.c.sop_instance_uid == bindparam("uid")), "uid")
+        self.parents = prepared(
+            select(series.c.id, study.c.id, study.c.patient, *identity)
+            .select_from(instance.join(series).join(study).join(patient))
+            .where(instance.c.sop_instance_uid == bindparam("uid")),
+            "uid",
+        )
+        self.remove_instance = prepared(
+            delete(instance).where(instance.c.sop_instance_uid == bindparam("uid")), "uid"
+        )
+        self.remove_series = prepared(
+            delete(series)
+            .where(series.c.id == bindparam("uid"))
+            .where(~exists().where(instance.c.series == series.c.id)),
+            "uid",
+        )
+        self.remove_study = prepared(
+            delete(study)
+            .where(study.c.id == bindparam("uid"))
+            .where(~exists().where(series.c.study == study.c.id)),
+            "uid",
+        )
+        self.remove_patient = prepared(
+            delete(patient)
+            .where(patient.c.id == bindparam("uid"))
+            .where(~exists().where(study.c.patient == patient.c.id)),
+            "uid",
+        )
+        conflict = schema.identity_conflict
+        self.remove_conflicts = [
+            prepared(
+                delete(conflict)
+                .where(conflict.c.patient_id == bindparam("patient_id"))
+                .where(conflict.c.issuer_of_patient_id == bindparam("issuer"))
+                .where(name == bindparam("name"))
+                .where(birth_date == bindparam("birth_date")),
+                "patient_id",
+                "issuer",
+                "name",
+                "birth_date",
+            )
+            for name, birth_date in (
+                (conflict.c.held_name, conflict.c.held_birth_date),
+                (conflict.c.other_name, conflict.c.other_birth_date),
+            )
+        ]
+        self.remove_all = [
+            prepared(delete(table)) for table in (conflict, instance, series, study, patient)
+        ]
