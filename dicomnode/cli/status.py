@@ -154,6 +154,8 @@ def _archive(archive: Figures) -> RenderableType:
         return f"{int(archive.get(key, 0)):,}"
 
     table = Table.grid(padding=(0, 2))
+    for justify in ("left", "right", "left", "right"):
+        table.add_column(justify=justify)
     table.add_row("patients", count("patients"), "objects", count("instances"))
     table.add_row("studies", count("studies"), "held", size(int(archive.get("bytes", 0))))
     table.add_row("series", count("series"), "free", size(int(archive.get("free_bytes", 0))))
@@ -166,8 +168,10 @@ def _archive(archive: Figures) -> RenderableType:
 
 
 def _associations(associations: list[Figures]) -> Table:
-    table = Table("#", "calling AE", "from", "for", "operations", title_justify="left")
-    table.title = f"{len(associations)} open associations"
+    title = f"open associations: {len(associations)}"
+    table = Table("#", "calling AE", "from", title=title, title_justify="left")
+    table.add_column("for", justify="right")
+    table.add_column("operations", justify="right")
     for row in associations[:_MOST_ROWS]:
         table.add_row(
             _text(row, "number"),
