@@ -20,6 +20,7 @@ help: ## Show this list
 		while IFS='|' read -r name words; do printf '%-16s %s\n' "$$name" "$$words"; done
 
 install: $(INSTALLED) ## Make .venv and install dicomnode into it
+	@echo "dicomnode is installed in $(VENV); make run starts it"
 
 run: $(INSTALLED) ## Install, then start the node with config/dicomnode.toml
 	@exec $(BIN)/dicomnode run --config $(CONFIG)

@@ -13,8 +13,8 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 ROOT = "1.2.826.0.1.3680043.10.1666"
-GIGABYTE = 1 << 30
 SEED = 20261121
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ def _make(corpus: Corpus, directory: Path) -> None:
         where = directory / f"{part}"
         where.mkdir(parents=True, exist_ok=True)
         image = _image(corpus, part, number)
-        image.PixelData = noise.randbytes(corpus.object_bytes)
+        block = noise.randbytes(min(corpus.object_bytes, _BLOCK_BYTES))
+        image.PixelData = block * (corpus.object_bytes // len(block))
         dcmwrite(where / f"{number:04d}.dcm", image, enforce_file_format=True)
 
 
