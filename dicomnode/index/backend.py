@@ -18,6 +18,7 @@ Value = str | int | float | None
 
 # Pages of the write-ahead log after which a commit of the writer also checkpoints: 16 MiB.
 _CHECKPOINT_PAGES = 4096
+_GROWN_LOG_BYTES = 4096 * _CHECKPOINT_PAGES
 _LOG_LIMIT_BYTES = 64 * 1024 * 1024
 _WRITER_CACHE_KIB = 16 * 1024
 _READER_CACHE_KIB = 2 * 1024
@@ -85,7 +86,11 @@ class Backend:
 
     def writer_connection(self) -> Connection:
         """Return a driver's connection that the caller owns."""
-        return cast(Connection, self.writer.raw_connection())
+        connection = self.writer.raw_connection()
+        if self.is_sqlite:
+            # A commit that overwrites the log costs about half of one that makes it longer.
+            cast(sqlite3.Connection, connection.driver_connection).executescript(_GROW_LOG)
+        return cast(Connection, connection)
 
     def begin(self, cursor: DBAPICursor) -> None:
         """Begin a transaction that writes; other drivers do so by themselves."""
@@ -120,6 +125,14 @@ _WRITER = f"""
     PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES};
     PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES};
     PRAGMA cache_size = -{_WRITER_CACHE_KIB};
+"""
+_GROW_LOG = f"""
+    BEGIN IMMEDIATE;
+    CREATE TABLE grow_log (content);
+    INSERT INTO grow_log VALUES (zeroblob({_GROWN_LOG_BYTES}));
+    DROP TABLE grow_log;
+    COMMIT;
+    PRAGMA wal_checkpoint(RESTART);
 """
 _READER = f"""
     PRAGMA query_only = ON;

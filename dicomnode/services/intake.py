@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from dicomnode.index.catalog import (
 )
 from dicomnode.services.workers import Workers
 from dicomnode.storage.files import FileStore, IncomingFile, object_path, valid_uid
-from dicomnode.storage.header import Header, read_header
+from dicomnode.storage.header import Header, read_front, read_header
 from dicomnode.storage.part10 import file_meta
 
 # Fragments are handed to a worker in lots of at least this size.
@@ -38,6 +39,9 @@ _LOT_BYTES = 96 * 1024
 # An object whose unwritten fragments exceed this stops the reading of its association.
 _HIGH_WATER_BYTES = 2 * 1024 * 1024
 _LOW_WATER_BYTES = 512 * 1024
+
+# How long an answer about free space is believed; an object may be opened each millisecond.
+_SPACE_CHECK_SECONDS = 0.1
 
 _SOP_CLASS_UID = 0x00080016
 _SOP_INSTANCE_UID = 0x00080018
@@ -100,12 +104,22 @@ class Intake:
         self.min_free_bytes = min_free_bytes
         self.loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
+        self._space_checked_at = -math.inf
         # SOP Instance UIDs between placing and commit, each with the objects that wait for it.
         self._placing: dict[str, list[IncomingObject]] = {}
 
     def begin(self, arrival: Arrival, channel: Channel, done: Done) -> IncomingObject:
         """Return the sink for one object; ``done`` is called on the loop once, unless abandoned."""
         return IncomingObject(self, arrival, channel, done)
+
+    def check_space(self) -> None:
+        """Raise OutOfResources when less than ``min_free_bytes`` is free; asks now and then."""
+        now = time.monotonic()
+        if now - self._space_checked_at < _SPACE_CHECK_SECONDS:
+            return
+        if self.files.free_bytes() < self.min_free_bytes:
+            raise OutOfResources("free space below storage.min_free_bytes")
+        self._space_checked_at = now
 
     def reserve(self, incoming: IncomingObject) -> bool:
         """Let one object of a UID at a time be placed; the others are run when it has settled."""
@@ -154,7 +168,7 @@ class IncomingObject:
         self._received_at = time.time()
         self._file: IncomingFile | None = None
         self._error: StatusError | None = None
-        self._header: Header
+        self._header: Header | None = None
         self._sha256 = ""
 
     # -- on the loop ---------------------------------------------------------------------------
@@ -224,6 +238,7 @@ class IncomingObject:
             if self._error is None and not self._abandoned:
                 if self._file is None:
                     self._file = self._open()
+                    self._header = self._read_early(fragments)
                 self._file.append(fragments)
         except StatusError as error:
             self._error = error
@@ -236,10 +251,15 @@ class IncomingObject:
             for lease in leases:
                 lease.release()
 
+    def _read_early(self, fragments: list[memoryview]) -> Header | None:
+        """Read the header from memory, while the rest of the object is still on its way."""
+        front = b"".join(fragments)
+        is_whole = self._finished and len(front) == self._received_bytes
+        return read_front(front, self.arrival.transfer_syntax_uid, is_whole=is_whole)
+
     def _open(self) -> IncomingFile:
+        self._intake.check_space()
         files = self._intake.files
-        if files.free_bytes() < self._intake.min_free_bytes:
-            raise OutOfResources("free space below storage.min_free_bytes")
         arrival = self.arrival
         return files.begin(
             file_meta(
@@ -279,9 +299,11 @@ class IncomingObject:
 
     def _check(self, file: IncomingFile) -> None:
         """Read the header; refuse an object that is not what its command said."""
-        self._header = header = read_header(
-            file.fd, file.data_set_offset, file.data_set_bytes, self.arrival.transfer_syntax_uid
-        )
+        header = self._header
+        if header is None:
+            header = self._header = read_header(
+                file.fd, file.data_set_offset, file.data_set_bytes, self.arrival.transfer_syntax_uid
+            )
         if header.sop_instance_uid != self.arrival.sop_instance_uid:
             raise DataSetMismatch(
                 "SOP Instance UID differs from the command's", offending=(_SOP_INSTANCE_UID,)
@@ -313,7 +335,7 @@ class IncomingObject:
 
     def _place(self) -> None:
         file, header = self._file, self._header
-        assert file is not None
+        assert file is not None and header is not None
         try:
             path = file.place(
                 header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
@@ -324,10 +346,10 @@ class IncomingObject:
         self._intake.catalog.add(self._entry(path), self._indexed)
 
     def _entry(self, path: str) -> InstanceEntry:
-        file = self._file
-        assert file is not None
+        file, header = self._file, self._header
+        assert file is not None and header is not None
         return InstanceEntry.from_header(
-            self._header,
+            header,
             path=path,
             transfer_syntax_uid=self.arrival.transfer_syntax_uid,
             size_bytes=file.size_bytes,
@@ -358,6 +380,7 @@ class IncomingObject:
 
     def _path(self) -> str:
         header = self._header
+        assert header is not None
         return object_path(
             header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
         )
@@ -392,6 +415,7 @@ class IncomingObject:
                 self._settle_reserved(_DUPLICATE)
             case "replace":
                 header = self._header
+                assert header is not None
                 file.place_over(
                     header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
                 )

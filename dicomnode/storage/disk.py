@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from collections.abc import Sequence
@@ -82,3 +83,40 @@ def fsync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+class OpenDirectory:
+    """A directory that is kept open; closed when the last thread that uses it lets go of it."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def flush(self) -> None:
+        """Make its entries survive power loss. Raises OSError."""
+        os.fsync(self._fd)
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+
+def rename_without_replacing(source: str, target: str) -> None:
+    """Rename a file, atomically, unless ``target`` exists.
+
+    Raises FileExistsError and other OSErrors; then ``source`` still has its name.
+    """
+    if _renameat2 is not None:
+        if _renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), 1) == 0:
+            return
+        code = ctypes.get_errno()
+        # Filesystems without it, NFS for one, say so by these.
+        if code not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise OSError(code, os.strerror(code), source, None, target)
+    os.link(source, target)
+    os.unlink(source)
+
+
+_AT_FDCWD = -100
+# Linux's rename with RENAME_NOREPLACE (1), which Python does not offer.
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

@@ -19,14 +19,20 @@ import itertools
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
 
 from dicomnode.errors import CannotUnderstand, ConfigurationError, DataSetMismatch, StoreLocked
-from dicomnode.storage.disk import disk_errors, fsync_directory, write_all
+from dicomnode.storage.disk import (
+    OpenDirectory,
+    disk_errors,
+    fsync_directory,
+    rename_without_replacing,
+    write_all,
+)
 from dicomnode.storage.part10 import read_file_meta
 from dicomnode.storage.quarantine import Quarantine
 
@@ -37,6 +43,11 @@ _DIRECTORY_MODE: Final = 0o750
 _HASH_READ_BYTES: Final = 1024 * 1024
 # Series directories that are known to exist, so that no object pays for makedirs.
 _KNOWN_DIRECTORIES: Final = 4096
+# Series directories that are kept open, so that flushing one is a single call.
+_OPEN_DIRECTORIES: Final = 64
+
+# Slashes in objects/<2 hex>/<study>: what is above is never removed.
+_DEPTH_OF_STUDIES: Final = 2
 
 _UID = re.compile(r"[0-9.]{1,64}\Z")
 
@@ -83,6 +94,7 @@ class FileStore:
         self._serial = itertools.count(1)
         self._session = os.urandom(6).hex()
         self._known: dict[str, None] = {}
+        self._open_directories: dict[str, OpenDirectory] = {}
         self._directories = threading.Lock()
         self._quarantine = Quarantine(self._root, flush=durability == "full")
 
@@ -119,6 +131,7 @@ class FileStore:
 
     def close(self) -> None:
         """Give the lock back."""
+        self._open_directories.clear()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
@@ -162,41 +175,44 @@ class FileStore:
         path = f"{self._root}/incoming/{self._session}-{next(self._serial)}.part"
         with disk_errors():
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
-        incoming = IncomingFile(self, fd, path, len(meta))
-        try:
-            with disk_errors():
-                write_all(fd, [memoryview(meta)])
-        except BaseException:
-            incoming.discard()
-            raise
-        return incoming
+        return IncomingFile(self, fd, path, meta)
 
     def abs_path(self, rel: str) -> str:
         """Return the absolute path of ``rel``, a path that this class gave."""
         return f"{self._root}/{rel}"
 
     def remove(self, rel: str) -> None:
-        """Delete a placed object, and its series and study directories when they are empty."""
+        """Delete a file of the store, and its series and study directories when left empty."""
         with disk_errors():
             os.unlink(self.abs_path(rel))
             self._forget_empty(rel)
 
-    def park(self, rel: str, reason: str, *, sha256: str = "") -> str:
-        """Move a placed object to the quarantine; return its path there, relative."""
+    def park(self, rel: str, reason: str, *, sha256: str = "", name: str = "") -> str:
+        """Move a file of the store to the quarantine; return its path there, relative.
+
+        ``name`` is the SOP Instance UID when the file's own name is another.
+        """
         with disk_errors():
             source = self.abs_path(rel)
-            kept = self._quarantine.keep(source, _stem(rel), reason, sha256 or _file_digest(source))
+            kept = self._quarantine.keep(
+                source, name or _stem(rel), reason, sha256 or _file_digest(source)
+            )
             os.unlink(source)
             self._forget_empty(rel)
         return kept
+
+    def open_object(self, rel: str) -> int:
+        """Return a file descriptor for reading, which the caller owns. Raises OutOfResources."""
+        with disk_errors():
+            return os.open(self.abs_path(rel), os.O_RDONLY | os.O_CLOEXEC)
 
     def digest_file(self, rel: str) -> str:
         """Return the SHA-256 (hex) of the data set bytes of an object, read from disk.
 
         Raises CannotUnderstand when it is no Part 10 file, OutOfResources when it cannot be read.
         """
+        fd = self.open_object(rel)
         with disk_errors():
-            fd = os.open(self.abs_path(rel), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 return _digest_from(fd, read_file_meta(fd).data_set_offset)
             finally:
@@ -213,6 +229,23 @@ class FileStore:
         with disk_errors():
             names = os.listdir(f"{self._root}/incoming")
         return [f"incoming/{name}" for name in sorted(names) if not name.startswith(self._session)]
+
+    def walk(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield each series directory, relative, and the names of the files in it.
+
+        In byte order of study directory, then series. Raises OutOfResources.
+        """
+        with disk_errors():
+            for fan_out in self._subdirectories("objects"):
+                for study in self._subdirectories(fan_out):
+                    for series in self._subdirectories(study):
+                        with os.scandir(self.abs_path(series)) as entries:
+                            names = [entry.name for entry in entries if entry.is_file()]
+                        yield series, names
+
+    def _subdirectories(self, rel: str) -> list[str]:
+        with os.scandir(self.abs_path(rel)) as entries:
+            return sorted(f"{rel}/{entry.name}" for entry in entries if entry.is_dir())
 
     # -- for IncomingFile ----------------------------------------------------------------------
 
@@ -237,6 +270,17 @@ class FileStore:
     def forget_directory(self, rel: str) -> None:
         """Look again whether ``rel`` exists the next time."""
         self._known.pop(rel, None)
+        self._open_directories.pop(rel, None)
+
+    def flush_directory(self, rel: str) -> None:
+        """Make the entries of the directory ``rel`` survive power loss. Raises OSError."""
+        directory = self._open_directories.get(rel)
+        if directory is None:
+            directory = OpenDirectory(self.abs_path(rel))
+            if len(self._open_directories) >= _OPEN_DIRECTORIES:
+                self._open_directories.clear()
+            self._open_directories[rel] = directory
+        directory.flush()
 
     def quarantine(self) -> Quarantine:
         """Return the keeper of ``quarantine/``."""
@@ -246,13 +290,14 @@ class FileStore:
         series = os.path.dirname(rel)
         with self._directories:
             for directory in (series, os.path.dirname(series)):
-                self._known.pop(directory, None)
+                self.forget_directory(directory)
                 try:
                     os.rmdir(self.abs_path(directory))
                 except OSError:
                     if self.flushes:
                         fsync_directory(self.abs_path(directory))
                     return
+                directory = os.path.dirname(directory)
 
 
 class IncomingFile:
@@ -261,14 +306,16 @@ class IncomingFile:
     ``fd`` stays readable until then. ``data_set_offset`` is where the data set starts.
     """
 
-    __slots__ = ("_hash", "_path", "_store", "data_set_bytes", "data_set_offset", "fd")
+    __slots__ = ("_hash", "_meta", "_path", "_store", "data_set_bytes", "data_set_offset", "fd")
 
-    def __init__(self, store: FileStore, fd: int, path: str, data_set_offset: int) -> None:
+    def __init__(self, store: FileStore, fd: int, path: str, meta: bytes) -> None:
         self._store = store
         self._path = path
         self._hash = hashlib.sha256()
+        # Written together with the first fragments; None once it is.
+        self._meta: bytes | None = meta
         self.fd = fd
-        self.data_set_offset = data_set_offset
+        self.data_set_offset = len(meta)
         self.data_set_bytes = 0
 
     @property
@@ -282,7 +329,12 @@ class IncomingFile:
         Raises OutOfResources.
         """
         with disk_errors():
-            self.data_set_bytes += write_all(self.fd, fragments)
+            if self._meta is None:
+                self.data_set_bytes += write_all(self.fd, fragments)
+            else:
+                written = write_all(self.fd, [self._meta, *fragments])
+                self.data_set_bytes = written - self.data_set_offset
+                self._meta = None
         update = self._hash.update
         for fragment in fragments:
             update(fragment)
@@ -309,21 +361,21 @@ class IncomingFile:
         with disk_errors(passing=FileExistsError):
             self._store.make_directory(directory)
             try:
-                os.link(self._path, target)
+                rename_without_replacing(self._path, target)
             except FileNotFoundError:
                 # The directory became empty and was removed since we knew it.
                 self._store.forget_directory(directory)
                 self._store.make_directory(directory)
-                os.link(self._path, target)
+                rename_without_replacing(self._path, target)
             if self._store.flushes:
-                self._settle(target)
-        self.discard()
+                self._settle(directory, target)
+            self._close()
         return rel
 
-    def _settle(self, target: str) -> None:
+    def _settle(self, directory: str, target: str) -> None:
         """Make the name durable; take it back when that fails, as nobody will be told of it."""
         try:
-            fsync_directory(os.path.dirname(target))
+            self._store.flush_directory(directory)
         except OSError:
             with suppress(OSError):
                 os.unlink(target)

@@ -19,6 +19,7 @@ from dicomnode.storage.text import decode_text, encodings_of
 
 # Tags from here on are not looked at: Content Sequence (0040,A730), waveforms, pixels.
 _STOP: Final = 0x0040_A500
+_NEVER: Final = 1 << 32
 # Values longer than this are not kept; nothing that is searched for is as long.
 _MAX_VALUE_BYTES: Final = 16 * 1024
 _MAX_KEPT_BYTES: Final = 1024 * 1024
@@ -148,12 +149,38 @@ def read_header(fd: int, offset: int, size: int, transfer_syntax_uid: str) -> He
     The file position stays where it is. Raises CannotUnderstand for anything that is not a
     well-formed data set up to where reading stops.
     """
-    source: _Source = _File(fd, offset, size)
+    return _read(_File(fd, offset, size), transfer_syntax_uid, _STOP)
+
+
+def read_front(data: bytes, transfer_syntax_uid: str, *, is_whole: bool) -> Header | None:
+    """Read as ``read_header``, from the first bytes of a data set or from all of them.
+
+    None when more bytes are needed to tell. Raises CannotUnderstand when ``data`` is the whole.
+    """
+    if is_whole:
+        return _read(_Bytes(data), transfer_syntax_uid, _STOP)
+    if len(data) < _WINDOW_BYTES:
+        return None
+    try:
+        return _read(_Front(data), transfer_syntax_uid, _STOP)
+    except (_Beyond, CannotUnderstand):
+        return None
+
+
+def read_whole(fd: int, offset: int, size: int, transfer_syntax_uid: str) -> Header:
+    """Read as ``read_header``, but walk on to the end, which must be that of an element.
+
+    Raises CannotUnderstand for a data set that is cut short anywhere.
+    """
+    return _read(_File(fd, offset, size), transfer_syntax_uid, _NEVER)
+
+
+def _read(source: _Source, transfer_syntax_uid: str, stop: int) -> Header:
     if transfer_syntax_uid in _DEFLATED:
         source = _Inflated(source)
     layout = _layout_of(source, transfer_syntax_uid)
     try:
-        values, _ = _scan(source, 0, layout, _STOP)
+        values, _ = _scan(source, 0, layout, stop)
     except struct.error:
         raise CannotUnderstand("the data set is cut short") from None
     return Header(values, encodings_of(values.get(0x0008_0005, b"")), layout)
@@ -186,6 +213,22 @@ class _Bytes:
         self._data = data
 
     def read(self, position: int, size: int) -> bytes:
+        return self._data[position : position + size]
+
+
+class _Beyond(Exception):
+    """What is asked for has not arrived yet."""
+
+
+class _Front:
+    """The first bytes of something longer; what lies beyond them is not to be had."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, position: int, size: int) -> bytes:
+        if position + size > len(self._data):
+            raise _Beyond
         return self._data[position : position + size]
 
 
