@@ -133,7 +133,7 @@ _GROW_LOG = f"""
     DROP TABLE grow_log;
     COMMIT;
     PRAGMA wal_checkpoint(RESTART);
-"""
+"""  # noqa: S608  a number of ours is all that is put in
 _READER = f"""
     PRAGMA query_only = ON;
     PRAGMA busy_timeout = 10000;

@@ -44,7 +44,7 @@ __all__ = [
     "default_url",
 ]
 
-_ROWS_PER_FETCH = 2000
+_STUDIES_PER_STEP = 20
 
 
 def default_url(storage_directory: Path) -> str:
@@ -182,9 +182,20 @@ class Catalog:
 
     # -- reading -----------------------------------------------------------------------------------
 
+    def check(self) -> None:
+        """Ask the database something that costs nothing. Raises CatalogError."""
+        with self._read() as connection:
+            connection.scalar(select(schema.meta.c.value))
+
     def counts(self) -> Counts:
         """Return how much is held, as of the last commit; takes no query."""
         return self._opened().counts
+
+    def check(self) -> None:
+        """Ask the database for one row. Raises CatalogError."""
+        self._opened()
+        with self._read() as connection:
+            connection.execute(select(schema.meta.c.value).limit(1)).first()
 
     def get(self, sop_instance_uid: str) -> InstanceRow | None:
         """Return what the index holds of an object. Raises CatalogError."""
@@ -204,27 +215,42 @@ class Catalog:
     def series_paths(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield each series' directory and its objects' SOP Instance UIDs by path.
 
-        Directories come in byte order of study directory, then series. Memory: one series.
+        Directories come in byte order of study directory, then series. Memory: a few studies.
+        No transaction stays open between two steps, so that the write-ahead log stays short.
         """
-        study, series, instance = schema.study.c, schema.series.c, schema.instance.c
-        collation = self._backend.byte_collation
-        statement = (
-            select(
-                study.directory,
-                series.series_instance_uid,
-                instance.path,
-                instance.sop_instance_uid,
-            )
-            .select_from(schema.study.join(schema.series).join(schema.instance))
-            .order_by(
-                study.directory.collate(collation), series.series_instance_uid.collate(collation)
-            )
-            .execution_options(yield_per=_ROWS_PER_FETCH)
-        )
-        with self._read() as connection:
-            rows = connection.execute(statement)
+        last = ""
+        while studies := self._studies_after(last):
+            last = studies[-1][1]
+            rows = self._paths_of(dict(studies))
             for (directory, series_uid), group in groupby(rows, key=itemgetter(0, 1)):
                 yield f"{directory}/{series_uid}", {row[2]: row[3] for row in group}
+
+    def _studies_after(self, directory: str) -> list[tuple[int, str]]:
+        column = schema.study.c.directory.collate(self._backend.byte_collation)
+        statement = (
+            select(schema.study.c.id, schema.study.c.directory)
+            .where(column > directory)
+            .order_by(column)
+            .limit(_STUDIES_PER_STEP)
+        )
+        with self._read() as connection:
+            return [(row[0], row[1]) for row in connection.execute(statement)]
+
+    def _paths_of(self, directories: dict[int, str]) -> list[tuple[str, str, str, str]]:
+        series, instance = schema.series, schema.instance
+        statement = (
+            select(
+                series.c.study,
+                series.c.series_instance_uid,
+                instance.c.path,
+                instance.c.sop_instance_uid,
+            )
+            .select_from(series.join(instance))
+            .where(series.c.study.in_(directories))
+        )
+        with self._read() as connection:
+            rows = connection.execute(statement).all()
+        return sorted((directories[row[0]], row[1], row[2], row[3]) for row in rows)
 
     def _read(self) -> _Reading:
         return _Reading(self._backend)

@@ -224,6 +224,18 @@ class FileStore:
             status = os.statvfs(self._root)
         return status.f_bavail * status.f_frsize
 
+    def check_writable(self) -> None:
+        """Make and remove a file where objects arrive. Raises OutOfResources."""
+        path = f"{self._root}/incoming/{self._session}-check"
+        with disk_errors():
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE))
+            with suppress(FileNotFoundError):  # another check was quicker
+                os.unlink(path)
+
+    def check_writable(self) -> None:
+        """Make a file and drop it. Raises OutOfResources when that cannot be done."""
+        self.begin(b"").discard()
+
     def leftovers(self) -> list[str]:
         """Return the temporary files of earlier runs, as paths relative to the directory."""
         with disk_errors():
@@ -287,9 +299,9 @@ class FileStore:
         return self._quarantine
 
     def _forget_empty(self, rel: str) -> None:
-        series = os.path.dirname(rel)
+        directory = os.path.dirname(rel)
         with self._directories:
-            for directory in (series, os.path.dirname(series)):
+            while directory.count("/") >= _DEPTH_OF_STUDIES:
                 self.forget_directory(directory)
                 try:
                     os.rmdir(self.abs_path(directory))
