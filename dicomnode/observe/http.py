@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -57,6 +58,10 @@ def build_app(
                 checks = dict(await _called(ready))
         except TimeoutError:
             checks = {"answer": f"the checks took more than {_READY_SECONDS:g} s"}
+        except Exception:
+            # A check that breaks is a node that is not ready, told in the same form.
+            logging.getLogger(__name__).exception("a readiness check failed")
+            checks = {"answer": "a check failed unexpectedly; the log has its traceback"}
         failed = [name for name, words in checks.items() if words != OK]
         body = {"ready": not failed, "failed": failed, "checks": checks}
         return JSONResponse(body, status_code=503 if failed else 200)

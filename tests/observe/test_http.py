@@ -81,6 +81,17 @@ async def test_checks_that_never_end_count_as_failed(monkeypatch: pytest.MonkeyP
     assert answer.json()["failed"] == ["answer"]
 
 
+async def test_a_check_that_breaks_counts_as_failed(caplog: pytest.LogCaptureFixture) -> None:
+    def ready() -> Mapping[str, str]:
+        raise LookupError("no such thing")
+
+    async with client(ready) as http_client:
+        answer = await http_client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["failed"] == ["answer"]
+    assert "LookupError: no such thing" in caplog.text
+
+
 async def test_status_is_json_from_a_function_or_a_coroutine_function() -> None:
     async def status() -> Mapping[str, object]:
         return {"draining": False}
