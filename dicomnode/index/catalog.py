@@ -191,12 +191,6 @@ class Catalog:
         """Return how much is held, as of the last commit; takes no query."""
         return self._opened().counts
 
-    def check(self) -> None:
-        """Ask the database for one row. Raises CatalogError."""
-        self._opened()
-        with self._read() as connection:
-            connection.execute(select(schema.meta.c.value).limit(1)).first()
-
     def get(self, sop_instance_uid: str) -> InstanceRow | None:
         """Return what the index holds of an object. Raises CatalogError."""
         statement = ROW.where(schema.instance.c.sop_instance_uid == sop_instance_uid)

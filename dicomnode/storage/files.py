@@ -225,14 +225,6 @@ class FileStore:
         return status.f_bavail * status.f_frsize
 
     def check_writable(self) -> None:
-        """Make and remove a file where objects arrive. Raises OutOfResources."""
-        path = f"{self._root}/incoming/{self._session}-check"
-        with disk_errors():
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE))
-            with suppress(FileNotFoundError):  # another check was quicker
-                os.unlink(path)
-
-    def check_writable(self) -> None:
         """Make a file and drop it. Raises OutOfResources when that cannot be done."""
         self.begin(b"").discard()
 

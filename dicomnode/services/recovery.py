@@ -1,0 +1,290 @@
+"""Makes files and index agree: at every start, and as ``dicomnode reindex``.
+
+Files are the truth. An object that a crash left between its file and its row is indexed; one
+that was still arriving was acknowledged to nobody and goes. Rows whose file is missing are only
+reported: the file may come back with a mounted disk or a backup.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from dicomnode.errors import CannotUnderstand, DataSetMismatch, StatusError
+from dicomnode.index.catalog import AddOutcome, AlreadyHeld, Catalog, InstanceEntry
+from dicomnode.observe.logs import Logger
+from dicomnode.storage.files import FileStore, object_path, valid_uid
+from dicomnode.storage.header import read_header, read_to_end
+from dicomnode.storage.part10 import read_file_meta
+
+# ``done`` files of ``total``, or of an unknown number.
+Progress = Callable[[int, int | None], None]
+
+# Files that are read and hashed at once, and rows that may wait for the index.
+_READERS = 4
+_OUTSTANDING = 256
+_MAX_PROBLEMS = 100
+_EXTENSION = ".dcm"
+
+
+@dataclass(slots=True)
+class RecoveryReport:
+    """What was found and done; ``problems`` has one line for each of the first hundred."""
+
+    orphans_indexed: int = 0
+    rows_without_file: int = 0
+    temps_removed: int = 0
+    temps_quarantined: int = 0
+    unreadable: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"files indexed {self.orphans_indexed}, rows without file {self.rows_without_file}, "
+            f"temporary files removed {self.temps_removed} and quarantined "
+            f"{self.temps_quarantined}, unreadable files quarantined {self.unreadable}"
+        )
+
+
+def reconcile(
+    files: FileStore, catalog: Catalog, *, log: Logger, progress: Progress | None = None
+) -> RecoveryReport:
+    """Make the index agree with the files; for a start, before anything is served.
+
+    Names are compared; only files without a row are opened. ``progress`` counts the files
+    entered. Raises CatalogError, OutOfResources.
+    """
+    if catalog.rebuilt_from is not None:
+        log.warning(
+            "the index has been made by another version and is built anew from the files",
+            schema_version=catalog.rebuilt_from,
+        )
+    run = _Run(files, catalog, log, progress, total=None)
+    run.clear_incoming()
+    run.enter(_orphans(files, catalog, run))
+    return run.report
+
+
+def rebuild(
+    files: FileStore,
+    catalog: Catalog,
+    progress: Progress | None = None,
+    *,
+    log: Logger | None = None,
+) -> RecoveryReport:
+    """Empty the index and enter every file again; nothing may be served meanwhile.
+
+    Raises CatalogError, OutOfResources.
+    """
+    total = sum(len(_objects(names)) for _, names in files.walk())
+    run = _Run(files, catalog, log, progress, total)
+    catalog.truncate()
+    run.clear_incoming()
+    run.enter(f"{series}/{name}" for series, names in files.walk() for name in _objects(names))
+    return run.report
+
+
+def _objects(names: list[str]) -> list[str]:
+    return sorted(name for name in names if name.endswith(_EXTENSION))
+
+
+def _orphans(files: FileStore, catalog: Catalog, run: _Run) -> Iterator[str]:
+    """Yield the files without a row; report the rows without a file.
+
+    Both sides come in the same order and are merged, so that memory holds a few series.
+    """
+    rows = catalog.series_paths()
+    row = next(rows, None)
+    for series, names in files.walk():
+        position = series.rsplit("/", 1)
+        while row is not None and row[0].rsplit("/", 1) < position:
+            run.report_rows(row[1])
+            row = next(rows, None)
+        held: dict[str, str] = {}
+        if row is not None and row[0] == series:
+            held = row[1]
+            row = next(rows, None)
+        for name in _objects(names):
+            path = f"{series}/{name}"
+            if held.pop(path, None) is None:
+                yield path
+        run.report_rows(held)
+    while row is not None:
+        run.report_rows(row[1])
+        row = next(rows, None)
+
+
+class _Run:
+    """One recovery: several threads read files, the index's writer enters them."""
+
+    def __init__(
+        self,
+        files: FileStore,
+        catalog: Catalog,
+        log: Logger | None,
+        progress: Progress | None,
+        total: int | None,
+    ) -> None:
+        self.report = RecoveryReport()
+        self._files = files
+        self._catalog = catalog
+        self._log = log
+        self._progress = progress
+        self._total = total
+        self._done = 0
+        self._lock = threading.Lock()
+        self._room = threading.Semaphore(_OUTSTANDING)
+        self._failure: BaseException | None = None
+
+    # -- objects ---------------------------------------------------------------------------------
+
+    def enter(self, paths: Iterator[str]) -> None:
+        """Index the files at ``paths``; those that cannot be are parked in the quarantine."""
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="recovery") as readers:
+            for path in paths:
+                self._room.acquire()
+                if self._failure is not None:
+                    self._room.release()
+                    break
+                readers.submit(self._read, path)
+            for _ in range(_OUTSTANDING):
+                self._room.acquire()
+        if self._failure is not None:
+            raise self._failure
+
+    def _read(self, path: str) -> None:
+        try:
+            entry = _entry(self._files, path)
+        except (CannotUnderstand, DataSetMismatch) as error:
+            why = error.comment
+            self._settle(lambda: self._park(path, why))
+        except BaseException as error:
+            self._fail(error)
+        else:
+            self._catalog.add(entry, lambda outcome: self._entered(entry, outcome))
+
+    def _entered(self, entry: InstanceEntry, outcome: AddOutcome | BaseException) -> None:
+        """Take the index's answer, in its writer thread."""
+        if isinstance(outcome, BaseException):
+            self._fail(outcome)
+        elif isinstance(outcome, AlreadyHeld) and outcome.row.path != entry.path:
+            self._settle(lambda: self._held_elsewhere(entry, outcome.row.path))
+        else:
+            self._settle(self._count)
+
+    def _held_elsewhere(self, entry: InstanceEntry, path: str) -> None:
+        """The SOP Instance UID has a row with another path; the file that exists is the one."""
+        if os.path.exists(self._files.abs_path(path)):
+            self._park(entry.path, f"its SOP Instance UID is held at {path}")
+            return
+        self._catalog.replace(entry, self._replaced)
+        self._count()
+
+    def _replaced(self, outcome: AddOutcome | BaseException) -> None:
+        if isinstance(outcome, BaseException):
+            self._failure = outcome
+
+    def _count(self) -> None:
+        with self._lock:
+            self.report.orphans_indexed += 1
+
+    def _park(self, path: str, why: str) -> None:
+        kept = self._files.park(path, why)
+        with self._lock:
+            self.report.unreadable += 1
+        self.problem(f"{path} cannot be indexed ({why}) and has been moved to {kept}")
+
+    def _settle(self, action: Callable[[], None]) -> None:
+        """Finish one file, whatever happens; each gives its room back once."""
+        try:
+            action()
+        except BaseException as error:
+            self._failure = error
+        with self._lock:
+            self._done += 1
+            done = self._done
+            if self._progress is not None:
+                self._progress(done, self._total)
+        self._room.release()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._room.release()
+
+    # -- what else is found -----------------------------------------------------------------------
+
+    def clear_incoming(self) -> None:
+        """Remove what was arriving when the node ended; whole objects are parked instead."""
+        for path in self._files.leftovers():
+            uid = _whole_object(self._files.abs_path(path))
+            if uid is None:
+                self._files.remove(path)
+                self.report.temps_removed += 1
+                continue
+            kept = self._files.park(path, "was arriving when the node ended", name=uid)
+            self.report.temps_quarantined += 1
+            self.problem(f"an object that was arriving when the node ended is now {kept}")
+
+    def report_rows(self, rows: dict[str, str]) -> None:
+        """Report rows whose file is missing: SOP Instance UIDs by path."""
+        for path, sop_instance_uid in rows.items():
+            self.report.rows_without_file += 1
+            self.problem(f"the file of {sop_instance_uid} is missing: {path}")
+
+    def problem(self, line: str) -> None:
+        """Say what an operator has to look into, unless too much has been said already."""
+        with self._lock:
+            if len(self.report.problems) >= _MAX_PROBLEMS:
+                return
+            self.report.problems.append(line)
+        if self._log is not None:
+            self._log.warning(line)
+
+
+def _entry(files: FileStore, path: str) -> InstanceEntry:
+    """Read one stored object. Raises CannotUnderstand, DataSetMismatch, OutOfResources."""
+    fd = files.open_object(path)
+    try:
+        status = os.fstat(fd)
+        meta = read_file_meta(fd)
+        size = status.st_size - meta.data_set_offset
+        header = read_header(fd, meta.data_set_offset, size, meta.transfer_syntax_uid)
+    finally:
+        os.close(fd)
+    named = object_path(
+        header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
+    )
+    if named != path:
+        raise DataSetMismatch("its path is not that of its UIDs")
+    return InstanceEntry.from_header(
+        header,
+        transfer_syntax_uid=meta.transfer_syntax_uid,
+        path=path,
+        size_bytes=status.st_size,
+        data_set_bytes=size,
+        sha256=files.digest_file(path),
+        source_ae=meta.source_ae_title,
+        received_at=status.st_mtime,
+    )
+
+
+def _whole_object(path: str) -> str | None:
+    """Return the SOP Instance UID of a temporary file that is a whole object of its own."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            if status.st_nlink > 1:
+                return None  # placed: it has its name already
+            meta = read_file_meta(fd)
+            size = status.st_size - meta.data_set_offset
+            header = read_to_end(fd, meta.data_set_offset, size, meta.transfer_syntax_uid)
+        finally:
+            os.close(fd)
+    except (OSError, StatusError):
+        return None
+    uid = header.sop_instance_uid
+    return uid if valid_uid(uid) else None
