@@ -167,7 +167,7 @@ def read_front(data: bytes, transfer_syntax_uid: str, *, is_whole: bool) -> Head
         return None
 
 
-def read_whole(fd: int, offset: int, size: int, transfer_syntax_uid: str) -> Header:
+def read_to_end(fd: int, offset: int, size: int, transfer_syntax_uid: str) -> Header:
     """Read as ``read_header``, but walk on to the end, which must be that of an element.
 
     Raises CannotUnderstand for a data set that is cut short anywhere.
