@@ -17,7 +17,7 @@ from dicomnode.errors import CannotUnderstand, DataSetMismatch, StatusError
 from dicomnode.index.catalog import AddOutcome, AlreadyHeld, Catalog, InstanceEntry
 from dicomnode.observe.logs import Logger
 from dicomnode.storage.files import FileStore, object_path, valid_uid
-from dicomnode.storage.header import read_header, read_whole
+from dicomnode.storage.header import read_header, read_to_end
 from dicomnode.storage.part10 import read_file_meta
 
 # ``done`` files of ``total``, or of an unknown number.
@@ -281,7 +281,7 @@ def _whole_object(path: str) -> str | None:
                 return None  # placed: it has its name already
             meta = read_file_meta(fd)
             size = status.st_size - meta.data_set_offset
-            header = read_whole(fd, meta.data_set_offset, size, meta.transfer_syntax_uid)
+            header = read_to_end(fd, meta.data_set_offset, size, meta.transfer_syntax_uid)
         finally:
             os.close(fd)
     except (OSError, StatusError):
