@@ -72,6 +72,13 @@ def test_an_address_has_its_own_limit(start_node: StartNode) -> None:
     eventually(lambda: is_accepted(node, "CT_2"), "a slot for the address")
 
 
+def only_association(node: RunningNode) -> Wire:
+    """Return an association as soon as the slot of the one before has been given back."""
+    eventually(lambda: is_accepted(node), "the slot")
+    eventually(lambda: node.metric("dicomnode_associations_active") == 0, "no association")
+    return associated(node.dicom_address)
+
+
 def release(wire: Wire) -> None:
     wire.release()
 
@@ -131,11 +138,10 @@ def test_the_slot_is_given_back_after(
 ) -> None:
     node = start_node(limits={"max_associations": 1})
     for _ in range(3):
-        with associated(node.dicom_address) as wire:
+        with only_association(node) as wire:
             assert answer(node) == LOCAL_LIMIT_EXCEEDED
             ending(wire)
-            eventually(lambda: is_accepted(node), "the slot")
-    eventually(lambda: node.metric("dicomnode_associations_active") == 0, "no association")
+    eventually(lambda: is_accepted(node), "the slot")
 
 
 def test_rejected_and_unfinished_connections_take_no_slot(start_node: StartNode) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -213,14 +214,20 @@ def small_disk(directory: Path, megabytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
+def fill(disk: Path, *, leave_bytes: int) -> Path:
+    """Fill ``disk`` with one file up to ``leave_bytes``; return the file."""
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(disk).free - leave_bytes))
+    return ballast
+
+
 def test_a_full_disk_is_answered_a700_and_storing_goes_on_once_there_is_room(
     start_node: StartNode, tmp_path: Path
 ) -> None:
-    with small_disk(tmp_path / "disk", 24) as disk:
+    with small_disk(tmp_path / "disk", 96) as disk:
         node = start_node(storage={"directory": str(disk / "store"), "min_free_bytes": 0})
-        ballast = disk / "ballast"
-        ballast.write_bytes(bytes(20 << 20))
-        small, large = Image(1), Image(2, size_bytes=8 << 20)
+        ballast = fill(disk, leave_bytes=8 << 20)
+        small, large = Image(1), Image(2, size_bytes=30 << 20)
         with associated(node.dicom_address) as wire:
             assert wire.store(CT_IMAGE_STORAGE, small.uid, small.data_set) == 0
             assert wire.store(CT_IMAGE_STORAGE, large.uid, large.data_set) == 0xA700
@@ -230,4 +237,20 @@ def test_a_full_disk_is_answered_a700_and_storing_goes_on_once_there_is_room(
             assert wire.store(CT_IMAGE_STORAGE, large.uid, large.data_set) == 0
         assert small.is_stored_whole(disk / "store")
         assert large.is_stored_whole(disk / "store")
+        node.stop()
+
+
+def test_a_node_starts_on_an_almost_full_disk_and_refuses_with_a700_what_does_not_fit(
+    start_node: StartNode, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 96) as disk:
+        storage = {"directory": str(disk / "store"), "min_free_bytes": 0}
+        stored, image = Image(1), Image(2, size_bytes=4 << 20)
+        node = start_node(storage=storage)
+        assert store(node.dicom_address, stored) == [0]
+        node.stop()
+        fill(disk, leave_bytes=2 << 20)
+        node = start_node(directory=tmp_path / "again", storage=storage)
+        assert store(node.dicom_address, stored, image) == [0, 0xA700]
+        assert node.metric("dicomnode_objects") == 1
         node.stop()
