@@ -118,6 +118,8 @@ class FileStore:
                 os.makedirs(f"{self._root}/{name}", mode=_DIRECTORY_MODE, exist_ok=True)
             devices = {os.stat(f"{self._root}/{name}").st_dev for name in ("objects", "incoming")}
             fsync_directory(self._root)
+            with suppress(PermissionError):  # ours to use, not to look around in
+                fsync_directory(os.path.dirname(self._root))
         except OSError as error:
             self.close()
             raise ConfigurationError(
