@@ -16,8 +16,8 @@ from sqlalchemy.sql import ClauseElement
 Synchronous = Literal["FULL", "OFF"]
 Value = str | int | float | None
 
-# Pages of the write-ahead log after which a commit of the writer also checkpoints: 16 MiB.
-_CHECKPOINT_PAGES = 4096
+# Pages of the write-ahead log after which a commit of the writer also checkpoints: 8 MiB.
+_CHECKPOINT_PAGES = 2048
 _GROWN_LOG_BYTES = 4096 * _CHECKPOINT_PAGES
 _LOG_LIMIT_BYTES = 64 * 1024 * 1024
 _WRITER_CACHE_KIB = 16 * 1024
@@ -88,8 +88,7 @@ class Backend:
         """Return a driver's connection that the caller owns."""
         connection = self.writer.raw_connection()
         if self.is_sqlite:
-            # A commit that overwrites the log costs about half of one that makes it longer.
-            cast(sqlite3.Connection, connection.driver_connection).executescript(_GROW_LOG)
+            _grow_log(cast(sqlite3.Connection, connection.driver_connection))
         return cast(Connection, connection)
 
     def begin(self, cursor: DBAPICursor) -> None:
@@ -139,6 +138,17 @@ _READER = f"""
     PRAGMA busy_timeout = 10000;
     PRAGMA cache_size = -{_READER_CACHE_KIB};
 """
+
+
+def _grow_log(connection: sqlite3.Connection) -> None:
+    """Give the log its full length: overwriting it costs a commit half of making it longer.
+
+    On a disk that has no room for it, nothing happens.
+    """
+    try:
+        connection.executescript(_GROW_LOG)
+    except sqlite3.OperationalError:
+        connection.rollback()
 
 
 def _pragmas(script: str, *, synchronous: Synchronous | None = None) -> Any:

@@ -125,12 +125,10 @@ class Acceptor:
         await self._wait_closed(1.0)
 
     def abort_all(self) -> None:
-        """Send A-ABORT on every association that is left."""
+        """Send A-ABORT on every association that is left, and wait for no peer to close."""
         for connection in self.connections:
-            if connection.established_at is None:
-                connection.close()
-            else:
-                connection.abort_as(Ending(How.SHUT_DOWN, "the node stops"))
+            connection.abort_as(Ending(How.SHUT_DOWN, "the node stops"))
+            connection.close_after_writing()
 
     async def _wait_closed(self, seconds: float) -> None:
         try:

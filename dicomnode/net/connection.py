@@ -293,6 +293,7 @@ class Connection(asyncio.BufferedProtocol):
         self.called_ae_title = negotiated.called_ae_title
         self.established_at = now
         self._reader = MessageReader(negotiated.contexts)
+        self._received.trust()
         self._association.accept(negotiated.response, now)
         self._handler = self._provider.established(self)
         self._observer.accepted(self)
@@ -346,6 +347,12 @@ class Connection(asyncio.BufferedProtocol):
         if not self._closed:
             self._transport.abort()
 
+    def close_after_writing(self) -> None:
+        """Close once what is to be written has been, without awaiting the peer's close."""
+        if not self._closed and not self._transport.is_closing():
+            self._transport.close()
+            self._closing_since = self._loop.time()
+
     def _maybe_release(self) -> None:
         """Answer A-RELEASE once every operation has its final response (PS3.8 §7.2.2)."""
         releasable = self._releasing and self._association.state is State.STA8
@@ -384,9 +391,8 @@ class Connection(asyncio.BufferedProtocol):
         output = self._association.take_output()
         if output and not self._transport.is_closing():
             self._transport.writelines(output)
-        if self._association.should_close and not self._transport.is_closing():
-            self._transport.close()
-            self._closing_since = self._loop.time()
+        if self._association.should_close:
+            self.close_after_writing()
 
     # -- deadlines ---------------------------------------------------------------------------
 
@@ -394,7 +400,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._closed:
             return
         now = self._loop.time()
-        self._received.rest()
+        if now - self._last_read > _TICK_SECONDS / 2:
+            self._received.rest()
         expired = self._expired(now)
         if expired is not None:
             self._expire(expired)
@@ -432,8 +439,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._pdu_started is not None and now - self._pdu_started > limits.pdu:
             return f"PDU incomplete after {limits.pdu:g} s (timeouts.pdu_seconds)"
         silent = now - self._last_read
-        if self._sink is not None and silent > limits.pdu:
-            return f"message incomplete, silent for {limits.pdu:g} s (timeouts.pdu_seconds)"
+        if self._sink is not None and silent > min(limits.pdu, limits.idle):
+            return f"message incomplete, silent for {silent:.3g} s (timeouts.pdu_seconds)"
         if self.operations == 0 and silent > limits.idle:
             return f"idle for {limits.idle:g} s (timeouts.idle_seconds)"
         return None

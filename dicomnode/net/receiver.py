@@ -8,21 +8,24 @@ from dicomnode.net.buffers import Block, BufferPool
 
 # A block with less room than this is given up for a fresh one.
 _MINIMUM_ROOM_BYTES = 32 * 1024
-# What a connection may still take in when the pool is empty, before it stops reading.
-_OVERFLOW_BYTES = 4 * 1024
+# What a connection may take in before it is trusted with a pooled block, or while there is none.
+_SMALL_BYTES = 4 * 1024
 
 
 class Receiver:
     """Keeps the incomplete PDU contiguous, so that whole PDUs are found in place.
 
-    ``on_starved`` is called when the pool has no block for the rest of a PDU, and when it has one
-    again; in between the connection must not read.
+    Until ``trust`` a connection gets memory only as it fills it, whatever length a PDU claims:
+    who has no association yet may be anybody. ``on_starved`` is called when the pool has no
+    block for the rest of a PDU, and when it has one again; in between ``starved`` is true and
+    the connection must not read.
     """
 
     def __init__(self, pool: BufferPool, on_starved: Callable[[], None]) -> None:
         self.starved = False
         self._pool = pool
         self._on_starved = on_starved
+        self._trusted = False
         self._block: Block | None = None
         self._start = 0
         self._end = 0
@@ -30,7 +33,7 @@ class Receiver:
 
     @property
     def block(self) -> Block:
-        """The block that ``pending`` is a view of: the lease of what is in it."""
+        """The block that ``filled`` returned a view of: the lease of what is in it."""
         assert self._block is not None
         return self._block
 
@@ -39,12 +42,16 @@ class Receiver:
         """Whether everything received has been consumed."""
         return self._start == self._end
 
+    def trust(self) -> None:
+        """From now on take a whole block at once, so that large PDUs are not copied."""
+        self._trusted = True
+
     def room(self) -> memoryview:
         """Return where the next bytes are to be received."""
         block = self._block
         if block is None:
-            block = self._pool.take() or self._pool.take_small(_OVERFLOW_BYTES)
-            self._block = block
+            pooled = self._pool.take() if self._trusted else None
+            block = self._block = pooled or self._pool.take_small(_SMALL_BYTES)
             self._start = self._end = 0
         return block.view[self._end :]
 
@@ -66,9 +73,11 @@ class Receiver:
             if not block.shared or len(block.view) - self._end < _MINIMUM_ROOM_BYTES:
                 self.rest()
             return
-        if self._start + wanted_bytes <= len(block.view):
-            return
-        if not self._move(block, wanted_bytes):
+        if not self._trusted:
+            if self._end < len(block.view):
+                return
+            wanted_bytes = min(wanted_bytes, 2 * len(block.view))
+        if self._start + wanted_bytes > len(block.view) and not self._move(block, wanted_bytes):
             self.starved = True
             self._wanted_bytes = wanted_bytes
             self._pool.wait(self._try_again)
@@ -80,7 +89,9 @@ class Receiver:
         if not block.shared and wanted_bytes <= len(block.view):
             block.view[:pending] = bytes(block.view[self._start : self._end])
         else:
-            fresh = self._pool.take(wanted_bytes)
+            small = not self._trusted and wanted_bytes < self._pool.block_bytes
+            take = self._pool.take_small if small else self._pool.take
+            fresh = take(wanted_bytes)
             if fresh is None:
                 return False
             fresh.view[:pending] = block.view[self._start : self._end]
@@ -90,10 +101,19 @@ class Receiver:
         return True
 
     def rest(self) -> None:
-        """Give the block back when nothing in it is waiting: idle connections hold none."""
-        if self._block is not None and self.is_empty:
-            self._block.release()
-            self._block = None
+        """Give a block back when next to nothing in it is waiting: idle connections hold none."""
+        block, pending = self._block, self._end - self._start
+        if block is None or pending > _SMALL_BYTES // 2 or self.starved:
+            return
+        small = None
+        if pending:
+            if len(block.view) <= _SMALL_BYTES:
+                return
+            small = self._pool.take_small(_SMALL_BYTES)
+            small.view[:pending] = block.view[self._start : self._end]
+        block.release()
+        self._block = small
+        self._start, self._end = 0, pending
 
     def close(self) -> None:
         """Drop what is pending and give the block back."""

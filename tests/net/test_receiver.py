@@ -19,6 +19,7 @@ def fill(receiver: Receiver, data: bytes) -> memoryview:
 async def test_a_pdu_that_does_not_fit_behind_is_moved_to_the_front_untouched() -> None:
     pool = BufferPool(asyncio.get_running_loop(), BLOCK, 4 * BLOCK)
     receiver = Receiver(pool, lambda: None)
+    receiver.trust()
     fill(receiver, bytes(60_000) + b"begin")
     receiver.consume(60_000)
     receiver.make_room(20_000)
@@ -29,6 +30,7 @@ async def test_a_pdu_that_does_not_fit_behind_is_moved_to_the_front_untouched() 
 async def test_bytes_that_somebody_still_reads_are_not_moved_over() -> None:
     pool = BufferPool(asyncio.get_running_loop(), BLOCK, 4 * BLOCK)
     receiver = Receiver(pool, lambda: None)
+    receiver.trust()
     leased = fill(receiver, b"A" * 60_000 + b"begin")[:60_000]
     lease = receiver.block
     lease.retain()
@@ -47,6 +49,7 @@ async def test_without_budget_it_starves_until_a_block_comes_back() -> None:
     assert other is not None
     changes: list[bool] = []
     receiver = Receiver(pool, lambda: changes.append(receiver.starved))
+    receiver.trust()
     fill(receiver, b"A" * 60_000 + b"begin")
     lease = receiver.block
     lease.retain()
@@ -65,6 +68,7 @@ async def test_a_small_first_read_without_budget_starves_too() -> None:
     assert other is not None
     changes: list[bool] = []
     receiver = Receiver(pool, lambda: changes.append(receiver.starved))
+    receiver.trust()
     fill(receiver, b"begin")
     receiver.make_room(20_000)
     pool.take_small(10).release()
@@ -79,6 +83,7 @@ async def test_a_small_first_read_without_budget_starves_too() -> None:
 async def test_who_has_nothing_pending_holds_no_block() -> None:
     pool = BufferPool(asyncio.get_running_loop(), BLOCK, 2 * BLOCK)
     receiver = Receiver(pool, lambda: None)
+    receiver.trust()
     fill(receiver, b"whole")
     receiver.consume(5)
     receiver.make_room(6)
@@ -88,6 +93,36 @@ async def test_who_has_nothing_pending_holds_no_block() -> None:
 async def test_closing_gives_back_what_is_pending() -> None:
     pool = BufferPool(asyncio.get_running_loop(), BLOCK, 2 * BLOCK)
     receiver = Receiver(pool, lambda: None)
+    receiver.trust()
     fill(receiver, b"half")
     receiver.close()
     assert pool.in_use_bytes == 0
+
+
+async def test_a_connection_without_association_gets_memory_only_as_it_fills_it() -> None:
+    pool = BufferPool(asyncio.get_running_loop(), BLOCK, 64 * BLOCK)
+    receiver = Receiver(pool, lambda: None)
+    claimed, sent = 1 << 20, b"\x01" * 100_000
+    fill(receiver, sent[:2])
+    receiver.make_room(claimed)
+    assert pool.in_use_bytes <= 4096
+    at = 2
+    while at < len(sent):
+        size = min(len(receiver.room()), len(sent) - at)
+        view = fill(receiver, sent[at : at + size])
+        at += size
+        assert bytes(view) == sent[:at]
+        receiver.make_room(claimed)
+        assert pool.in_use_bytes <= 4 * at + 4096
+
+
+async def test_an_idle_connection_keeps_the_begin_of_a_pdu_in_little_memory() -> None:
+    pool = BufferPool(asyncio.get_running_loop(), BLOCK, 2 * BLOCK)
+    receiver = Receiver(pool, lambda: None)
+    receiver.trust()
+    fill(receiver, b"begin")
+    receiver.rest()
+    assert pool.in_use_bytes <= 4096
+    assert bytes(fill(receiver, b"end")) == b"beginend"
+    receiver.make_room(20_000)
+    assert len(receiver.room()) >= 20_000 - 8
