@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ Value = str | int | float | None
 # Pages of the write-ahead log after which a commit of the writer also checkpoints: 8 MiB.
 _CHECKPOINT_PAGES = 2048
 _GROWN_LOG_BYTES = 4096 * _CHECKPOINT_PAGES
+_PLENTY = 32
 _LOG_LIMIT_BYTES = 64 * 1024 * 1024
 _WRITER_CACHE_KIB = 16 * 1024
 _READER_CACHE_KIB = 2 * 1024
@@ -88,7 +90,8 @@ class Backend:
         """Return a driver's connection that the caller owns."""
         connection = self.writer.raw_connection()
         if self.is_sqlite:
-            _grow_log(cast(sqlite3.Connection, connection.driver_connection))
+            database = self.url.database or "."
+            _grow_log(cast(sqlite3.Connection, connection.driver_connection), database)
         return cast(Connection, connection)
 
     def begin(self, cursor: DBAPICursor) -> None:
@@ -140,11 +143,14 @@ _READER = f"""
 """
 
 
-def _grow_log(connection: sqlite3.Connection) -> None:
+def _grow_log(connection: sqlite3.Connection, database: str) -> None:
     """Give the log its full length: overwriting it costs a commit half of making it longer.
 
-    On a disk that has no room for it, nothing happens.
+    Where space is short, nothing happens.
     """
+    free_bytes = shutil.disk_usage(Path(database).parent).free
+    if free_bytes < _GROWN_LOG_BYTES * _PLENTY:
+        return
     try:
         connection.executescript(_GROW_LOG)
     except sqlite3.OperationalError:
