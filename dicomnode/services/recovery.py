@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from dicomnode.errors import CannotUnderstand, DataSetMismatch, StatusError
-from dicomnode.index.catalog import AddOutcome, AlreadyHeld, Catalog, InstanceEntry
+from dicomnode.errors import CannotUnderstand, DataSetMismatch, OutOfResources, StatusError
+from dicomnode.index.catalog import Added, AddOutcome, AlreadyHeld, Catalog, InstanceEntry
 from dicomnode.observe.logs import Logger
 from dicomnode.storage.files import FileStore, object_path, valid_uid
 from dicomnode.storage.header import read_header, read_to_end
@@ -45,7 +45,7 @@ class RecoveryReport:
         return (
             f"files indexed {self.orphans_indexed}, rows without file {self.rows_without_file}, "
             f"temporary files removed {self.temps_removed} and quarantined "
-            f"{self.temps_quarantined}, unreadable files quarantined {self.unreadable}"
+            f"{self.temps_quarantined}, unreadable files {self.unreadable}"
         )
 
 
@@ -159,59 +159,52 @@ class _Run:
         try:
             entry = _entry(self._files, path)
         except (CannotUnderstand, DataSetMismatch) as error:
-            why = error.comment
-            self._settle(lambda: self._park(path, why))
+            self._park(path, error.comment)
+            self._settle()
+        except OutOfResources as error:
+            self._unreadable(f"{path} cannot be read ({error.comment}) and is not indexed")
+            self._settle()
         except BaseException as error:
-            self._fail(error)
+            self._settle(error)
         else:
             self._catalog.add(entry, lambda outcome: self._entered(entry, outcome))
 
     def _entered(self, entry: InstanceEntry, outcome: AddOutcome | BaseException) -> None:
         """Take the index's answer, in its writer thread."""
-        if isinstance(outcome, BaseException):
-            self._fail(outcome)
-        elif isinstance(outcome, AlreadyHeld) and outcome.row.path != entry.path:
-            self._settle(lambda: self._held_elsewhere(entry, outcome.row.path))
-        else:
-            self._settle(self._count)
-
-    def _held_elsewhere(self, entry: InstanceEntry, path: str) -> None:
-        """The SOP Instance UID has a row with another path; the file that exists is the one."""
-        if os.path.exists(self._files.abs_path(path)):
-            self._park(entry.path, f"its SOP Instance UID is held at {path}")
-            return
-        self._catalog.replace(entry, self._replaced)
-        self._count()
-
-    def _replaced(self, outcome: AddOutcome | BaseException) -> None:
-        if isinstance(outcome, BaseException):
-            self._failure = outcome
-
-    def _count(self) -> None:
-        with self._lock:
-            self.report.orphans_indexed += 1
+        match outcome:
+            case Added():
+                with self._lock:
+                    self.report.orphans_indexed += 1
+                self._settle()
+            case AlreadyHeld(row) if os.path.exists(self._files.abs_path(row.path)):
+                if row.path != entry.path:
+                    self._park(entry.path, f"its SOP Instance UID is held at {row.path}")
+                self._settle()
+            case AlreadyHeld():
+                self._catalog.replace(entry, lambda outcome: self._entered(entry, outcome))
+            case _:
+                self._settle(outcome)
 
     def _park(self, path: str, why: str) -> None:
-        kept = self._files.park(path, why)
+        try:
+            kept = self._files.park(path, why)
+        except OutOfResources as error:
+            self._unreadable(f"{path} cannot be indexed ({why}), nor moved ({error.comment})")
+        else:
+            self._unreadable(f"{path} cannot be indexed ({why}) and has been moved to {kept}")
+
+    def _unreadable(self, line: str) -> None:
         with self._lock:
             self.report.unreadable += 1
-        self.problem(f"{path} cannot be indexed ({why}) and has been moved to {kept}")
+        self.problem(line)
 
-    def _settle(self, action: Callable[[], None]) -> None:
-        """Finish one file, whatever happens; each gives its room back once."""
-        try:
-            action()
-        except BaseException as error:
-            self._failure = error
+    def _settle(self, failure: BaseException | None = None) -> None:
+        """Finish one file: everyone who took room for one comes here once."""
         with self._lock:
+            self._failure = self._failure or failure
             self._done += 1
-            done = self._done
             if self._progress is not None:
-                self._progress(done, self._total)
-        self._room.release()
-
-    def _fail(self, error: BaseException) -> None:
-        self._failure = error
+                self._progress(self._done, self._total)
         self._room.release()
 
     # -- what else is found -----------------------------------------------------------------------
@@ -220,11 +213,15 @@ class _Run:
         """Remove what was arriving when the node ended; whole objects are parked instead."""
         for path in self._files.leftovers():
             uid = _whole_object(self._files.abs_path(path))
-            if uid is None:
-                self._files.remove(path)
-                self.report.temps_removed += 1
+            try:
+                if uid is None:
+                    self._files.remove(path)
+                    self.report.temps_removed += 1
+                    continue
+                kept = self._files.park(path, "was arriving when the node ended", name=uid)
+            except OutOfResources as error:
+                self.problem(f"{path} is left from an earlier run and stays ({error.comment})")
                 continue
-            kept = self._files.park(path, "was arriving when the node ended", name=uid)
             self.report.temps_quarantined += 1
             self.problem(f"an object that was arriving when the node ended is now {kept}")
 
