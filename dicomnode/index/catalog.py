@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sqlalchemy import URL, Connection, func, inspect, select
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from dicomnode.errors import CatalogError
 from dicomnode.index import schema
@@ -29,7 +29,8 @@ from dicomnode.index.entry import (
     InstanceEntry,
     InstanceRow,
 )
-from dicomnode.index.registrar import ROW, Registrar
+from dicomnode.index.registrar import Registrar
+from dicomnode.index.statements import ROW
 from dicomnode.index.writer import Operation, Writer
 
 __all__ = [
@@ -56,12 +57,17 @@ def default_url(storage_directory: Path) -> str:
 class Catalog:
     """The index; ``synchronous`` "FULL" makes every commit survive power loss.
 
+    Raises CatalogError for a URL of no database that can be used here.
+
     ``rebuilt_from`` is set by ``open`` when it found tables of another schema version and
     replaced them by empty ones: the files then have to be entered again (``recovery``).
     """
 
     def __init__(self, url: str | URL, *, synchronous: Synchronous = "FULL") -> None:
-        self._backend = Backend(url, synchronous)
+        try:
+            self._backend = Backend(url, synchronous)
+        except (ImportError, ArgumentError) as error:
+            raise CatalogError(f"index.url cannot be used: {error}") from None
         self._writer: Writer | None = None
         self.rebuilt_from: str | None = None
 

@@ -10,12 +10,10 @@ import time
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import bindparam, delete, exists, func, select
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.sql import ClauseElement
 
 from dicomnode.index import schema
-from dicomnode.index.backend import Backend, Prepared
+from dicomnode.index.backend import Backend
 from dicomnode.index.entry import (
     Added,
     AddOutcome,
@@ -25,27 +23,14 @@ from dicomnode.index.entry import (
     InstanceRow,
     key_values,
 )
-from dicomnode.index.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
+from dicomnode.index.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS
+from dicomnode.index.statements import Statements, value_columns
 
 # Studies and series remembered; beyond that the oldest is forgotten.
 _REMEMBERED = 4096
 
 # Patient ID, its issuer, name, birth date, and the character set they are in.
 _IDENTITY_TAGS = (0x0010_0020, 0x0010_0021, 0x0010_0010, 0x0010_0030, 0x0008_0005)
-
-ROW = select(
-    schema.instance.c.sop_instance_uid,
-    schema.instance.c.sop_class_uid,
-    schema.study.c.study_instance_uid,
-    schema.series.c.series_instance_uid,
-    schema.instance.c.transfer_syntax_uid,
-    schema.instance.c.path,
-    schema.instance.c.size_bytes,
-    schema.instance.c.data_set_bytes,
-    schema.instance.c.sha256,
-    schema.instance.c.source_ae,
-    schema.instance.c.received_at,
-).select_from(schema.instance.join(schema.series).join(schema.study))
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -103,7 +88,7 @@ class Registrar:
         self._studies: dict[str, _Study] = {}
         self._series: dict[tuple[str, str], _Series] = {}
         self._next_ids: dict[str, int] = {}
-        self._sql = _Statements(backend)
+        self._sql = Statements(backend)
 
     def prepare(self, cursor: DBAPICursor) -> None:
         """Read where the identifiers of the tables stand; this is the only writer."""
@@ -314,127 +299,12 @@ def _raw_identity(entry: InstanceEntry) -> tuple[bytes | None, ...]:
 
 
 def _identity(entry: InstanceEntry) -> _Identity:
-    values = dict(zip(_columns(PATIENT_KEYS), key_values(entry.header, PATIENT_KEYS), strict=True))
+    values = dict(
+        zip(value_columns(PATIENT_KEYS), key_values(entry.header, PATIENT_KEYS), strict=True)
+    )
     return _Identity(
         str(values["patient_id"]),
         str(values["issuer_of_patient_id"]),
         str(values["patient_name"]),
         str(values["patient_birth_date"]),
     )
-
-
-def _columns(keys: tuple[Key, ...]) -> list[str]:
-    """Return the columns of ``key_values`` in its order."""
-    names: list[str] = []
-    for key in keys:
-        names.append(key.column)
-        if key.vr == "PN":
-            names.append(schema.folded(key.column))
-    return names
-
-
-class _Statements:
-    """Every statement of the registrar, compiled for the backend."""
-
-    def __init__(self, backend: Backend) -> None:
-        patient, study, series, instance = (
-            schema.patient,
-            schema.study,
-            schema.series,
-            schema.instance,
-        )
-
-        def prepared(statement: ClauseElement, *names: str) -> Prepared:
-            return Prepared(statement, backend.writer, names)
-
-        self.last_ids = {
-            table.name: prepared(select(func.max(table.c.id))) for table in (patient, study, series)
-        }
-        self.add_patient = backend.insert(patient, ["id", "apart", *_columns(PATIENT_KEYS)])
-        self.add_study = backend.insert(
-            study, ["id", "patient", "directory", *_columns(STUDY_KEYS)]
-        )
-        self.add_series = backend.insert(series, ["id", "study", *_columns(SERIES_KEYS)])
-        self.add_instance = backend.insert(
-            instance, [column.name for column in instance.columns if column.name != "id"]
-        )
-        self.add_conflict = backend.insert(
-            schema.identity_conflict,
-            [column.name for column in schema.identity_conflict.columns if column.name != "id"],
-        )
-        identity = (
-            patient.c.patient_id,
-            patient.c.issuer_of_patient_id,
-            patient.c.patient_name,
-            patient.c.patient_birth_date,
-        )
-        self.find_patients = prepared(
-            select(patient.c.id, *identity)
-            .where(patient.c.patient_id == bindparam("patient_id"))
-            .where(patient.c.issuer_of_patient_id == bindparam("issuer"))
-            .order_by(patient.c.id),
-            "patient_id",
-            "issuer",
-        )
-        self.find_study = prepared(
-            select(study.c.id, *identity)
-            .select_from(study.join(patient))
-            .where(study.c.study_instance_uid == bindparam("uid")),
-            "uid",
-        )
-        self.find_series = prepared(
-            select(series.c.id)
-            .where(series.c.study == bindparam("study"))
-            .where(series.c.series_instance_uid == bindparam("uid")),
-            "study",
-            "uid",
-        )
-        self.row = prepared(ROW.where(instance.c.sop_instance_uid == bindparam("uid")), "uid")
-        self.parents = prepared(
-            select(series.c.id, study.c.id, study.c.patient, *identity)
-            .select_from(instance.join(series).join(study).join(patient))
-            .where(instance.c.sop_instance_uid == bindparam("uid")),
-            "uid",
-        )
-        self.remove_instance = prepared(
-            delete(instance).where(instance.c.sop_instance_uid == bindparam("uid")), "uid"
-        )
-        self.remove_series = prepared(
-            delete(series)
-            .where(series.c.id == bindparam("uid"))
-            .where(~exists().where(instance.c.series == series.c.id)),
-            "uid",
-        )
-        self.remove_study = prepared(
-            delete(study)
-            .where(study.c.id == bindparam("uid"))
-            .where(~exists().where(series.c.study == study.c.id)),
-            "uid",
-        )
-        self.remove_patient = prepared(
-            delete(patient)
-            .where(patient.c.id == bindparam("uid"))
-            .where(~exists().where(study.c.patient == patient.c.id)),
-            "uid",
-        )
-        conflict = schema.identity_conflict
-        self.remove_conflicts = [
-            prepared(
-                delete(conflict)
-                .where(conflict.c.patient_id == bindparam("patient_id"))
-                .where(conflict.c.issuer_of_patient_id == bindparam("issuer"))
-                .where(name == bindparam("name"))
-                .where(birth_date == bindparam("birth_date")),
-                "patient_id",
-                "issuer",
-                "name",
-                "birth_date",
-            )
-            for name, birth_date in (
-                (conflict.c.held_name, conflict.c.held_birth_date),
-                (conflict.c.other_name, conflict.c.other_birth_date),
-            )
-        ]
-        self.remove_all = [
-            prepared(delete(table)) for table in (conflict, instance, series, study, patient)
-        ]

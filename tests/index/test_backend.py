@@ -1,0 +1,52 @@
+"""What the databases differ in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import bindparam, create_engine, select
+
+from dicomnode.errors import CatalogError
+from dicomnode.index import schema
+from dicomnode.index.backend import Backend, Prepared
+from dicomnode.index.catalog import Catalog
+
+
+@pytest.mark.parametrize("paramstyle", ["qmark", "named"])
+def test_a_prepared_statement_runs_with_positions_and_with_names(paramstyle: str) -> None:
+    """SQLite's driver takes positions, PostgreSQL's names."""
+    engine = create_engine("sqlite://", paramstyle=paramstyle)
+    statement = select(bindparam("first"), bindparam("second"))
+    prepared = Prepared(statement, engine, ["first", "second"])
+    with engine.connect() as connection:
+        cursor = connection.connection.cursor()
+        prepared.run(cursor, 1, "two")
+        assert cursor.fetchall() == [(1, "two")]
+
+
+def test_parameters_named_in_another_order_are_a_mistake() -> None:
+    engine = create_engine("sqlite://")
+    with pytest.raises(ValueError, match="parameters"):
+        Prepared(select(bindparam("first"), bindparam("second")), engine, ["second", "first"])
+
+
+def test_readers_cannot_write(tmp_path: Path) -> None:
+    backend = Backend(f"sqlite:///{tmp_path}/index.sqlite", "OFF")
+    with backend.writer.begin() as connection:
+        schema.metadata.create_all(connection)
+    with (
+        backend.reader.connect() as connection,
+        pytest.raises(Exception, match="readonly"),
+    ):
+        connection.execute(schema.meta.insert().values(name="a", value="b"))
+    backend.dispose()
+
+
+@pytest.mark.parametrize(
+    "url", ["index.sqlite", "sqlite://user:secret@/index", "nonesuch://user:secret@host/index"]
+)
+def test_a_url_that_cannot_be_used_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(CatalogError, match=r"index\.url") as caught:
+        Catalog(url)
+    assert "secret" not in str(caught.value)
