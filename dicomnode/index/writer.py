@@ -1,4 +1,8 @@
-"""The one thread that writes to the index, and its group commit."""
+"""The one connection that writes to the index, and its group commit.
+
+Whoever submits when nobody is writing commits for itself and whatever is queued beside it, which
+saves a change of threads; what comes meanwhile is committed together by the writer's own thread.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +44,12 @@ class Writer:
         self.counts = counts
         self._backend = backend
         self._registrar = registrar
-        self._queue: SimpleQueue[Operation | None] = SimpleQueue()
+        self._queue: SimpleQueue[Operation] = SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
+        # Held by the thread that is using the connection.
+        self._turn = threading.Lock()
+        self._more = threading.Event()
         self._connection: Connection = backend.writer_connection()
         self._cursor = self._connection.cursor()
         registrar.prepare(self._cursor)
@@ -51,10 +58,10 @@ class Writer:
         self._thread.start()
 
     def submit(self, operation: Operation) -> None:
-        """Queue an operation; callable from any thread.
+        """Have an operation committed; callable from any thread that may wait for the disk.
 
-        ``done`` gets what ``apply`` returned, or an exception; it runs on the writer's thread,
-        or at once on the caller's when the index has been closed.
+        ``done`` gets what ``apply`` returned, or an exception; it runs on this thread or on
+        the writer's.
         """
         with self._gate:
             closed = self._closed
@@ -62,35 +69,47 @@ class Writer:
                 self._queue.put(operation)
         if closed:
             operation.done(CatalogError("the index is closed"))
+        elif self._turn.acquire(blocking=False):
+            self._commit_queued()
 
     def close(self) -> None:
         """Commit what is queued, tell everyone, and end the thread."""
         with self._gate:
-            if not self._closed:
-                self._closed = True
-                self._queue.put(None)
+            self._closed = True
+        self._more.set()
         self._thread.join()
 
-    def _run(self) -> None:
-        while (batch := self._take()) is not None:
-            self._commit(batch)
-        self._connection.close()
+    def _commit_queued(self) -> None:
+        """Commit one batch; the turn is taken, and given up here."""
+        try:
+            batch = self._take()
+            if batch:
+                self._commit(batch)
+        finally:
+            self._turn.release()
+        # Asked after the turn is free: who queued before that and got no turn relies on us.
+        if not self._queue.empty():
+            self._more.set()
 
-    def _take(self) -> list[Operation] | None:
-        """Wait for operations; None when the end of the queue has been reached."""
-        operation = self._queue.get()
-        if operation is None:
-            return None
-        batch = [operation]
+    def _run(self) -> None:
+        while not (self._closed and self._queue.empty()):
+            self._more.wait()
+            if not self._closed:
+                self._more.clear()
+            while not self._queue.empty():
+                self._turn.acquire()
+                self._commit_queued()
+        with self._turn:
+            self._connection.close()
+
+    def _take(self) -> list[Operation]:
+        """Return what is queued, up to the size of one transaction."""
+        batch: list[Operation] = []
         while len(batch) < _MAX_BATCH:
             try:
-                operation = self._queue.get_nowait()
+                batch.append(self._queue.get_nowait())
             except Empty:
                 break
-            if operation is None:
-                self._queue.put(None)  # nothing follows the mark
-                break
-            batch.append(operation)
         return batch
 
     def _commit(self, batch: list[Operation]) -> None:
