@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -41,6 +42,7 @@ from dicomnode.storage.files import FileStore
 
 # Enough that as many objects can wait for the disk at once, so that their flushes are grouped.
 _WORKERS = 8
+_LISTED_CONFLICTS = 100
 # The interpreter's 5 ms would be what a worker waits for the loop, and the loop for a worker.
 _SWITCH_INTERVAL_SECONDS = 0.002
 
@@ -184,7 +186,10 @@ class Node:
         try:
             registry = load_registry(self._registry_path, self._settings.node.strict_ae_titles)
         except (ConfigurationError, OSError) as error:
-            log.error(f"registry not reloaded, the old one stays in force: {error}")
+            problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
+            log.error("registry not reloaded, the old one stays in force")
+            for problem in problems:
+                log.error(problem)
             return
         self._registry = self._admission.registry = registry
         log.info(f"registry reloaded: {len(registry.titles)} AEs")
@@ -200,6 +205,15 @@ class Node:
             "identity_conflicts": counts.identity_conflicts,
             "free_bytes": self._files.free_bytes(),
         }
+
+    def _identity_conflicts(self) -> list[dict[str, object]]:
+        """Return the latest identity conflicts; patients are named only if logs may name them."""
+        conflicts = self._catalog.identity_conflicts()[-_LISTED_CONFLICTS:]
+        figures = [dataclasses.asdict(conflict) for conflict in conflicts]
+        if self._settings.log.patient_data:
+            return figures
+        told = ("study_instance_uid", "sop_instance_uid", "source_ae", "noticed_at")
+        return [{key: conflict[key] for key in told} for conflict in figures]
 
     async def ready(self) -> dict[str, str]:
         """Return what each readiness check says: "ok", or what is wrong (/readyz)."""
@@ -220,6 +234,7 @@ class Node:
     async def status(self) -> dict[str, Any]:
         """Return the summary that /api/status shows."""
         archive = await asyncio.to_thread(self._archive_figures)
+        conflicts = await asyncio.to_thread(self._identity_conflicts)
         now = time.monotonic()
         host, port = self._acceptor.address
         return {
@@ -231,6 +246,7 @@ class Node:
             "durability": self._settings.storage.durability,
             "draining": self._draining,
             "archive": archive,
+            "identity_conflict_list": conflicts,
             "associations": [
                 {
                     "number": record.channel.number,

@@ -62,6 +62,8 @@ def _rebuild(settings: Settings) -> None:
             catalog.close()
     finally:
         files.close()
+    for problem in report.problems:
+        typer.echo(problem, err=True)
     typer.echo(str(report))
     typer.echo(
         f"the index holds: patients {counts.patients}, studies {counts.studies},"

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from types import TracebackType
 
 from sqlalchemy import URL, Connection, func, inspect, select
@@ -42,16 +41,9 @@ __all__ = [
     "IdentityConflict",
     "InstanceEntry",
     "InstanceRow",
-    "default_url",
 ]
 
 _STUDIES_PER_STEP = 20
-
-
-def default_url(storage_directory: Path) -> str:
-    """Return the URL of the index that stands beside the objects."""
-    path = storage_directory.absolute() / "index.sqlite"
-    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
 class Catalog:

@@ -119,12 +119,21 @@ class Journal:
             f"{_way(channel)} {operation.service} {operation.request.message_id}"
             f" {status:04X}{volume} {duration(seconds)}"
         )
+        details = {
+            "association": channel.number,
+            "calling_aet": channel.calling_ae_title,
+            "service": operation.service,
+            "message_id": operation.request.message_id,
+            "status": f"{status:04X}",
+            "bytes": operation.received_bytes,
+            "seconds": seconds,
+        }
         match category(status):
             case Category.SUCCESS | Category.PENDING | Category.CANCEL:
-                self._log.info(line)
+                self._log.info(line, details=details)
             case _:
-                sop_instance_uid = getattr(operation.request, "sop_instance_uid", None) or ""
-                self._log.warning(f"{line}: {comment}", sop_instance_uid=sop_instance_uid)
+                uid = getattr(operation.request, "sop_instance_uid", None) or ""
+                self._log.warning(f"{line}: {comment}", sop_instance_uid=uid, details=details)
 
     # -- objects (from worker threads) -------------------------------------------------------------
 

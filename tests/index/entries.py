@@ -6,12 +6,18 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from dicomnode.index.catalog import AddOutcome, Catalog, InstanceEntry, InstanceRow
 from dicomnode.storage.files import object_path
 from dicomnode.storage.header import read_header
 from tests.storage.objects import EXPLICIT, data_set, encoded
+
+
+def sqlite_url(directory: Path) -> str:
+    """Return the URL of the index in a storage directory."""
+    return f"sqlite:///{directory / 'index.sqlite'}"
 
 
 def entry(

@@ -23,14 +23,13 @@ from dicomnode.index.catalog import (
     Catalog,
     Counts,
     InstanceEntry,
-    default_url,
 )
-from tests.index.entries import add, entry, remove, replace, waited
+from tests.index.entries import add, entry, remove, replace, sqlite_url, waited
 
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog(default_url(tmp_path), synchronous="OFF") as catalog:
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as catalog:
         yield catalog
 
 
@@ -194,7 +193,7 @@ def test_a_database_that_fails_is_told_as_such_and_may_recover(
 
 def test_what_is_queued_is_committed_before_closing(tmp_path: Path) -> None:
     told: list[object] = []
-    with Catalog(default_url(tmp_path), synchronous="OFF") as catalog:
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as catalog:
         for number in range(500):
             catalog.add(entry(number), told.append)
     assert told == [Added()] * 500
@@ -202,7 +201,7 @@ def test_what_is_queued_is_committed_before_closing(tmp_path: Path) -> None:
 
 
 def test_adding_after_the_end_is_an_error_and_not_a_silence(tmp_path: Path) -> None:
-    catalog = Catalog(default_url(tmp_path), synchronous="OFF")
+    catalog = Catalog(sqlite_url(tmp_path), synchronous="OFF")
     with pytest.raises(CatalogError):
         catalog.counts()
     catalog.open()
@@ -256,13 +255,13 @@ def test_truncating_leaves_nothing(catalog: Catalog) -> None:
 
 
 def test_counts_are_the_same_after_opening_again(tmp_path: Path) -> None:
-    with Catalog(default_url(tmp_path), synchronous="OFF") as catalog:
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as catalog:
         for number in range(10):
             add(catalog, entry(number, f"1.{number % 4}", f"1.{number % 4}.{number % 2}"))
         remove(catalog, "1.1.1.1")
         before = catalog.counts()
     assert before.studies == 4 and before.instances == 9
-    with Catalog(default_url(tmp_path), synchronous="OFF") as catalog:
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as catalog:
         assert catalog.counts() == before
 
 
@@ -307,15 +306,15 @@ def test_readers_in_many_threads_do_not_wait_for_the_writer(catalog: Catalog) ->
 def test_tables_of_another_version_are_replaced_by_empty_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Catalog(default_url(tmp_path), synchronous="OFF") as catalog:
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as catalog:
         assert catalog.rebuilt_from is None
         add(catalog, entry())
     monkeypatch.setattr(schema, "SCHEMA_VERSION", 999)
-    with Catalog(default_url(tmp_path), synchronous="OFF") as catalog:
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as catalog:
         assert catalog.rebuilt_from is not None
         assert catalog.counts() == Counts()
         add(catalog, entry())
-    with Catalog(default_url(tmp_path), synchronous="OFF") as catalog:
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as catalog:
         assert catalog.rebuilt_from is None
         assert catalog.counts().instances == 1
 
@@ -323,12 +322,12 @@ def test_tables_of_another_version_are_replaced_by_empty_ones(
 def test_a_damaged_database_says_that_it_can_be_built_anew(tmp_path: Path) -> None:
     (tmp_path / "index.sqlite").write_bytes(b"not a database at all" * 1000)
     with pytest.raises(CatalogError, match="reindex"):
-        Catalog(default_url(tmp_path), synchronous="FULL").open()
+        Catalog(sqlite_url(tmp_path), synchronous="FULL").open()
 
 
 @pytest.mark.parametrize(("synchronous", "level"), [("FULL", 2), ("OFF", 0)])
 def test_commits_are_as_durable_as_asked(tmp_path: Path, synchronous: Any, level: int) -> None:
-    with Catalog(default_url(tmp_path), synchronous=synchronous) as catalog:
+    with Catalog(sqlite_url(tmp_path), synchronous=synchronous) as catalog:
         levels: list[Any] = []
 
         def look(cursor: Any) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.index.catalog import Added, Catalog, default_url
-from tests.index.entries import add, entry, remove, replace
+from dicomnode.index.catalog import Added, Catalog
+from tests.index.entries import add, entry, remove, replace, sqlite_url
 
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog(default_url(tmp_path), synchronous="OFF") as catalog:
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as catalog:
         yield catalog
 
 
@@ -122,9 +122,9 @@ def test_another_identity_inside_a_study_is_flagged_and_the_study_keeps_its_pati
 
 
 def test_a_conflict_inside_a_known_study_is_seen_after_opening_again(tmp_path: Path) -> None:
-    with Catalog(default_url(tmp_path), synchronous="OFF") as catalog:
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as catalog:
         add(catalog, entry(1))
-    with Catalog(default_url(tmp_path), synchronous="OFF") as catalog:
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as catalog:
         add(catalog, entry(2))
         assert held(catalog) == (1, 0)
         add(catalog, entry(3, PatientName="Roe", PatientBirthDate="19991231"))

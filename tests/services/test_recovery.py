@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from dicomnode.errors import CatalogError, OutOfResources
-from dicomnode.index.catalog import Catalog, default_url
+from dicomnode.index.catalog import Catalog
 from dicomnode.observe.logs import Logger
 from dicomnode.services import recovery
 from dicomnode.services.recovery import RecoveryReport, rebuild, reconcile
 from dicomnode.storage.files import FileStore, IncomingFile
 from dicomnode.storage.part10 import file_meta
-from tests.index.entries import add, entry
+from tests.index.entries import add, entry, sqlite_url
 from tests.storage.objects import CT_STORAGE, EXPLICIT, data_set, encoded
 
 
@@ -39,7 +39,7 @@ def files(tmp_path: Path) -> Iterator[FileStore]:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog(default_url(tmp_path), synchronous="OFF") as catalog:
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as catalog:
         yield catalog
 
 
