@@ -8,6 +8,7 @@ from pynetdicom.sop_class import Verification
 
 from tests.conftest import RunningNode, StartNode
 from tests.faults.scu import associated
+from tests.peers import eventually
 from tests.wire import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
@@ -27,7 +28,8 @@ def pynetdicom_rejection(node: RunningNode, calling: str, called: str) -> tuple[
     entity.add_requested_context(Verification)
     host, port = node.dicom_address
     association = entity.associate(host, port, ae_title=called)
-    assert association.is_rejected
+    # pynetdicom returns as soon as its reading thread has ended, which may be a little early.
+    eventually(lambda: association.is_rejected, "the rejection")
     answer = association.acceptor.primitive
     return answer.result, answer.result_source, answer.diagnostic
 

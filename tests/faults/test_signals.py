@@ -19,6 +19,7 @@ from tests.wire import (
     RELEASE_RP,
     ConnectionEnded,
     Wire,
+    associate_rq,
 )
 
 
@@ -46,6 +47,17 @@ def test_sigterm_lets_associations_finish_and_accepts_no_more(node_process: Node
         assert wire.release() == RELEASE_RP
     assert node_process.wait(10) == 0
     assert image.is_stored_whole(node_process.config.parent / "store")
+
+
+def test_connections_without_an_association_do_not_hold_up_the_end(
+    node_process: NodeProcess,
+) -> None:
+    with Wire(node_process.dicom_address), Wire(node_process.dicom_address) as begun:
+        begun.send(associate_rq()[:20])
+        with associated(node_process.dicom_address) as wire:
+            wire.release()
+        node_process.signal(signal.SIGTERM)
+        assert node_process.wait(5) == 0
 
 
 def test_a_draining_node_is_not_ready(node_process: NodeProcess) -> None:
