@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,22 @@ def remove(catalog: Catalog, sop_instance_uid: str) -> InstanceRow | BaseExcepti
         lambda done: catalog.remove(sop_instance_uid, done)
     )
     return outcome
+
+
+@contextmanager
+def held_writer(catalog: Catalog, new: InstanceEntry) -> Iterator[None]:
+    """Keep the writer busy, with a listener that does not return, while the block runs."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def listener(outcome: object) -> None:
+        begun.set()
+        gate.wait(20)
+
+    holder = threading.Thread(target=lambda: catalog.add(new, listener))
+    holder.start()
+    begun.wait(20)
+    try:
+        yield
+    finally:
+        gate.set()
+        holder.join()

@@ -24,7 +24,7 @@ from dicomnode.index.catalog import (
     Counts,
     InstanceEntry,
 )
-from tests.index.entries import add, entry, remove, replace, sqlite_url, waited
+from tests.index.entries import add, entry, held_writer, remove, replace, sqlite_url, waited
 
 
 @pytest.fixture
@@ -147,20 +147,19 @@ def test_the_outcome_is_told_after_the_commit(tmp_path: Path, catalog: Catalog) 
 
 
 def test_a_failing_entry_does_not_fail_its_neighbours(tmp_path: Path, catalog: Catalog) -> None:
-    gate, finished = threading.Event(), threading.Semaphore(0)
+    finished = threading.Semaphore(0)
     outcomes: dict[int, object] = {}
-    # Holds the writer, so that what follows is one batch.
-    catalog.add(entry(100), lambda outcome: bool(gate.wait(20)))
     bad = entry(2, study="5.5")
     object.__setattr__(bad, "size_bytes", object())
-    for number, new in enumerate([entry(1), bad, entry(3)]):
+    # What is queued while the writer is busy is one batch.
+    with held_writer(catalog, entry(100)):
+        for number, new in enumerate([entry(1), bad, entry(3)]):
 
-        def done(outcome: object, number: int = number) -> None:
-            outcomes[number] = outcome
-            finished.release()
+            def done(outcome: object, number: int = number) -> None:
+                outcomes[number] = outcome
+                finished.release()
 
-        catalog.add(new, done)
-    gate.set()
+            catalog.add(new, done)
     for _ in range(3):
         assert finished.acquire(timeout=20)
     assert outcomes[0] == outcomes[2] == Added()
@@ -285,17 +284,15 @@ def test_paths_come_series_by_series_in_order(
 
 def test_readers_in_many_threads_do_not_wait_for_the_writer(catalog: Catalog) -> None:
     add(catalog, entry(0))
-    gate = threading.Event()
-    catalog.add(entry(1), lambda outcome: bool(gate.wait(20)))
     found: list[object] = []
     threads = [
         threading.Thread(target=lambda: found.append(catalog.get("1.2.3.4.0"))) for _ in range(12)
     ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    gate.set()
+    with held_writer(catalog, entry(1)):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert len(found) == 12 and None not in found
     catalog.check()
 
