@@ -40,8 +40,8 @@ from dicomnode.services.workers import Workers
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
 
-# Enough that as many objects can wait for the disk at once, so that their flushes are grouped.
-_WORKERS = 8
+# As many objects wait for the disk at once; more threads would only wait for the interpreter.
+_WORKERS = 4
 _LISTED_CONFLICTS = 100
 # The interpreter's 5 ms would be what a worker waits for the loop, and the loop for a worker.
 _SWITCH_INTERVAL_SECONDS = 0.002

@@ -130,7 +130,7 @@ class Catalog:
     # -- writing -----------------------------------------------------------------------------------
 
     def add(self, entry: InstanceEntry, done: Callable[[AddOutcome | BaseException], None]) -> None:
-        """Enter an object; returns at once, callable from any thread.
+        """Enter an object; callable from any thread that may wait for the disk.
 
         ``done`` is called on the writer's thread when the outcome is durable, or with a
         CatalogError when nothing has changed.
