@@ -1,0 +1,171 @@
+"""Success means stored: what survives when the power goes while objects arrive.
+
+The store is on an ext4 of its own that is shut down without flushing its log: what was not
+flushed before is gone, as after a power loss, and everything after it fails. What a disk's own
+cache would lose is not tested.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartNodeProcess
+from tests.faults.scu import ROOT, Image, files_below, indexed_paths, store, temporary_files
+from tests.faults.test_restart import Sender
+from tests.interop.samples import data_set_bytes
+from tests.peers import NodeProcess
+
+CYCLES = 4
+
+# Linux's FS_IOC_SHUTDOWN, _IOR('X', 125, __u32), and its FS_SHUTDOWN_FLAGS_NOLOGFLUSH.
+_SHUTDOWN = 0x8004587D
+_NO_LOG_FLUSH = 2
+
+
+class Disk:
+    """An ext4 in a file, mounted at ``mounted``."""
+
+    def __init__(self, directory: Path) -> None:
+        self.mounted = directory / "disk"
+        self._image = directory / "disk.img"
+        self.mounted.mkdir(parents=True)
+        with self._image.open("wb") as image:
+            image.truncate(512 << 20)
+        _run("mkfs.ext4", "-q", "-F", self._image)
+        self.mount()
+
+    def mount(self) -> None:
+        # The log is committed when asked for, not by the clock, so that a missing flush shows.
+        _run("mount", "-o", "loop,commit=300", self._image, self.mounted)
+
+    def cut(self) -> None:
+        """Lose everything that has not been flushed; whatever is asked from now on fails."""
+        fd = os.open(self.mounted, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
+        finally:
+            os.close(fd)
+
+    def mount_again(self) -> None:
+        """Have what survived, after ``cut`` and the end of everybody who used it."""
+        _run("umount", self.mounted)
+        self.mount()
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """Return a disk whose power can be cut; skip where that is not possible."""
+    if os.geteuid() != 0:
+        pytest.skip("power loss is not tested: only root may mount a file system")
+    try:
+        disk = Disk(tmp_path)
+        disk.cut()
+        disk.mount_again()
+    except (OSError, subprocess.CalledProcessError) as error:
+        _unmount(tmp_path / "disk")
+        pytest.skip(f"power loss is not tested: no ext4 that can be shut down: {error}")
+    try:
+        yield disk
+    finally:
+        _unmount(disk.mounted)
+
+
+def _unmount(mounted: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        subprocess.run(["umount", "--lazy", str(mounted)], check=False, capture_output=True)
+
+
+def store_until_the_power_goes(
+    node: NodeProcess, disk: Disk, *, studies: Sequence[int], objects: int
+) -> list[Image]:
+    """Store until ``objects`` were acknowledged, cut the power, return all acknowledged ones."""
+    enough = threading.Semaphore(0)
+    senders = [Sender(node, study, enough) for study in studies]
+    for sender in senders:
+        sender.start()
+    for _ in range(objects):
+        assert enough.acquire(timeout=10), "\n".join(node.lines[-10:])
+    disk.cut()
+    # The node lives on for a moment: what it still answers it answers on a dead disk.
+    for sender in senders:
+        sender.join(20)
+        assert sender.refusal in (0, 0xA700), f"{sender.refusal:04X}H"
+    node.signal(signal.SIGKILL)
+    node.wait()
+    disk.mount_again()
+    return [image for sender in senders for image in sender.acknowledged]
+
+
+def indexed_after_the_loss(store_directory: Path, aside: Path) -> dict[str, str]:
+    """Return UID → path of the rows as they survived, from a copy; the index must be sound."""
+    aside.mkdir()
+    for path in store_directory.glob("index.sqlite*"):
+        shutil.copy(path, aside)
+    with contextlib.closing(sqlite3.connect(aside / "index.sqlite")) as index:
+        assert index.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return dict(index.execute("SELECT sop_instance_uid, path FROM instance"))
+
+
+def sent(path: Path) -> Image:
+    """Return the image of ``path``'s UID, as ``Sender`` makes them."""
+    study, _, number = map(int, path.stem.removeprefix(f"{ROOT}.").split("."))
+    return Image(number, study, size_bytes=(2000, 400_000)[number % 5 == 0])
+
+
+@pytest.mark.timeout(120)
+def test_every_acknowledged_object_survives_a_power_loss(
+    start_node_process: StartNodeProcess, disk: Disk, tmp_path: Path
+) -> None:
+    chance = random.Random(11)
+    where = disk.mounted / "store"
+    storage = {"directory": str(where)}
+    acknowledged: list[Image] = []
+    node = start_node_process(storage=storage)
+    for cycle in range(CYCLES):
+        acknowledged += store_until_the_power_goes(
+            node, disk, studies=(2 * cycle, 2 * cycle + 1), objects=chance.randrange(1, 80)
+        )
+        rows = indexed_after_the_loss(where, tmp_path / f"index{cycle}")
+        for path in files_below(where, "objects"):
+            assert data_set_bytes(path) == sent(path).data_set, f"{path} is not whole"
+        for path in rows.values():
+            assert (where / path).is_file(), f"{path} has a row and no file"
+        for image in acknowledged:
+            assert image.is_stored_whole(where), image
+            assert where / rows[image.uid] == image.path(where)
+        node = start_node_process(storage=storage)
+        objects = files_below(where, "objects")
+        assert {where / path for path in indexed_paths(where).values()} == set(objects)
+        assert temporary_files(where) == []
+    assert len(acknowledged) > CYCLES
+
+
+def test_what_was_not_flushed_is_lost_so_that_the_test_above_can_fail(
+    start_node_process: StartNodeProcess, disk: Disk
+) -> None:
+    where = disk.mounted / "store"
+    node = start_node_process(storage={"directory": str(where), "durability": "relaxed"})
+    images = [Image(number) for number in range(20)]
+    assert store(node.dicom_address, *images) == [0] * len(images)
+    disk.cut()
+    node.signal(signal.SIGKILL)
+    node.wait()
+    disk.mount_again()
+    assert not all(image.is_stored_whole(where) for image in images)
