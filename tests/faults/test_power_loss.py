@@ -145,8 +145,8 @@ def test_every_acknowledged_object_survives_a_power_loss(
         rows = indexed_after_the_loss(where, tmp_path / f"index{cycle}")
         for path in files_below(where, "objects"):
             assert data_set_bytes(path) == sent(path).data_set, f"{path} is not whole"
-        for path in rows.values():
-            assert (where / path).is_file(), f"{path} has a row and no file"
+        for row in rows.values():
+            assert (where / row).is_file(), f"{row} has a row and no file"
         for image in acknowledged:
             assert image.is_stored_whole(where), image
             assert where / rows[image.uid] == image.path(where)
