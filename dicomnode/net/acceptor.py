@@ -117,6 +117,9 @@ class Acceptor:
         if self._server is None:
             return
         self._server.close()
+        for connection in self.connections:
+            if connection.established_at is None:
+                connection.close()
         await self._wait_closed(drain_seconds)
         self.abort_all()
         await self._wait_closed(1.0)
