@@ -25,8 +25,8 @@ from dicomnode.ul.pdu import (
     Rejection,
     abort_pdu,
     decode_pdu,
+    join_p_data,
     p_data_buffers,
-    split_p_data,
 )
 
 __all__ = ["Association", "Role", "State"]
@@ -109,17 +109,20 @@ class Association:
         if self.state is not State.STA1:
             self._machine.handle(Evt.TRANSPORT_CLOSED, now)
 
-    def receive(self, data: memoryview, now: float) -> int:
+    def receive(self, data: memoryview, now: float, most_pdus: int = 0) -> int:
         """Take whole PDUs from the front of ``data`` and return how many bytes they were.
 
         Never raises for what the peer sent. The caller offers the rest again with what follows;
-        ``bytes_wanted`` says how much that must be. When the connection is to end, or the peer
+        ``bytes_wanted`` says how much that must be: less than the rest when ``most_pdus`` (0 is
+        no limit) were taken and there may be more. When the connection is to end, or the peer
         cannot be followed any more, everything is consumed.
         """
         offset, end = 0, len(data)
+        left = most_pdus or -1
         self._bytes_wanted = HEADER_LENGTH
         try:
-            while end - offset >= HEADER_LENGTH and self._listening():
+            while left and end - offset >= HEADER_LENGTH and self._listening():
+                left -= 1
                 pdu_type, length = read_header(data, offset, self.maximum_length)
                 self._refuse_unexpected(pdu_type)
                 start = offset + HEADER_LENGTH
@@ -142,8 +145,13 @@ class Association:
         self._request = request
 
     def accept(self, response: AAssociateAC, now: float) -> None:
-        """Answer an AssociateIndication with A-ASSOCIATE-AC."""
+        """Answer an AssociateIndication with A-ASSOCIATE-AC.
+
+        From now on ``maximum_length`` is what ``response`` advertises.
+        """
         self._machine.handle(Evt.A_ASSOCIATE_ACCEPT, now, response)
+        advertised = response.find(MaximumLength)
+        self.maximum_length = advertised.maximum_length if advertised else 0
 
     def reject(self, rejection: Rejection, now: float) -> None:
         """Answer an AssociateIndication with A-ASSOCIATE-RJ."""
@@ -183,7 +191,7 @@ class Association:
 
     def _receive_pdu(self, pdu_type: int, body: memoryview, now: float) -> None:
         if pdu_type == PDUType.P_DATA_TF:
-            values = tuple([DataIndication(*fields) for fields in split_p_data(body)])
+            values = tuple([DataIndication(*fields) for fields in join_p_data(body)])
             self._machine.handle(Evt.P_DATA_TF_PDU, now, values)
             return
         pdu = decode_pdu(pdu_type, body)

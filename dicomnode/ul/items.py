@@ -27,6 +27,11 @@ ABSTRACT_SYNTAX = 0x30
 TRANSFER_SYNTAX = 0x40
 USER_INFORMATION = 0x50
 
+# Beyond what 128 presentation contexts with every SOP class and transfer syntax of the standard
+# can need; without these limits 1 MiB of empty items holds the reader up for long.
+_MOST_ITEMS = 1024
+_MOST_SUB_ITEMS = 256
+
 # The padding that peers put behind UIDs, where PS3.5 §9.1 wants none.
 _PADDING = "\0 "
 
@@ -70,10 +75,15 @@ def encode_item(item_type: int, value: bytes) -> bytes:
     return _ITEM_HEADER.pack(item_type, len(value)) + value
 
 
-def split_items(data: memoryview, inside: str) -> Iterator[tuple[int, memoryview]]:
+def split_items(
+    data: memoryview, inside: str, most: int = _MOST_ITEMS
+) -> Iterator[tuple[int, memoryview]]:
     """Yield type and value of each item in ``data``; ``inside`` names the whole in errors."""
     offset, end = 0, len(data)
     while offset < end:
+        if not most:
+            raise malformed(f"{inside} has more items than anybody needs")
+        most -= 1
         if end - offset < 4:
             raise malformed(f"{end - offset} bytes are left over behind the items of {inside}")
         item_type, length = _ITEM_HEADER.unpack_from(data, offset)
@@ -144,7 +154,7 @@ class PresentationContextRQ:
             raise malformed(f"a presentation context item has {len(value)} bytes")
         abstract_syntax = ""
         transfer_syntaxes = []
-        for item_type, content in split_items(value[4:], "a presentation context"):
+        for item_type, content in split_items(value[4:], "a presentation context", _MOST_SUB_ITEMS):
             if item_type == ABSTRACT_SYNTAX:
                 abstract_syntax = abstract_syntax or decode_text(content)
             elif item_type == TRANSFER_SYNTAX:
@@ -175,7 +185,7 @@ class PresentationContextAC:
         if len(value) < 4:
             raise malformed(f"a presentation context item has {len(value)} bytes")
         transfer_syntax = ""
-        for item_type, content in split_items(value[4:], "a presentation context"):
+        for item_type, content in split_items(value[4:], "a presentation context", _MOST_SUB_ITEMS):
             if item_type == TRANSFER_SYNTAX:
                 transfer_syntax = transfer_syntax or decode_text(content)
         result = ContextResult(value[2]) if value[2] <= 4 else ContextResult.NO_REASON

@@ -390,8 +390,46 @@ def p_data_buffers(values: Sequence[PresentationDataValue]) -> list[Buffer]:
 
 def split_p_data(body: memoryview) -> list[tuple[int, bool, bool, memoryview]]:
     """Split a P-DATA-TF's variable field into (context ID, is command, is last, data)."""
-    values = []
+    return [
+        (context_id, control & 1 != 0, control & 2 != 0, data)
+        for context_id, control, data in _values(body)
+    ]
+
+
+def join_p_data(body: memoryview) -> list[tuple[int, bool, bool, memoryview]]:
+    """Split like ``split_p_data``, but join by copying what continues the value before it.
+
+    A peer that cuts a message into thousands of values a PDU costs no more than their bytes.
+    """
+    values: list[tuple[int, bool, bool, memoryview]] = []
+    pieces: list[memoryview] = []
+    begun = -1, 0
+    for context_id, control, data in _values(body):
+        kind = control & 1
+        if pieces and begun != (context_id, kind):
+            values.append((begun[0], begun[1] != 0, False, _join(pieces)))
+            pieces = []
+        if control & 2:
+            pieces.append(data)
+            values.append((context_id, kind != 0, True, _join(pieces)))
+            pieces = []
+        elif data or not pieces:
+            begun = context_id, kind
+            pieces.append(data)
+    if pieces:
+        values.append((begun[0], begun[1] != 0, False, _join(pieces)))
+    return values
+
+
+def _join(pieces: list[memoryview]) -> memoryview:
+    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+
+
+def _values(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """Yield context ID, message control header and data of each value."""
     offset, end = 0, len(body)
+    if not end:
+        raise malformed("P-DATA-TF without a PDV")
     while offset < end:
         if end - offset < PDV_HEADER_LENGTH:
             raise malformed(f"{end - offset} bytes are left over behind the last PDV")
@@ -399,12 +437,8 @@ def split_p_data(body: memoryview) -> list[tuple[int, bool, bool, memoryview]]:
         after = offset + 4 + length
         if length < 2 or after > end:
             raise malformed(f"a PDV claims {length} bytes where 2 to {end - offset - 4} may be")
-        data = body[offset + PDV_HEADER_LENGTH : after]
-        values.append((context_id, control & 1 != 0, control & 2 != 0, data))
+        yield context_id, control, body[offset + PDV_HEADER_LENGTH : after]
         offset = after
-    if not values:
-        raise malformed("P-DATA-TF without a PDV")
-    return values
 
 
 def _four_bytes(pdu_type: PDUType, body: memoryview) -> None:

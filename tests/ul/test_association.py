@@ -439,3 +439,52 @@ def test_any_bytes_in_any_state_give_events_and_never_an_exception(cell, chunks,
     association.connection_lost(1e9)
     assert association.state is State.STA1
     assert association.timer() is None
+
+
+def test_framing_enforces_the_maximum_length_that_the_answer_advertised():
+    association = Association(Role.ACCEPTOR, maximum_length=MAXIMUM_LENGTH)
+    association.connection_made(0.0)
+    feed(association, REQUEST)
+    advertised = items.MaximumLength(2 * MAXIMUM_LENGTH)
+    association.accept(dataclasses.replace(RESPONSE, user_information=(advertised,)), 0.0)
+    longest = PDataTF((dataclasses.replace(VALUE, data=bytes(2 * MAXIMUM_LENGTH - 6)),))
+    assert [type(event) for event in feed(association, longest)] == [DataIndication]
+    too_long = PDataTF((dataclasses.replace(VALUE, data=bytes(2 * MAXIMUM_LENGTH - 5)),))
+    assert [type(event) for event in feed(association, too_long)] == [AbortIndication]
+
+
+def test_no_more_pdus_are_taken_at_once_than_asked_for():
+    association = established(Role.ACCEPTOR)
+    data = memoryview(DATA.encode() * 5 + DATA.encode()[:9])
+    taken = association.receive(data, 0.0, 3)
+    assert taken == 3 * len(DATA.encode()) and len(association.take_events()) == 3
+    assert association.bytes_wanted <= len(data) - taken
+    taken += association.receive(data[taken:], 0.0, 3)
+    assert len(association.take_events()) == 2
+    assert association.bytes_wanted > len(data) - taken
+
+
+def test_values_that_continue_each_other_arrive_as_one():
+    association = established(Role.ACCEPTOR)
+    part, last = (PresentationDataValue(1, False, is_last, b"x") for is_last in (False, True))
+    nothing = PresentationDataValue(1, False, False, b"")
+    other = PresentationDataValue(3, True, False, b"y")
+    values = (nothing, part, nothing, part, last, part, other, other, nothing, last, last)
+    events = feed(association, PDataTF(values))
+    assert [(e.context_id, e.is_command, e.is_last, bytes(e.data)) for e in events] == [
+        (1, False, True, b"xxx"),
+        (1, False, False, b"x"),
+        (3, True, False, b"yy"),
+        (1, False, True, b"x"),
+        (1, False, True, b"x"),
+    ]
+
+
+@pytest.mark.parametrize("item", [b"\x77\0\0\0", b"\x50\0\0\0"])
+def test_a_request_of_countless_empty_items_is_refused(item):
+    association = Association(Role.ACCEPTOR, maximum_length=MAXIMUM_LENGTH)
+    association.connection_made(0.0)
+    body = REQUEST.encode()[6:] + item * 200_000
+    pdu = b"\1\0" + len(body).to_bytes(4, "big") + body
+    (event,) = feed(association, pdu)
+    assert isinstance(event, AbortIndication) and "more items" in event.rule
