@@ -1,7 +1,8 @@
-"""The node and its peers, each started on an empty directory that is removed afterwards."""
+"""The node and its peers, each started on an empty directory."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import shutil
@@ -26,13 +27,15 @@ class Server:
 StartServer = Callable[[], AbstractContextManager[Server]]
 
 
-@contextlib.contextmanager
-def _empty_directory() -> Iterator[Path]:
+def _empty_directory() -> Path:
+    """Make a directory that is removed when the process ends, and not before.
+
+    A filesystem with thousands of files just deleted is slower at making new ones: whoever ran
+    next would be measured with it.
+    """
     directory = Path(tempfile.mkdtemp(prefix="dicomnode-bench-run-"))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 def dicomnode(durability: str) -> StartServer:
@@ -40,10 +43,8 @@ def dicomnode(durability: str) -> StartServer:
 
     @contextlib.contextmanager
     def start() -> Iterator[Server]:
-        with (
-            _empty_directory() as directory,
-            peers.node_process(directory, storage={"durability": durability}) as node,
-        ):
+        storage = {"durability": durability}
+        with peers.node_process(_empty_directory(), storage=storage) as node:
 
             def objects() -> int:
                 return int(peers.metric(node.http_address, "dicomnode_objects"))
@@ -56,14 +57,14 @@ def dicomnode(durability: str) -> StartServer:
 @contextlib.contextmanager
 def storescp() -> Iterator[Server]:
     """Start DCMTK's storescp, told to keep what it receives as it is."""
-    with _empty_directory() as directory, peers.storescp(directory / "scp") as peer:
+    with peers.storescp(_empty_directory() / "scp") as peer:
         yield Server(peer.dicom_address, lambda: sum(1 for _ in peer.directory.iterdir()))
 
 
 @contextlib.contextmanager
 def orthanc() -> Iterator[Server]:
     """Start Orthanc, without plugins, on SQLite, flushing what it stores (its default)."""
-    with _empty_directory() as directory, peers.orthanc(directory) as peer:
+    with peers.orthanc(_empty_directory()) as peer:
         web = peer.http_address
         assert web is not None
 
