@@ -13,12 +13,8 @@ from typing import cast
 
 from dicomnode.dimse.channel import Admission, Observer, Provider
 from dicomnode.net.buffers import BufferPool
-from dicomnode.net.connection import (
-    Connection,
-    Deadlines,
-    Ending,
-    How,
-)
+from dicomnode.net.connection import Connection
+from dicomnode.net.ending import Deadlines, Ending, How
 from dicomnode.ul.association import Association, Role
 
 

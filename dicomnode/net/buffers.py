@@ -56,7 +56,7 @@ class BufferPool:
         self._in_use_bytes = 0
         # Outside the budget, or the small blocks of who waits could keep it from ever being met.
         self._small_bytes = 0
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
         self._wake_scheduled = False
 
     @property
@@ -66,11 +66,12 @@ class BufferPool:
     def take(self, size_bytes: int = 0) -> Block | None:
         """Return a block of at least ``size_bytes`` with one use, or None when the budget is spent.
 
-        A single block larger than ``block_bytes`` serves the rare long A-ASSOCIATE PDU.
+        Nobody is served before those who wait. A block larger than ``block_bytes`` serves the
+        rare long A-ASSOCIATE PDU, and who was promised a larger maximum length than others.
         """
         size = max(size_bytes, self.block_bytes)
         with self.lock:
-            if self._in_use_bytes + size > self.limit_bytes:
+            if self._waiting or self._in_use_bytes + size > self.limit_bytes:
                 return None
             self._in_use_bytes += size
             if size == self.block_bytes and self._spare:
@@ -105,29 +106,35 @@ class BufferPool:
             self._wake_scheduled = True
         self._loop.call_soon_threadsafe(self._wake)
 
-    def wait(self, callback: Callable[[], None]) -> None:
+    def wait(self, size_bytes: int, callback: Callable[[], None]) -> None:
         """Call ``callback`` on the loop once, after something has been given back.
 
-        It may be called without a block being free; it then asks and waits again.
+        It may be called without a block of ``size_bytes`` being free; it then asks and waits
+        again.
         """
         with self.lock:
-            self._waiting.append(callback)
+            self._waiting.append((max(size_bytes, self.block_bytes), callback))
             # A block that came back between the caller's take() and now would wake nobody.
-            if self._in_use_bytes + self.block_bytes > self.limit_bytes or self._wake_scheduled:
-                return
-            self._wake_scheduled = True
-        self._loop.call_soon(self._wake)
+            self._wake_if_served()
 
     def forget(self, callback: Callable[[], None]) -> None:
         """Take back a ``wait``."""
         with self.lock:
-            if callback in self._waiting:
-                self._waiting.remove(callback)
+            self._waiting = deque(entry for entry in self._waiting if entry[1] != callback)
+            self._wake_if_served()
+
+    def _wake_if_served(self) -> None:
+        """Wake who waits when the first of them would get its block; the lock is held."""
+        if not self._waiting or self._wake_scheduled:
+            return
+        if self._in_use_bytes + self._waiting[0][0] <= self.limit_bytes:
+            self._wake_scheduled = True
+            self._loop.call_soon(self._wake)
 
     def _wake(self) -> None:
         with self.lock:
             self._wake_scheduled = False
             callbacks = list(self._waiting)
             self._waiting.clear()
-        for callback in callbacks:
+        for _, callback in callbacks:
             callback()

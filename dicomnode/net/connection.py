@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import assert_never, cast
 
 from dicomnode.dimse.channel import (
@@ -26,7 +24,9 @@ from dicomnode.dimse.command import Command, encode_command
 from dicomnode.dimse.message import CommandReceived, DataFragment, MessageReader
 from dicomnode.errors import LocalProtocolError, RemoteProtocolError
 from dicomnode.net.buffers import BufferPool
+from dicomnode.net.ending import Deadlines, Ending, How
 from dicomnode.net.receiver import Receiver
+from dicomnode.net.sinks import Discarding, Joining
 from dicomnode.ul.association import Association, State
 from dicomnode.ul.events import (
     AbortIndication,
@@ -41,44 +41,17 @@ from dicomnode.ul.events import (
 )
 from dicomnode.ul.framing import fragments
 from dicomnode.ul.negotiation import Negotiated
-from dicomnode.ul.pdu import AAssociateRQ
+from dicomnode.ul.pdu import AAssociateRQ, AbortReason
+
+__all__ = ["Connection", "Deadlines", "Ending", "How"]
 
 # Where our side may say what; the peer may have moved on within the bytes just received.
 _MAY_SEND = (State.STA6, State.STA8)
 _CONNECTION_IS_ENDING = (State.STA1, State.STA2, State.STA13)
 # Deadlines are looked at this often; each is late by at most as much.
 _TICK_SECONDS = 1.0
-
-
-class How(StrEnum):
-    """How a connection or the association on it ended; the words are also metric labels."""
-
-    RELEASED = "released"
-    REJECTED = "rejected"
-    PEER_ABORTED = "aborted by peer"
-    ABORTED = "aborted"
-    PROTOCOL_ERROR = "protocol error"
-    TIMED_OUT = "timed out"
-    SHUT_DOWN = "shut down"
-    LOST = "connection lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How it ended, and the sentence for the log that says why."""
-
-    how: How
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """How long a peer may take, in seconds."""
-
-    artim: float
-    pdu: float
-    idle: float
-    write: float
+# After as many PDUs other connections have their turn, whatever else has been received.
+_PDUS_A_TURN = 32
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -103,7 +76,8 @@ class Connection(asyncio.BufferedProtocol):
         self.negotiated: Negotiated
         self.established_at: float | None = None
         self._association = association
-        self._received = Receiver(pool, self._apply_pause)
+        self._pool = pool
+        self._received = Receiver(pool, self._starvation_changed)
         self._deadlines = deadlines
         self._admission = admission
         self._provider = provider
@@ -123,6 +97,9 @@ class Connection(asyncio.BufferedProtocol):
         self._closed = False
         self._pauses = 0
         self._reading = True
+        # Whether PDUs that have been received wait for their turn.
+        self._behind = False
+        self._starved_at: float | None = None
         self._last_read = self._loop.time()
         # When the first byte of the PDU came that is still incomplete.
         self._pdu_started: float | None = None
@@ -164,38 +141,62 @@ class Connection(asyncio.BufferedProtocol):
             # algorithm on is not stalled by our delayed acknowledgement.
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
-        received = self._received
-        consumed = self._association.receive(received.filled(nbytes), now)
+        self._received.count(nbytes)
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Take PDUs that have been received: not all at once where there are many."""
+        if self._closed:
+            return
+        received, now = self._received, self._loop.time()
+        consumed = self._association.receive(received.pending, now, _PDUS_A_TURN)
         received.consume(consumed)
         if consumed or self._pdu_started is None:
             self._pdu_started = None if received.is_empty else now
         self._take_events()
         self._flush()
-        received.make_room(self._association.bytes_wanted)
+        wanted = self._association.bytes_wanted
+        self._behind = len(received.pending) >= wanted
+        if self._behind:
+            self._loop.call_soon(self._take_turn)
+        else:
+            self._make_room(wanted)
+        self._apply_pause()
+
+    def _make_room(self, wanted_bytes: int) -> None:
+        try:
+            self._received.make_room(wanted_bytes)
+        except RemoteProtocolError as error:
+            self.abort_as(Ending(How.ABORTED, error.rule), error.source, error.reason)
+            self.close_after_writing()
 
     def eof_received(self) -> bool:
         return False
 
     def pause_writing(self) -> None:
         self._write_paused_at = self._loop.time()
+        # Each request taken from a peer that does not read would add to what waits for it.
+        self.pause()
 
     def resume_writing(self) -> None:
         self._write_paused_at = None
         self._wake_writers()
+        self.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._socket is not None:
-            self._socket.detach()
-            self._socket = None
-        if self._timer is not None:
-            self._timer.cancel()
-        self._association.connection_lost(self._loop.time())
-        self._take_events()
         self._closed = True
-        self._wake_writers()
-        self._received.close()
-        self._end_association(self._ending or Ending(How.LOST))
-        self._on_closed(self)
+        with contextlib.ExitStack() as each:  # whatever one of them raises
+            each.callback(self._on_closed, self)
+            each.callback(lambda: self._end_association(self._ending or Ending(How.LOST)))
+            each.callback(self._received.close)
+            each.callback(self._wake_writers)
+            if self._socket is not None:
+                self._socket.detach()
+                self._socket = None
+            if self._timer is not None:
+                self._timer.cancel()
+            self._association.connection_lost(self._loop.time())
+            self._take_events()
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -210,7 +211,7 @@ class Connection(asyncio.BufferedProtocol):
     def _apply_pause(self) -> None:
         if self._closed or self._transport.is_closing():
             return
-        reading = self._pauses == 0 and not self._received.starved
+        reading = self._pauses == 0 and not self._received.starved and not self._behind
         if reading == self._reading:
             return
         self._reading = reading
@@ -222,6 +223,10 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._transport.pause_reading()
 
+    def _starvation_changed(self) -> None:
+        self._starved_at = self._loop.time() if self._received.starved else None
+        self._apply_pause()
+
     # -- events of the upper layer -------------------------------------------------------------
 
     def _take_events(self) -> None:
@@ -232,6 +237,13 @@ class Connection(asyncio.BufferedProtocol):
                 ending = Ending(How.PROTOCOL_ERROR, error.rule)
                 self.abort_as(ending, error.source, error.reason)
                 return
+            except Exception as error:
+                # Only this association suffers from a fault of our own.
+                self._loop.call_exception_handler(
+                    {"message": f"fault in association {self.number}", "exception": error}
+                )
+                self.abort_as(Ending(How.ABORTED, f"internal error ({type(error).__name__})"))
+                return
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -240,6 +252,10 @@ class Connection(asyncio.BufferedProtocol):
             case AssociateIndication(request):
                 self._associate(request)
             case ReleaseIndication():
+                if self._sink is not None and self.operations:
+                    raise RemoteProtocolError(
+                        "A-RELEASE-RQ received inside a data set", reason=AbortReason.UNEXPECTED_PDU
+                    )
                 self._releasing = True
                 self._maybe_release()
             case AbortIndication(by_peer=by_peer, rule=rule):
@@ -268,9 +284,9 @@ class Connection(asyncio.BufferedProtocol):
                     self._sink = None
                     sink.finish()
             case CommandReceived(context_id, command):
-                self._sink = self._handler.message(context_id, command)
-                if command.has_data_set and self._sink is None:
-                    self._sink = _Discard()
+                sink = self._handler.message(context_id, command)
+                if command.has_data_set:
+                    self._sink = Discarding() if sink is None else Joining(sink, self._pool)
             case None:
                 pass
             case _:
@@ -368,18 +384,19 @@ class Connection(asyncio.BufferedProtocol):
         sink, self._sink = self._sink, None
         release_slot, self._release_slot = self._release_slot, None
         why = ending.why or ending.how
-        if sink is not None:
-            sink.abandon(why)
-        if handler is not None:
-            handler.closed(why)
-            self._observer.ended(self, ending.how, ending.why)
-        elif self.established_at is None and not self._reported:
-            self._reported = True
-            # A load balancer's check connects and closes: nothing to report.
-            if ending.how not in (How.REJECTED, How.LOST):
-                self._observer.failed(self.peer_address, ending.how, ending.why)
-        if release_slot is not None:
-            release_slot()
+        with contextlib.ExitStack() as each:  # the last one first, whatever one of them raises
+            if release_slot is not None:
+                each.callback(release_slot)
+            if handler is not None:
+                each.callback(self._observer.ended, self, ending.how, ending.why)
+                each.callback(handler.closed, why)
+            elif self.established_at is None and not self._reported:
+                self._reported = True
+                # A load balancer's check connects and closes: nothing to report.
+                if ending.how not in (How.REJECTED, How.LOST):
+                    self._observer.failed(self.peer_address, ending.how, ending.why)
+            if sink is not None:
+                each.callback(sink.abandon, why)
 
     def _wake_writers(self) -> None:
         waiters, self._writable = self._writable, []
@@ -400,27 +417,32 @@ class Connection(asyncio.BufferedProtocol):
         if self._closed:
             return
         now = self._loop.time()
+        wait = min(_TICK_SECONDS, *self._all_deadlines())
+        artim = self._association.timer()
+        if artim is not None:
+            wait = max(0.001, min(wait, artim - now))
+        self._timer = self._loop.call_later(wait, self._tick)
         if now - self._last_read > _TICK_SECONDS / 2:
             self._received.rest()
+        if self._closing_since is None and self._transport.is_closing():
+            self._closing_since = now  # by the peer's end of file
         expired = self._expired(now)
         if expired is not None:
             self._expire(expired)
-        artim = self._association.timer()
+        self._association.handle_timer(now)
         if artim is not None and artim <= now:
-            self._association.handle_timer(now)
-            if self._ending is None:
-                self._ending = Ending(
-                    How.TIMED_OUT,
-                    f"no association request within {self._deadlines.artim:g} s"
-                    " (timeouts.artim_seconds)",
-                )
-                self._end_association(self._ending)
-            self._take_events()
-            self._flush()
-            artim = self._association.timer()
-        shortest = min(_TICK_SECONDS, *self._all_deadlines())
-        wait = shortest if artim is None else max(0.001, min(shortest, artim - now))
-        self._timer = self._loop.call_later(wait, self._tick)
+            self._artim_expired()
+
+    def _artim_expired(self) -> None:
+        if self._ending is None:
+            self._ending = Ending(
+                How.TIMED_OUT,
+                f"no association request within {self._deadlines.artim:g} s"
+                " (timeouts.artim_seconds)",
+            )
+            self._end_association(self._ending)
+        self._take_events()
+        self._flush()
 
     def _all_deadlines(self) -> tuple[float, ...]:
         wanted = self._deadlines
@@ -434,6 +456,8 @@ class Connection(asyncio.BufferedProtocol):
             paused = self._closing_since
         if paused is not None and now - paused > limits.write:
             return f"peer did not read for {limits.write:g} s (timeouts.write_seconds)"
+        if self._starved_at is not None and now - self._starved_at > limits.pdu:
+            return f"no receive buffer for {limits.pdu:g} s (limits.receive_buffer_bytes)"
         if not self._reading or self.established_at is None or self._ending is not None:
             return None
         if self._pdu_started is not None and now - self._pdu_started > limits.pdu:
@@ -449,23 +473,12 @@ class Connection(asyncio.BufferedProtocol):
         ending = Ending(How.TIMED_OUT, rule)
         if self._write_paused_at is None and self._closing_since is None:
             self.abort_as(ending)
+            if self._starved_at is not None:
+                self.close_after_writing()  # the peer's close could not be read
             return
         # Nothing more can be written to a peer that does not read: no A-ABORT, only the close.
         self._ending = self._ending or ending
         self._transport.abort()
-
-
-class _Discard:
-    """Swallows the data set of a message that was answered by its command alone."""
-
-    def write(self, fragment: memoryview, lease: object) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def abandon(self, why: str) -> None:
-        pass
 
 
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)

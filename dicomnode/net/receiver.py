@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dicomnode.errors import RemoteProtocolError
 from dicomnode.net.buffers import Block, BufferPool
 
 # A block with less room than this is given up for a fresh one.
@@ -33,7 +34,7 @@ class Receiver:
 
     @property
     def block(self) -> Block:
-        """The block that ``filled`` returned a view of: the lease of what is in it."""
+        """The block that ``pending`` is a view of: the lease of what is in it."""
         assert self._block is not None
         return self._block
 
@@ -55,17 +56,24 @@ class Receiver:
             self._start = self._end = 0
         return block.view[self._end :]
 
-    def filled(self, size_bytes: int) -> memoryview:
-        """Count in what was received into ``room``; return all that is not consumed."""
+    @property
+    def pending(self) -> memoryview:
+        """All that was received and is not consumed."""
+        return self.block.view[self._start : self._end] if self._block else memoryview(b"")
+
+    def count(self, size_bytes: int) -> None:
+        """Count in what was received into ``room``."""
         self._end += size_bytes
-        return self.block.view[self._start : self._end]
 
     def consume(self, size_bytes: int) -> None:
-        """Drop the first bytes of what ``filled`` returned."""
+        """Drop the first bytes of ``pending``."""
         self._start += size_bytes
 
     def make_room(self, wanted_bytes: int) -> None:
-        """Provide for the next read; an incomplete PDU has ``wanted_bytes`` altogether."""
+        """Provide for the next read; an incomplete PDU has ``wanted_bytes`` altogether.
+
+        Raises RemoteProtocolError for a PDU that the pool can never hold.
+        """
         block = self._block
         if block is None:
             return
@@ -78,9 +86,10 @@ class Receiver:
                 return
             wanted_bytes = min(wanted_bytes, 2 * len(block.view))
         if self._start + wanted_bytes > len(block.view) and not self._move(block, wanted_bytes):
+            self._refuse_impossible(block, wanted_bytes)
             self.starved = True
             self._wanted_bytes = wanted_bytes
-            self._pool.wait(self._try_again)
+            self._pool.wait(self._wanted_bytes, self._try_again)
             self._on_starved()
 
     def _move(self, block: Block, wanted_bytes: int) -> bool:
@@ -99,6 +108,16 @@ class Receiver:
             self._block = fresh
         self._start, self._end = 0, pending
         return True
+
+    def _refuse_impossible(self, block: Block, wanted_bytes: int) -> None:
+        """Refuse what no wait makes room for; ``block`` is held while its content is moved."""
+        pool = self._pool
+        held = len(block.view) if len(block.view) >= pool.block_bytes else 0
+        if wanted_bytes > pool.block_bytes and held + wanted_bytes > pool.limit_bytes:
+            raise RemoteProtocolError(
+                f"a PDU of {wanted_bytes} bytes does not fit into {pool.limit_bytes} bytes of"
+                " receive buffers (limits.receive_buffer_bytes)"
+            )
 
     def rest(self) -> None:
         """Give a block back when next to nothing in it is waiting: idle connections hold none."""
@@ -127,4 +146,4 @@ class Receiver:
             self.starved = False
             self._on_starved()
         else:
-            self._pool.wait(self._try_again)
+            self._pool.wait(self._wanted_bytes, self._try_again)

@@ -29,6 +29,7 @@ class FakeTransport(asyncio.Transport):
         self.written = bytearray()
         self.reading = True
         self.closed = False
+        self.aborted = False
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -49,7 +50,7 @@ class FakeTransport(asyncio.Transport):
         self.closed = True
 
     def abort(self) -> None:
-        self.closed = True
+        self.closed = self.aborted = True
 
 
 class Collector:
@@ -86,6 +87,7 @@ class Services:
         self.sinks: list[Collector] = []
         self.unanswered: list[tuple[int, CStoreRQ]] = []
         self.closed_because = ""
+        self.fault: Exception | None = None
 
     def established(self, channel: Channel) -> Services:
         self.channel = channel
@@ -96,6 +98,8 @@ class Services:
         return len(self.unanswered)
 
     def message(self, context_id: int, command: Command) -> DataSetSink | None:
+        if self.fault is not None:
+            raise self.fault
         if isinstance(command, CEchoRQ):
             self.channel.send(context_id, answer(command, 0))
             return None
@@ -415,4 +419,156 @@ async def test_what_follows_in_the_same_segment_may_end_the_association(
     assert bench.slots == 0 and len(bench.told) == 2
     for sink in bench.services.sinks:
         sink.write_out()
+    assert bench.pool.in_use_bytes == 0
+
+
+def count_pdus(data: bytes) -> int:
+    count = offset = 0
+    while offset < len(data):
+        offset += 6 + int.from_bytes(data[offset + 2 : offset + 6], "big")
+        count += 1
+    return count
+
+
+async def test_a_peer_that_sends_many_requests_at_once_lets_others_have_their_turn() -> None:
+    bench, other = Bench(), Bench()
+    bench.associate()
+    other.associate()
+    assert bench.feed(ECHO_PDU * 500) == len(ECHO_PDU) * 500
+    first = count_pdus(bench.sent())
+    assert 0 < first < 100 and not bench.transport.reading
+    await asyncio.sleep(0)
+    other.feed(ECHO_PDU)
+    assert count_pdus(other.sent()) == 1
+    answered = first
+    for _ in range(500):
+        await asyncio.sleep(0)
+        answered += count_pdus(bench.sent())
+    assert answered == 500 and bench.transport.reading
+    bench.lose()
+    other.lose()
+    assert bench.pool.in_use_bytes == 0
+
+
+async def test_what_waits_for_its_turn_when_the_connection_is_lost_is_dropped() -> None:
+    bench = Bench()
+    bench.associate()
+    bench.feed(ECHO_PDU * 500)
+    bench.lose()
+    bench.sent()
+    await asyncio.sleep(0)
+    assert (bench.sent(), bench.slots, bench.pool.in_use_bytes) == (b"", 0, 0)
+
+
+async def test_requests_are_not_taken_from_a_peer_that_does_not_read() -> None:
+    bench = Bench()
+    bench.associate()
+    bench.connection.pause_writing()
+    assert not bench.transport.reading
+    bench.connection.pause()
+    bench.connection.resume_writing()
+    assert not bench.transport.reading
+    bench.connection.resume()
+    assert bench.transport.reading
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def test_a_peer_that_closes_its_half_and_does_not_read_is_dropped() -> None:
+    bench = Bench(deadlines=Deadlines(artim=9, pdu=9, idle=9, write=0.02))
+    bench.associate()
+    bench.transport.close()  # as the loop does at the end of file, with output unwritten
+    await until(lambda: bench.transport.aborted)
+    bench.lose()
+    assert (bench.slots, len(bench.told)) == (0, 2)
+    assert "timeouts.write_seconds" in bench.told[-1]
+
+
+async def test_a_fault_of_our_own_ends_the_association_with_an_abort() -> None:
+    bench = Bench()
+    bench.associate()
+    faults: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: faults.append(context["exception"])
+    )
+    bench.services.fault = ZeroDivisionError()
+    bench.feed(ECHO_PDU)
+    assert bench.sent()[0] == wire.ABORT
+    assert faults == [bench.services.fault] and bench.slots == 0
+    bench.lose()
+    assert len(bench.told) == 2 and "internal error" in bench.told[-1]
+
+
+@pytest.mark.parametrize("end", ["lose", "abort"])
+async def test_the_slot_comes_back_even_if_a_service_cannot_end(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: object, why: str) -> None:
+        raise ZeroDivisionError
+
+    bench = Bench()
+    bench.associate()
+    bench.feed(store_pdus(bytes(40_000))[:20_000])
+    monkeypatch.setattr(Collector, "abandon", fails)
+    monkeypatch.setattr(Services, "closed", fails)
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    if end == "abort":
+        with pytest.raises(ZeroDivisionError):
+            bench.connection.abort("told to")
+        assert bench.slots == 0
+    bench.lose()
+    assert bench.slots == 0 and len(bench.told) == 2
+    assert bench.lost.is_set()
+    for sink in bench.services.sinks:
+        sink.write_out()
+    assert bench.pool.in_use_bytes == 0
+
+
+async def test_a_release_inside_a_data_set_is_aborted_at_once() -> None:
+    bench = Bench()
+    bench.associate()
+    whole = store_pdus(bytes(2 * 16378))
+    bench.feed(whole[:-16390] + RELEASE_PDU)
+    assert bench.sent()[0] == wire.ABORT
+    assert bench.services.sinks[0].ended.startswith("abandoned")
+    assert "inside a data set" in bench.told[-1] and bench.slots == 0
+
+
+async def test_who_gets_no_receive_buffer_for_too_long_is_aborted_and_others_go_on() -> None:
+    bench = Bench(blocks=1, deadlines=Deadlines(artim=9, pdu=0.02, idle=9, write=9))
+    bench.associate()
+    other = bench.pool.take()
+    assert other is not None
+    bench.feed(store_pdus(bytes(100_000)))
+    assert not bench.transport.reading
+    await until(lambda: bench.transport.closed)
+    bench.lose()
+    assert "limits.receive_buffer_bytes" in bench.told[-1] and bench.slots == 0
+    other.release()
+    for sink in bench.services.sinks:
+        sink.write_out()
+    assert bench.pool.in_use_bytes == 0
+
+
+async def test_tiny_fragments_reach_the_sink_joined_and_keep_no_receive_buffer() -> None:
+    bench = Bench(blocks=1)
+    bench.associate()
+    command = store_pdus(b"")[: -6 - 6]
+    data = bytes(range(256)) * 100
+    tiny = (wire.pdu(wire.P_DATA, wire.pdv(3, data[i : i + 1], last=False)) for i in range(25_600))
+    last = wire.pdu(wire.P_DATA, wire.pdv(3, b""))
+    stream = command + b"".join(tiny) + last
+    taken = 0
+    while taken < len(stream):
+        taken += bench.feed(stream[taken:])
+        await asyncio.sleep(0)
+    await until(lambda: bench.services.sinks[0].ended == "finished")
+    (sink,) = bench.services.sinks
+    assert len(sink.kept) < 10
+    assert bench.pool.in_use_bytes <= len(data)
+    assert sink.write_out() == data
     assert bench.pool.in_use_bytes == 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from dicomnode.errors import RemoteProtocolError
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.receiver import Receiver
 
@@ -13,7 +16,8 @@ BLOCK = 64 * 1024
 def fill(receiver: Receiver, data: bytes) -> memoryview:
     room = receiver.room()
     room[: len(data)] = data
-    return receiver.filled(len(data))
+    receiver.count(len(data))
+    return receiver.pending
 
 
 async def test_a_pdu_that_does_not_fit_behind_is_moved_to_the_front_untouched() -> None:
@@ -59,7 +63,7 @@ async def test_without_budget_it_starves_until_a_block_comes_back() -> None:
     other.release()
     await asyncio.sleep(0)
     assert changes == [True, False]
-    assert bytes(receiver.filled(0)) == b"begin"
+    assert bytes(receiver.pending) == b"begin"
 
 
 async def test_a_small_first_read_without_budget_starves_too() -> None:
@@ -126,3 +130,14 @@ async def test_an_idle_connection_keeps_the_begin_of_a_pdu_in_little_memory() ->
     assert bytes(fill(receiver, b"end")) == b"beginend"
     receiver.make_room(20_000)
     assert len(receiver.room()) >= 20_000 - 8
+
+
+async def test_a_pdu_that_the_budget_can_never_hold_is_refused_at_once() -> None:
+    pool = BufferPool(asyncio.get_running_loop(), BLOCK, 2 * BLOCK)
+    receiver = Receiver(pool, lambda: None)
+    receiver.trust()
+    fill(receiver, b"begin")
+    with pytest.raises(RemoteProtocolError, match=r"limits\.receive_buffer_bytes"):
+        receiver.make_room(2 * BLOCK)
+    receiver.close()
+    assert pool.in_use_bytes == 0
