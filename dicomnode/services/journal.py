@@ -148,7 +148,7 @@ class Journal:
 
     def row_without_file(self, sop_instance_uid: str, path: str) -> None:
         self._log.error(
-            "the file of an index row was missing; the object sent again took its place",
+            "the file of an index row was missing or damaged; the object sent again took its place",
             sop_instance_uid=sop_instance_uid,
             path=path,
         )

@@ -14,7 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from dicomnode.errors import CannotUnderstand, DataSetMismatch, OutOfResources, StatusError
-from dicomnode.index.catalog import Added, AddOutcome, AlreadyHeld, Catalog, InstanceEntry
+from dicomnode.index.catalog import (
+    Added,
+    AddOutcome,
+    AlreadyHeld,
+    Catalog,
+    InstanceEntry,
+    InstanceRow,
+)
 from dicomnode.observe.logs import Logger
 from dicomnode.storage.files import FileStore, object_path, valid_uid
 from dicomnode.storage.header import read_header, read_to_end
@@ -63,6 +70,7 @@ def reconcile(
             schema_version=catalog.rebuilt_from,
         )
     run = _Run(files, catalog, log, progress, total=None)
+    run.enter(run.replacements())
     run.clear_incoming()
     run.enter(_orphans(files, catalog, run))
     return run.report
@@ -143,8 +151,13 @@ class _Run:
 
     def enter(self, paths: Iterator[str]) -> None:
         """Index the files at ``paths``; those that cannot be are parked in the quarantine."""
+        durable = False
         with ThreadPoolExecutor(_READERS, thread_name_prefix="recovery") as readers:
             for path in paths:
+                if not durable:
+                    # Who put them there died before they were, perhaps; a row says that they are.
+                    self._files.make_durable()
+                    durable = True
                 self._room.acquire()
                 if self._failure is not None:
                     self._room.release()
@@ -152,6 +165,7 @@ class _Run:
                 readers.submit(self._read, path)
             for _ in range(_OUTSTANDING):
                 self._room.acquire()
+        self._room.release(_OUTSTANDING)
         if self._failure is not None:
             raise self._failure
 
@@ -176,14 +190,26 @@ class _Run:
                 with self._lock:
                     self.report.orphans_indexed += 1
                 self._settle()
-            case AlreadyHeld(row) if os.path.exists(self._files.abs_path(row.path)):
-                if row.path != entry.path:
-                    self._park(entry.path, f"its SOP Instance UID is held at {row.path}")
-                self._settle()
-            case AlreadyHeld():
-                self._catalog.replace(entry, lambda outcome: self._entered(entry, outcome))
+            case AlreadyHeld(row):
+                self._held(entry, row)
             case _:
                 self._settle(outcome)
+
+    def _held(self, entry: InstanceEntry, row: InstanceRow) -> None:
+        """Go on when the index has a row of a file's UID: the file that is there counts."""
+        try:
+            is_there = self._files.exists(row.path)
+        except OutOfResources as error:
+            self._unreadable(f"{row.path} cannot be read ({error.comment})")
+            self._settle()
+            return
+        if is_there and row.path != entry.path:
+            self._park(entry.path, f"its SOP Instance UID is held at {row.path}")
+            self._settle()
+        elif is_there and row.sha256 == entry.sha256:
+            self._settle()
+        else:
+            self._catalog.replace(entry, lambda outcome: self._entered(entry, outcome))
 
     def _park(self, path: str, why: str) -> None:
         try:
@@ -208,6 +234,16 @@ class _Run:
         self._room.release()
 
     # -- what else is found -----------------------------------------------------------------------
+
+    def replacements(self) -> Iterator[str]:
+        """Yield the objects that were taking another's place when the node ended.
+
+        Until its row has followed, such an object has its temporary name as well.
+        """
+        for leftover in self._files.leftovers():
+            path = _placed_path(self._files, leftover)
+            if path is not None:
+                yield path
 
     def clear_incoming(self) -> None:
         """Remove what was arriving when the node ended; whole objects are parked instead."""
@@ -266,6 +302,26 @@ def _entry(files: FileStore, path: str) -> InstanceEntry:
         source_ae=meta.source_ae_title,
         received_at=status.st_mtime,
     )
+
+
+def _placed_path(files: FileStore, leftover: str) -> str | None:
+    """Return the path of the object whose second name ``leftover`` may be."""
+    try:
+        fd = files.open_object(leftover)
+        try:
+            if os.fstat(fd).st_nlink == 1:
+                return None
+            meta = read_file_meta(fd)
+            size = os.fstat(fd).st_size - meta.data_set_offset
+            header = read_header(fd, meta.data_set_offset, size, meta.transfer_syntax_uid)
+        finally:
+            os.close(fd)
+        path = object_path(
+            header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
+        )
+        return path if files.exists(path) else None
+    except (OSError, StatusError):
+        return None
 
 
 def _whole_object(path: str) -> str | None:

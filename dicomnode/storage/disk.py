@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from dicomnode.errors import OutOfResources
@@ -91,6 +92,7 @@ class OpenDirectory:
     __slots__ = ("_fd",)
 
     def __init__(self, path: str) -> None:
+        self._fd = -1
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def flush(self) -> None:
@@ -98,7 +100,23 @@ class OpenDirectory:
         os.fsync(self._fd)
 
     def __del__(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            with suppress(OSError):
+                os.close(self._fd)
+
+
+def sync_filesystem(path: str) -> None:
+    """Make everything on the filesystem of the directory ``path`` durable. Raises OSError."""
+    if _syncfs is None:
+        os.sync()
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), path)
+    finally:
+        os.close(fd)
 
 
 def rename_without_replacing(source: str, target: str) -> None:
@@ -118,5 +136,7 @@ def rename_without_replacing(source: str, target: str) -> None:
 
 
 _AT_FDCWD = -100
+_libc = ctypes.CDLL(None, use_errno=True)
 # Linux's rename with RENAME_NOREPLACE (1), which Python does not offer.
-_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+_renameat2 = getattr(_libc, "renameat2", None)
+_syncfs = getattr(_libc, "syncfs", None)

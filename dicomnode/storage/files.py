@@ -25,22 +25,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
 
-from dicomnode.errors import CannotUnderstand, ConfigurationError, DataSetMismatch, StoreLocked
+from dicomnode.errors import (
+    CannotUnderstand,
+    ConfigurationError,
+    DataSetMismatch,
+    OutOfResources,
+    StoreLocked,
+)
 from dicomnode.storage.disk import (
     OpenDirectory,
     disk_errors,
     fsync_directory,
     rename_without_replacing,
+    sync_filesystem,
     write_all,
 )
-from dicomnode.storage.part10 import read_file_meta
+from dicomnode.storage.part10 import digest_from, file_digest, read_file_meta
 from dicomnode.storage.quarantine import Quarantine
 
 Durability = Literal["full", "relaxed"]
 
 _FILE_MODE: Final = 0o640
 _DIRECTORY_MODE: Final = 0o750
-_HASH_READ_BYTES: Final = 1024 * 1024
 # Series directories that are known to exist, so that no object pays for makedirs.
 _KNOWN_DIRECTORIES: Final = 4096
 # Series directories that are kept open, so that flushing one is a single call.
@@ -174,7 +180,7 @@ class FileStore:
 
         Raises OutOfResources.
         """
-        path = f"{self._root}/incoming/{self._session}-{next(self._serial)}.part"
+        path = self.new_temporary()
         with disk_errors():
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
         return IncomingFile(self, fd, path, meta)
@@ -197,11 +203,43 @@ class FileStore:
         with disk_errors():
             source = self.abs_path(rel)
             kept = self._quarantine.keep(
-                source, name or _stem(rel), reason, sha256 or _file_digest(source)
+                source, name or _stem(rel), reason, sha256 or file_digest(source)
             )
             os.unlink(source)
             self._forget_empty(rel)
         return kept
+
+    def put_back(self, kept: str, rel: str) -> None:
+        """Give ``rel`` back to the file that ``place_over`` kept; it stays in the quarantine too.
+
+        Raises OutOfResources.
+        """
+        with disk_errors():
+            aside = self.new_temporary()
+            os.link(self.abs_path(kept), aside)
+            os.replace(aside, self.abs_path(rel))
+            with suppress(FileNotFoundError):  # stays where both were one file
+                os.unlink(aside)
+            if self.flushes:
+                fsync_directory(os.path.dirname(self.abs_path(rel)))
+
+    def exists(self, rel: str) -> bool:
+        """Tell whether the store has a file. Raises OutOfResources when that cannot be told."""
+        with disk_errors():
+            try:
+                os.stat(self.abs_path(rel))
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        return True
+
+    def make_durable(self) -> None:
+        """Make all files and names survive power loss, whoever made them (not when relaxed).
+
+        Raises OutOfResources.
+        """
+        if self.flushes:
+            with disk_errors():
+                sync_filesystem(f"{self._root}/objects")
 
     def open_object(self, rel: str) -> int:
         """Return a file descriptor for reading, which the caller owns. Raises OutOfResources."""
@@ -216,7 +254,7 @@ class FileStore:
         fd = self.open_object(rel)
         with disk_errors():
             try:
-                return _digest_from(fd, read_file_meta(fd).data_set_offset)
+                return digest_from(fd, read_file_meta(fd).data_set_offset)
             finally:
                 os.close(fd)
 
@@ -254,6 +292,10 @@ class FileStore:
             return sorted(f"{rel}/{entry.name}" for entry in entries if entry.is_dir())
 
     # -- for IncomingFile ----------------------------------------------------------------------
+
+    def new_temporary(self) -> str:
+        """Return an absolute path in ``incoming/`` that was not given before."""
+        return f"{self._root}/incoming/{self._session}-{next(self._serial)}.part"
 
     def make_directory(self, rel: str) -> None:
         """Make ``objects/<2 hex>/<study>/<series>`` durable, unless it is known to exist."""
@@ -392,19 +434,33 @@ class IncomingFile:
     ) -> str:
         """Give the object its name; what had the name before is kept in the quarantine first.
 
+        Returns its path there, or "" when there was nothing. The temporary name stays until
+        ``discard``, which is for when the index has followed: it tells recovery to look.
         Raises DataSetMismatch for what is no UID, OutOfResources.
         """
         rel = object_path(study_uid, series_uid, sop_uid)
-        target = self._store.abs_path(rel)
+        store, target = self._store, self._store.abs_path(rel)
+        kept = ""
         with disk_errors():
-            self._store.make_directory(os.path.dirname(rel))
-            if os.path.exists(target):
-                self._store.quarantine().keep(target, _stem(rel), reason, _file_digest(target))
-            os.replace(self._path, target)
-            self._close()
-            if self._store.flushes:
-                fsync_directory(os.path.dirname(target))
-        return rel
+            store.make_directory(os.path.dirname(rel))
+            if store.exists(rel):
+                kept = store.quarantine().keep(target, _stem(rel), reason, file_digest(target))
+            aside = store.new_temporary()
+            os.link(self._path, aside)
+            try:
+                if store.flushes:
+                    fsync_directory(os.path.dirname(aside))
+                os.replace(aside, target)
+                if store.flushes:
+                    fsync_directory(os.path.dirname(target))
+            except OSError:
+                with suppress(OSError):
+                    os.unlink(aside)
+                if kept:
+                    with suppress(OutOfResources):
+                        store.put_back(kept, rel)
+                raise
+        return kept
 
     def quarantine(self, reason: str) -> str:
         """Move the object to the quarantine, durably; return its path there, relative.
@@ -430,30 +486,10 @@ class IncomingFile:
             self._close()
 
     def _close(self) -> None:
-        os.close(self.fd)
-        self.fd = -1
+        fd, self.fd = self.fd, -1
+        with suppress(OSError):  # the file is closed all the same, and flushed where it counts
+            os.close(fd)
 
 
 def _stem(rel: str) -> str:
     return os.path.basename(rel).removesuffix(".dcm")
-
-
-def _file_digest(path: str) -> str:
-    """Return the SHA-256 (hex) of a file's data set, or of all of it when it is no Part 10 file."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        try:
-            offset = read_file_meta(fd).data_set_offset
-        except CannotUnderstand:
-            offset = 0
-        return _digest_from(fd, offset)
-    finally:
-        os.close(fd)
-
-
-def _digest_from(fd: int, offset: int) -> str:
-    digest = hashlib.sha256()
-    while chunk := os.pread(fd, _HASH_READ_BYTES, offset):
-        digest.update(chunk)
-        offset += len(chunk)
-    return digest.hexdigest()

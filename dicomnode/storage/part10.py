@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ _PREAMBLE_AND_PREFIX = bytes(128) + b"DICM"
 # File Meta is a few hundred bytes; private information (0002,0102) may make it longer.
 _FIRST_READ_BYTES = 4096
 _MAX_META_BYTES = 256 * 1024
+_HASH_READ_BYTES = 1024 * 1024
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT"))
 
 _SHORT_HEADER = struct.Struct("<HH2sH")
@@ -122,3 +124,28 @@ def _group_two(head: bytes) -> tuple[dict[int, bytes], int]:
 
 def _string(value: bytes) -> str:
     return value.decode("ascii", "replace").strip(" \x00")
+
+
+def file_digest(path: str) -> str:
+    """Return the SHA-256 (hex) of a file's data set, or of all of it when it is no Part 10 file.
+
+    Raises OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            offset = read_file_meta(fd).data_set_offset
+        except CannotUnderstand:
+            offset = 0
+        return digest_from(fd, offset)
+    finally:
+        os.close(fd)
+
+
+def digest_from(fd: int, offset: int) -> str:
+    """Return the SHA-256 (hex) of an open file from ``offset`` to its end. Raises OSError."""
+    digest = hashlib.sha256()
+    while chunk := os.pread(fd, _HASH_READ_BYTES, offset):
+        digest.update(chunk)
+        offset += len(chunk)
+    return digest.hexdigest()

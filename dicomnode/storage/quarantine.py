@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from dicomnode.storage.disk import fsync_directory
@@ -30,10 +31,16 @@ class Quarantine:
         """
         name = f"quarantine/{stem}.{sha256[:_DIGEST_DIGITS]}"
         rel = f"{name}.dcm"
-        try:
+        with suppress(FileExistsError):
             os.link(source, f"{self._root}/{rel}")
-        except FileExistsError:
-            return rel
+        if not os.path.exists(f"{self._root}/{name}.json"):
+            self._write_note(source, name, reason, sha256)
+        # Even for what was there: whoever put it there may have died before this.
+        if self._flush:
+            fsync_directory(f"{self._root}/quarantine")
+        return rel
+
+    def _write_note(self, source: str, name: str, reason: str, sha256: str) -> None:
         note = {
             "reason": reason,
             "sha256": sha256,
@@ -41,9 +48,6 @@ class Quarantine:
             "quarantined_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
         self._write(f"{self._root}/{name}.json", json.dumps(note, indent=2).encode() + b"\n")
-        if self._flush:
-            fsync_directory(f"{self._root}/quarantine")
-        return rel
 
     def _write(self, path: str, data: bytes) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)

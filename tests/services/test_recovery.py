@@ -234,6 +234,40 @@ def test_a_leftover_that_has_its_name_already_is_only_removed(
         assert os.listdir(tmp_path / "quarantine") == []
 
 
+def test_a_replacement_that_a_crash_cut_short_is_indexed_as_the_file_that_is_there(
+    tmp_path: Path, catalog: Catalog, lines: Lines
+) -> None:
+    other = encoded(data_set(PatientName="Other"))
+    with FileStore(tmp_path, durability="relaxed") as crashed:
+        path = placed(crashed)
+        assert reconciled(crashed, catalog, lines).orphans_indexed == 1
+        newcomer = arriving(crashed, other)
+        newcomer.place_over("1.2.3", "1.2.3.4", "1.2.3.4.1")
+        os.close(newcomer.fd)
+    with FileStore(tmp_path, durability="relaxed") as files:
+        report = reconciled(files, catalog, lines)
+        assert (report.orphans_indexed, report.temps_removed) == (1, 1)
+        row = catalog.get("1.2.3.4.1")
+        assert row is not None and row.sha256 == hashlib.sha256(other).hexdigest()
+        assert files.digest_file(path) == row.sha256
+        assert reconciled(files, catalog, lines) == RecoveryReport()
+
+
+def test_files_are_made_durable_before_a_row_says_that_they_are(
+    files: FileStore, catalog: Catalog, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who put an orphan there may have died between its name and the flush of the directory."""
+    rows_before: list[int] = []
+    durable = lambda: rows_before.append(catalog.counts().instances)  # noqa: E731
+    monkeypatch.setattr(files, "make_durable", durable)
+    assert reconciled(files, catalog, lines) == RecoveryReport()
+    assert rows_before == [], "nothing to enter, nothing to flush"
+    for number in range(3):
+        placed(files, number)
+    assert reconciled(files, catalog, lines).orphans_indexed == 3
+    assert rows_before == [0]
+
+
 # -- reindex ---------------------------------------------------------------------------------------
 
 

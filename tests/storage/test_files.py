@@ -336,19 +336,114 @@ def test_an_object_without_a_usable_uid_is_quarantined_too(store: FileStore) -> 
     assert kept.startswith("quarantine/unknown.")
 
 
+def test_a_quarantined_object_is_durable_even_when_it_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who put it there may have died before it was, or before the note was written."""
+    with FileStore(tmp_path, durability="full") as store:
+        kept = incoming(store).quarantine("first")
+        note = Path(store.abs_path(kept)).with_suffix(".json")
+        note.unlink()
+        flushed: list[str] = []
+        real = os.fsync
+
+        def fsync(fd: int) -> None:
+            flushed.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        assert incoming(store).quarantine("second") == kept
+        assert flushed == [note.name, "quarantine"]
+        assert json.loads(note.read_text())["reason"] == "second"
+
+
 def test_what_is_replaced_is_kept_in_the_quarantine(store: FileStore) -> None:
     rel = incoming(store).place(*UIDS)
     other = encoded(data_set(PatientName="Other"))
-    assert incoming(store, other).place_over(*UIDS) == rel
+    newcomer = incoming(store, other)
+    kept = newcomer.place_over(*UIDS)
     assert store.digest_file(rel) == hashlib.sha256(other).hexdigest()
-    (old,) = (name for name in listed(store, "quarantine") if name.endswith(".dcm"))
-    assert (store.directory / "quarantine" / old).read_bytes().endswith(DATA)
+    assert Path(store.abs_path(kept)).read_bytes().endswith(DATA)
+    assert len(listed(store, "incoming")) == 1, "so that a start after a crash looks at it"
+    newcomer.discard()
+    assert store.digest_file(rel) == hashlib.sha256(other).hexdigest()
+    assert listed(store, "incoming") == []
+
+
+def test_what_was_replaced_is_put_back(store: FileStore) -> None:
+    rel = incoming(store).place(*UIDS)
+    newcomer = incoming(store, encoded(data_set(PatientName="Other")))
+    kept = newcomer.place_over(*UIDS)
+    for _ in range(2):
+        store.put_back(kept, rel)
+        assert store.digest_file(rel) == hashlib.sha256(DATA).hexdigest()
+    newcomer.discard()
+    assert listed(store, "incoming") == []
+
+
+def test_a_replacement_that_cannot_be_made_durable_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FileStore(tmp_path, durability="full") as store:
+        rel = incoming(store).place(*UIDS)
+        newcomer = incoming(store, encoded(data_set(PatientName="Other")))
+        real, replaced = os.replace, threading.Event()
+
+        def replace(source: str, target: str) -> None:
+            real(source, target)
+            replaced.set()
+
+        def fsync(fd: int) -> None:
+            if replaced.is_set():
+                raise OSError(errno.EIO, "broken")
+
+        monkeypatch.setattr(os, "replace", replace)
+        monkeypatch.setattr(os, "fsync", fsync)
+        with pytest.raises(OutOfResources):
+            newcomer.place_over(*UIDS)
+        newcomer.discard()
+        assert store.digest_file(rel) == hashlib.sha256(DATA).hexdigest()
+        assert listed(store, "incoming") == []
 
 
 def test_placing_over_nothing_is_placing(store: FileStore) -> None:
-    rel = incoming(store).place_over(*UIDS)
-    assert store.digest_file(rel) == hashlib.sha256(DATA).hexdigest()
+    newcomer = incoming(store)
+    assert newcomer.place_over(*UIDS) == ""
+    newcomer.discard()
+    assert store.digest_file(object_path(*UIDS)) == hashlib.sha256(DATA).hexdigest()
     assert listed(store, "quarantine") == []
+
+
+def test_a_file_that_cannot_be_looked_at_is_not_taken_for_missing(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rel = incoming(store).place(*UIDS)
+    assert store.exists(rel)
+    assert not store.exists(f"{rel}/below")
+    assert not store.exists(object_path("9", "9", "9"))
+
+    def broken(path: str) -> os.stat_result:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "stat", broken)
+    with pytest.raises(OutOfResources):
+        store.exists(rel)
+
+
+def test_a_file_that_cannot_be_closed_is_closed_all_the_same(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, real = incoming(store), os.close
+
+    def close(fd: int) -> None:
+        real(fd)
+        raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "close", close)
+        rel = file.place(*UIDS)
+        file.discard()
+    assert store.digest_file(rel) == hashlib.sha256(DATA).hexdigest()
 
 
 def test_a_parked_object_leaves_no_empty_directories(store: FileStore) -> None:

@@ -1,0 +1,318 @@
+"""Placing: how an object that has arrived whole gets its name and its row, and what is answered.
+
+Objects of one SOP Instance UID are placed one at a time. The index is asked last, so that a row
+never lacks its file; what was placed and then not indexed is taken back, so that an object that
+was refused leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, assert_never
+
+from dicomnode.dimse.status import Status
+from dicomnode.errors import CannotUnderstand, CatalogError, OutOfResources, StatusError
+from dicomnode.index.catalog import (
+    Added,
+    AddOutcome,
+    AlreadyHeld,
+    Catalog,
+    InstanceEntry,
+    InstanceRow,
+)
+from dicomnode.services.workers import Workers
+from dicomnode.storage.files import FileStore, IncomingFile, object_path
+from dicomnode.storage.header import Header
+
+OnConflict = Literal["keep_first", "replace", "refuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What the C-STORE request says of an object before its data set has been read."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    source_ae_title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An object's fate is durable; ``status`` is 0000H or a warning, ``comment`` explains it."""
+
+    status: int
+    comment: str = ""
+
+
+Outcome = Settled | StatusError
+
+
+class IntakeJournal(Protocol):
+    """Is told of what an administrator should know; called from worker threads."""
+
+    def conflict(self, arrival: Arrival, policy: str, kept_path: str) -> None:
+        """An object with a UID that is held with other bytes arrived."""
+
+    def row_without_file(self, sop_instance_uid: str, path: str) -> None:
+        """An index row's file was missing or damaged; a newcomer has taken its place."""
+
+    def internal_error(self, what: str, error: BaseException) -> None:
+        """A fault of our own."""
+
+
+class Placer:
+    """Places the objects of all associations, of one UID one at a time."""
+
+    def __init__(
+        self,
+        files: FileStore,
+        catalog: Catalog,
+        *,
+        workers: Workers,
+        journal: IntakeJournal,
+        on_conflict: OnConflict,
+    ) -> None:
+        self.files = files
+        self.catalog = catalog
+        self.workers = workers
+        self.journal = journal
+        self.on_conflict = on_conflict
+        self._lock = threading.Lock()
+        # SOP Instance UIDs that are being placed, each with the objects that wait for it.
+        self._placing: dict[str, list[Placement]] = {}
+
+    def place(self, placement: Placement) -> None:
+        """Place an object now, or when those of its UID that came before have settled."""
+        uid = placement.arrival.sop_instance_uid
+        with self._lock:
+            waiting = self._placing.get(uid)
+            if waiting is not None:
+                waiting.append(placement)
+                return
+            self._placing[uid] = []
+        placement.run()
+
+    def free(self, placement: Placement) -> None:
+        """Let the next object of the same UID be placed."""
+        uid = placement.arrival.sop_instance_uid
+        with self._lock:
+            waiting = self._placing[uid]
+            if not waiting:
+                del self._placing[uid]
+                return
+            following = waiting.pop(0)
+        self.workers.run(following.run)
+
+
+class Placement:
+    """One object, checked and flushed, on its way from its temporary file to its outcome.
+
+    Steps run in worker threads, one at a time. Each returns the outcome, or None when the index
+    has been asked and its answer will take the next step. ``settle`` gets the outcome, once.
+    """
+
+    def __init__(
+        self,
+        placer: Placer,
+        arrival: Arrival,
+        file: IncomingFile,
+        header: Header,
+        received_at: float,
+        settle: Callable[[Outcome], None],
+    ) -> None:
+        self.arrival = arrival
+        self._placer = placer
+        self._file = file
+        self._header = header
+        self._received_at = received_at
+        self._settle = settle
+        self._sha256 = file.sha256()
+        self._path = object_path(
+            header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
+        )
+        self._is_placed = False
+        # Where the file is kept that had the name before.
+        self._kept = ""
+
+    def run(self) -> None:
+        """Place the object; nobody else places one of its UID meanwhile."""
+        self._take(self._place)
+
+    def _take(self, step: Callable[[], Outcome | None]) -> None:
+        """Take one step; whatever it raises is the object's outcome."""
+        try:
+            outcome = step()
+        except StatusError as error:
+            outcome = error
+        except CatalogError as error:
+            outcome = self._index_failed(error)
+        except Exception as error:
+            self._placer.journal.internal_error("placing an object", error)
+            outcome = OutOfResources("internal error while placing")
+        if isinstance(outcome, StatusError):
+            self._take_back()
+        if outcome is not None:
+            self._end(outcome)
+
+    def _take_later(self, step: Callable[[], Outcome | None]) -> None:
+        """Leave the index's thread, which has others to serve."""
+        self._placer.workers.run(lambda: self._take(step))
+
+    def _take_back(self) -> None:
+        files = self._placer.files
+        with contextlib.suppress(StatusError):  # recovery meets what stays
+            if self._kept:
+                files.put_back(self._kept, self._path)
+            elif self._is_placed:
+                files.remove(self._path)
+
+    def _end(self, outcome: Outcome) -> None:
+        self._file.discard()
+        self._placer.free(self)
+        self._settle(outcome)
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def _place(self) -> Outcome | None:
+        header = self._header
+        try:
+            self._file.place(
+                header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
+            )
+        except FileExistsError:
+            return self._meet(self._placer.catalog.get(header.sop_instance_uid))
+        self._is_placed = True
+        self._placer.catalog.add(self._entry(), self._indexed)
+        return None
+
+    def _entry(self) -> InstanceEntry:
+        return InstanceEntry.from_header(
+            self._header,
+            path=self._path,
+            transfer_syntax_uid=self.arrival.transfer_syntax_uid,
+            size_bytes=self._file.size_bytes,
+            data_set_bytes=self._file.data_set_bytes,
+            sha256=self._sha256,
+            source_ae=self.arrival.source_ae_title,
+            received_at=self._received_at,
+        )
+
+    def _indexed(self, outcome: AddOutcome | BaseException) -> None:
+        """Take the index's answer, in its writer thread."""
+        match outcome:
+            case Added():
+                self._end(_STORED)
+            case AlreadyHeld(row):
+                self._take_later(lambda: self._held(row))
+            case BaseException() as error:
+                self._take_later(lambda: self._index_failed(error))
+            case _:
+                assert_never(outcome)
+
+    def _index_failed(self, error: BaseException) -> Outcome:
+        """An object without a row was not stored."""
+        self._placer.journal.internal_error("the index", error)
+        return OutOfResources("the index failed")
+
+    def _meet(self, row: InstanceRow | None) -> Outcome | None:
+        """Go on when the file's name is taken; ``row`` is what the index knows of the UID."""
+        files, path = self._placer.files, self._path
+        if row is None or row.path != path:
+            # Nobody was told that this file is stored, and it may not survive a power loss.
+            if self._is_copied_at(path):
+                files.remove(path)
+            else:
+                files.park(path, "placed, but never acknowledged")
+            return self._place()
+        if not self._is_same(row):
+            return self._replace_at(row)
+        if self._is_copied_at(path):
+            return _STORED
+        files.park(path, "damaged: not the bytes that were received")
+        return self._place()
+
+    def _replace_at(self, row: InstanceRow) -> Outcome | None:
+        """Apply the policy where the row's file has the name that this object would have."""
+        placer, header = self._placer, self._header
+        placer.journal.conflict(self.arrival, placer.on_conflict, row.path)
+        match placer.on_conflict:
+            case "keep_first":
+                self._file.quarantine(_HELD)
+                return _KEPT_ASIDE
+            case "refuse":
+                return _DUPLICATE
+            case "replace":
+                self._kept = self._file.place_over(
+                    header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
+                )
+                self._is_placed = True
+                placer.catalog.replace(self._entry(), self._replaced)
+                return None
+            case _:
+                assert_never(placer.on_conflict)
+
+    def _held(self, row: InstanceRow) -> Outcome | None:
+        """Go on when the file is placed and the index has a row of the UID."""
+        placer, files = self._placer, self._placer.files
+        if row.path == self._path or not files.exists(row.path):
+            placer.journal.row_without_file(row.sop_instance_uid, row.path)
+            if row.path == self._path and self._is_same(row):
+                return _STORED
+            placer.catalog.replace(self._entry(), self._replaced)
+            return None
+        placer.journal.conflict(self.arrival, placer.on_conflict, row.path)
+        match placer.on_conflict:
+            case "keep_first":
+                files.park(self._path, _HELD, sha256=self._sha256)
+                return _KEPT_ASIDE
+            case "refuse":
+                return _DUPLICATE
+            case "replace":
+                placer.catalog.replace(self._entry(), self._replaced)
+                return None
+            case _:
+                assert_never(placer.on_conflict)
+
+    def _replaced(self, outcome: AddOutcome | BaseException) -> None:
+        """Take the index's answer to a replacement, in its writer thread."""
+        if isinstance(outcome, BaseException):
+            self._take_later(lambda: self._index_failed(outcome))
+        else:
+            self._take_later(lambda: self._put_away(outcome))
+
+    def _put_away(self, outcome: AddOutcome) -> Outcome:
+        """Keep aside the file of the row that gave way; ours is stored whatever comes of it."""
+        files = self._placer.files
+        row = outcome.replaced if isinstance(outcome, Added) else None
+        if row is not None and row.path != self._path:
+            with contextlib.suppress(StatusError):  # recovery parks what stays
+                if files.exists(row.path):
+                    files.park(row.path, "replaced", sha256=row.sha256)
+        return _STORED
+
+    # -- questions -------------------------------------------------------------------------------
+
+    def _is_same(self, row: InstanceRow) -> bool:
+        return (
+            row.sha256 == self._sha256
+            and row.transfer_syntax_uid == self.arrival.transfer_syntax_uid
+        )
+
+    def _is_copied_at(self, path: str) -> bool:
+        """Tell whether a stored file has this object's bytes: rows say what it should have."""
+        try:
+            return self._placer.files.digest_file(path) == self._sha256
+        except CannotUnderstand:
+            return False
+
+
+_STORED = Settled(Status.SUCCESS)
+_HELD = "the SOP Instance UID is held with other bytes"
+_KEPT_ASIDE = Settled(
+    Status.COERCION_OF_DATA_ELEMENTS, "UID is held with other bytes; this one is in quarantine"
+)
+_DUPLICATE = StatusError("UID is held with other bytes", status=Status.DUPLICATE_SOP_INSTANCE)
