@@ -43,11 +43,12 @@ class Operation:
 
     ``service`` is "C-STORE" and the like; ``received_bytes`` counts its data set; ``started`` is
     monotonic, in seconds. ``on_cancel`` is called when the peer cancels it or the association
-    ends.
+    ends. What is responded after the final response goes nowhere.
     """
 
     __slots__ = (
         "_owner",
+        "answered",
         "channel",
         "context",
         "on_cancel",
@@ -72,6 +73,7 @@ class Operation:
         self.received_bytes = 0
         self.started = time.monotonic()
         self.on_cancel: Callable[[], None] | None = None
+        self.answered = False
 
     def respond(self, status: int, comment: str | None = None) -> None:
         """Send the final response, without a data set."""
@@ -192,6 +194,9 @@ class AssociationHandler:
 
     def finish(self, operation: Operation, response: Response | UnrecognizedRSP) -> None:
         """Send ``response`` as the final one of ``operation``."""
+        if operation.answered:
+            return
+        operation.answered = True
         message_id = operation.request.message_id
         if self._open.get(message_id) is operation:
             del self._open[message_id]
@@ -203,7 +208,10 @@ class AssociationHandler:
 
     def closed(self, why: str) -> None:
         self._closed = True
-        for operation in list(self._open.values()):
-            if operation.on_cancel is not None:
-                operation.on_cancel()
-        self._open.clear()
+        operations, self._open = self._open, {}
+        for operation in operations.values():
+            try:
+                if operation.on_cancel is not None:
+                    operation.on_cancel()
+            except Exception as error:
+                self._journal.internal_error(operation.service, error)

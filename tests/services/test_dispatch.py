@@ -58,11 +58,14 @@ class Waiting:
         self.operations: list[Operation] = []
         self.cancelled: list[int] = []
         self.error: Exception | None = None
+        self.answers_first = False
 
     def serves(self, sop_class_uid: str) -> bool:
         return sop_class_uid == self.sop_class
 
     def begin(self, operation: Operation) -> DataSetSink | None:
+        if self.answers_first:
+            operation.respond(0x0000)
         if self.error is not None:
             raise self.error
         operation.on_cancel = lambda: self.cancelled.append(operation.request.message_id)
@@ -205,3 +208,34 @@ def test_one_association_cannot_pile_up_operations_without_end(on: Fixture) -> N
         on.handler.message(1, replace(ECHO, message_id=message_id))
     assert set(on.statuses()) == {0x0213}
     assert on.handler.outstanding < 100
+
+
+def test_a_fault_behind_the_final_response_sends_no_second_one(on: Fixture) -> None:
+    on.store.error, on.store.answers_first = ZeroDivisionError(), True
+    on.handler.message(3, STORE)
+    assert (on.statuses(), on.ended, on.errors) == ([0x0000], [("C-STORE", 0)], ["C-STORE"])
+
+
+def test_an_operation_answered_twice_leaves_a_later_one_with_its_message_id_alone(
+    on: Fixture,
+) -> None:
+    on.handler.message(1, ECHO)
+    on.echo.operations[0].respond(0x0000)
+    on.handler.message(1, ECHO)
+    on.echo.operations[0].respond(0x0000)
+    assert on.statuses() == [0x0000] and on.handler.outstanding == 1
+
+
+def test_one_operation_that_cannot_be_cancelled_does_not_keep_the_others_from_it(
+    on: Fixture,
+) -> None:
+    for message_id in (1, 2, 3):
+        on.handler.message(1, replace(ECHO, message_id=message_id))
+
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    on.echo.operations[1].on_cancel = fails
+    on.handler.closed("aborted by peer")
+    assert (sorted(on.echo.cancelled), on.errors) == ([1, 3], ["C-ECHO"])
+    assert on.handler.outstanding == 0
