@@ -29,7 +29,12 @@ class Lease(Protocol):
 
 
 class DataSetSink(Protocol):
-    """Takes the data set of one message as it arrives."""
+    """Takes the data set of one message as it arrives.
+
+    Fragments come in lots of 96 KiB or more, the last ones in a smaller lot before ``finish``. A
+    sink must let go of a lot by itself: enough of them kept for what follows would use up the
+    receive buffers.
+    """
 
     def write(self, fragment: memoryview, lease: Lease) -> None:
         """Take the next fragment; retain ``lease`` to keep ``fragment`` beyond this call."""

@@ -14,7 +14,6 @@ from typing import assert_never, cast
 
 from dicomnode.dimse.channel import (
     Admission,
-    DataSetSink,
     Handler,
     Observer,
     Provider,
@@ -26,7 +25,7 @@ from dicomnode.errors import LocalProtocolError, RemoteProtocolError
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.ending import Deadlines, Ending, How
 from dicomnode.net.receiver import Receiver
-from dicomnode.net.sinks import Discarding, Joining
+from dicomnode.net.sinks import Discarding, Gathering
 from dicomnode.ul.association import Association, State
 from dicomnode.ul.events import (
     AbortIndication,
@@ -89,7 +88,7 @@ class Connection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._handler: Handler | None = None
         self._reader: MessageReader
-        self._sink: DataSetSink | None = None
+        self._sink: Gathering | Discarding | None = None
         self._release_slot: Callable[[], None] | None = None
         self._ending: Ending | None = None
         self._releasing = False
@@ -224,7 +223,11 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _starvation_changed(self) -> None:
-        self._starved_at = self._loop.time() if self._received.starved else None
+        self._starved_at = None
+        if self._received.starved:
+            self._starved_at = self._loop.time()
+            if self._sink is not None:
+                self._sink.let_go()
         self._apply_pause()
 
     # -- events of the upper layer -------------------------------------------------------------
@@ -284,9 +287,9 @@ class Connection(asyncio.BufferedProtocol):
                     self._sink = None
                     sink.finish()
             case CommandReceived(context_id, command):
-                sink = self._handler.message(context_id, command)
+                taker = self._handler.message(context_id, command)
                 if command.has_data_set:
-                    self._sink = Discarding() if sink is None else Joining(sink, self._pool)
+                    self._sink = Discarding() if taker is None else Gathering(taker, self._pool)
             case None:
                 pass
             case _:
@@ -423,6 +426,8 @@ class Connection(asyncio.BufferedProtocol):
             wait = max(0.001, min(wait, artim - now))
         self._timer = self._loop.call_later(wait, self._tick)
         if now - self._last_read > _TICK_SECONDS / 2:
+            if self._sink is not None:
+                self._sink.let_go()
             self._received.rest()
         if self._closing_since is None and self._transport.is_closing():
             self._closing_since = now  # by the peer's end of file

@@ -569,6 +569,37 @@ async def test_tiny_fragments_reach_the_sink_joined_and_keep_no_receive_buffer()
     await until(lambda: bench.services.sinks[0].ended == "finished")
     (sink,) = bench.services.sinks
     assert len(sink.kept) < 10
-    assert bench.pool.in_use_bytes <= len(data)
+    assert bench.pool.in_use_bytes <= 2 * len(data)
     assert sink.write_out() == data
     assert bench.pool.in_use_bytes == 0
+
+
+async def test_too_little_to_be_written_does_not_keep_the_rest_from_being_received() -> None:
+    bench = Bench(blocks=1)
+    bench.associate()
+    data = bytes(range(256)) * 370
+    stream = store_pdus(data)
+    taken = 0
+    # The sink writes nothing before the data set is whole, as one does that waits for a lot.
+    while taken < len(stream):
+        more = bench.feed(stream[taken:])
+        await asyncio.sleep(0)
+        assert more or bench.transport.reading, f"stuck after {taken} bytes"
+        taken += more
+    (sink,) = bench.services.sinks
+    assert sink.ended == "finished" and sink.write_out() == data
+    bench.lose()
+    assert bench.pool.in_use_bytes == 0
+
+
+async def test_a_silent_sender_gives_back_the_receive_buffers_of_what_it_sent() -> None:
+    bench = Bench()
+    bench.associate()
+    whole = store_pdus(bytes(range(256)) * 256)
+    two_pdus = len(store_pdus(b"")) - 12 + 2 * 16390
+    begin, rest = whole[:two_pdus], whole[two_pdus:]
+    bench.feed(begin)
+    assert bench.pool.in_use_bytes >= 64 * 1024
+    await until(lambda: bench.pool.in_use_bytes < 64 * 1024)
+    bench.feed(rest)
+    assert bench.services.sinks[0].write_out() == bytes(range(256)) * 256
