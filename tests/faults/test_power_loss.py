@@ -8,14 +8,10 @@ cache would lose is not tested.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import random
 import shutil
 import signal
 import sqlite3
-import struct
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +19,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartNodeProcess
+from tests.faults import disks
+from tests.faults.disks import Disk
 from tests.faults.scu import ROOT, Image, files_below, indexed_paths, store, temporary_files
 from tests.faults.test_restart import Sender
 from tests.interop.samples import data_set_bytes
@@ -30,66 +28,11 @@ from tests.peers import NodeProcess
 
 CYCLES = 4
 
-# Linux's FS_IOC_SHUTDOWN, _IOR('X', 125, __u32), and its FS_SHUTDOWN_FLAGS_NOLOGFLUSH.
-_SHUTDOWN = 0x8004587D
-_NO_LOG_FLUSH = 2
-
-
-class Disk:
-    """An ext4 in a file, mounted at ``mounted``."""
-
-    def __init__(self, directory: Path) -> None:
-        self.mounted = directory / "disk"
-        self._image = directory / "disk.img"
-        self.mounted.mkdir(parents=True)
-        with self._image.open("wb") as image:
-            image.truncate(512 << 20)
-        _run("mkfs.ext4", "-q", "-F", self._image)
-        self.mount()
-
-    def mount(self) -> None:
-        # The log is committed when asked for, not by the clock, so that a missing flush shows.
-        _run("mount", "-o", "loop,commit=300", self._image, self.mounted)
-
-    def cut(self) -> None:
-        """Lose everything that has not been flushed; whatever is asked from now on fails."""
-        fd = os.open(self.mounted, os.O_RDONLY)
-        try:
-            fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
-        finally:
-            os.close(fd)
-
-    def mount_again(self) -> None:
-        """Have what survived, after ``cut`` and the end of everybody who used it."""
-        _run("umount", self.mounted)
-        self.mount()
-
-
-def _run(*command: str | Path) -> None:
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
-
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """Return a disk whose power can be cut; skip where that is not possible."""
-    if os.geteuid() != 0:
-        pytest.skip("power loss is not tested: only root may mount a file system")
-    try:
-        disk = Disk(tmp_path)
-        disk.cut()
-        disk.mount_again()
-    except (OSError, subprocess.CalledProcessError) as error:
-        _unmount(tmp_path / "disk")
-        pytest.skip(f"power loss is not tested: no ext4 that can be shut down: {error}")
-    try:
+    with disks.disk(tmp_path) as disk:
         yield disk
-    finally:
-        _unmount(disk.mounted)
-
-
-def _unmount(mounted: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        subprocess.run(["umount", "--lazy", str(mounted)], check=False, capture_output=True)
 
 
 def store_until_the_power_goes(
