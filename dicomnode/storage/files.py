@@ -118,14 +118,17 @@ class FileStore:
         made or spans several filesystems.
         """
         try:
+            root = self.directory.absolute()
+            missing = [path for path in root.parents if not path.exists()]
             self.directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
             self._lock()
             for name in ("objects", "incoming", "quarantine"):
                 os.makedirs(f"{self._root}/{name}", mode=_DIRECTORY_MODE, exist_ok=True)
             devices = {os.stat(f"{self._root}/{name}").st_dev for name in ("objects", "incoming")}
             fsync_directory(self._root)
-            with suppress(PermissionError):  # ours to use, not to look around in
-                fsync_directory(os.path.dirname(self._root))
+            for path in (root, *missing):
+                with suppress(PermissionError):  # ours to use, not to look around in
+                    fsync_directory(os.fspath(path.parent))
         except OSError as error:
             self.close()
             raise ConfigurationError(

@@ -277,6 +277,22 @@ def test_bytes_are_flushed_before_the_name_and_the_name_before_the_answer(
     assert calls == ["bytes", "directory", "directory", "directory", "name", "directory"]
 
 
+def test_every_directory_that_leads_to_the_store_is_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with FileStore(tmp_path / "a" / "b" / "store", durability="full"):
+        expected = [tmp_path, tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "store"]
+        assert set(flushed) >= set(map(str, expected))
+
+
 def test_relaxed_durability_flushes_nothing(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
