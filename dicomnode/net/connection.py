@@ -9,16 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Callable
 from typing import assert_never, cast
 
-from dicomnode.dimse.channel import (
-    Admission,
-    Handler,
-    Observer,
-    Provider,
-    Refused,
-)
+from dicomnode.dimse.channel import Admission, Handler, Observer, Provider, Refused
 from dicomnode.dimse.command import Command, encode_command
 from dicomnode.dimse.message import CommandReceived, DataFragment, MessageReader
 from dicomnode.errors import LocalProtocolError, RemoteProtocolError
@@ -51,6 +46,8 @@ _CONNECTION_IS_ENDING = (State.STA1, State.STA2, State.STA13)
 _TICK_SECONDS = 1.0
 # After as many PDUs other connections have their turn, whatever else has been received.
 _PDUS_A_TURN = 32
+# The same after as much time, for PDUs that take long: one may hold thousands of values.
+_TURN_SECONDS = 0.004
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -98,6 +95,8 @@ class Connection(asyncio.BufferedProtocol):
         self._reading = True
         # Whether PDUs that have been received wait for their turn.
         self._behind = False
+        self._turn_at = 0.0
+        self._turn_seconds = 0.0
         self._starved_at: float | None = None
         self._last_read = self._loop.time()
         # When the first byte of the PDU came that is still incomplete.
@@ -147,7 +146,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take PDUs that have been received: not all at once where there are many."""
         if self._closed:
             return
-        received, now = self._received, self._loop.time()
+        received, now, started = self._received, self._loop.time(), time.monotonic()
         consumed = self._association.receive(received.pending, now, _PDUS_A_TURN)
         received.consume(consumed)
         if consumed or self._pdu_started is None:
@@ -155,12 +154,19 @@ class Connection(asyncio.BufferedProtocol):
         self._take_events()
         self._flush()
         wanted = self._association.bytes_wanted
-        self._behind = len(received.pending) >= wanted
+        self._behind = len(received.pending) >= wanted or self._is_long_turn(now, started)
         if self._behind:
             self._loop.call_soon(self._take_turn)
         else:
             self._make_room(wanted)
         self._apply_pause()
+
+    def _is_long_turn(self, now: float, started: float) -> bool:
+        """Tell whether enough time was taken; uvloop reads several times with the same ``now``."""
+        if now != self._turn_at:
+            self._turn_at, self._turn_seconds = now, 0.0
+        self._turn_seconds += time.monotonic() - started
+        return self._turn_seconds > _TURN_SECONDS
 
     def _make_room(self, wanted_bytes: int) -> None:
         try:

@@ -450,6 +450,21 @@ async def test_a_peer_that_sends_many_requests_at_once_lets_others_have_their_tu
     assert bench.pool.in_use_bytes == 0
 
 
+async def test_after_a_turn_that_took_long_others_have_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    bench.associate()
+    monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", -1.0)
+    bench.feed(ECHO_PDU)
+    assert count_pdus(bench.sent()) == 1 and not bench.transport.reading
+    monkeypatch.undo()
+    await asyncio.sleep(0)
+    assert bench.transport.reading
+    bench.feed(ECHO_PDU)
+    assert count_pdus(bench.sent()) == 1
+
+
 async def test_what_waits_for_its_turn_when_the_connection_is_lost_is_dropped() -> None:
     bench = Bench()
     bench.associate()
