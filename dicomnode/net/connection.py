@@ -44,9 +44,9 @@ _MAY_SEND = (State.STA6, State.STA8)
 _CONNECTION_IS_ENDING = (State.STA1, State.STA2, State.STA13)
 # Deadlines are looked at this often; each is late by at most as much.
 _TICK_SECONDS = 1.0
-# After as many PDUs other connections have their turn, whatever else has been received.
-_PDUS_A_TURN = 32
-# The same after as much time, for PDUs that take long: one may hold thousands of values.
+# After as much time other connections have their turn, whatever else has been received; the
+# clock is looked at after as many PDUs.
+_PDUS_AT_ONCE = 32
 _TURN_SECONDS = 0.004
 
 
@@ -143,34 +143,38 @@ class Connection(asyncio.BufferedProtocol):
         self._take_turn()
 
     def _take_turn(self) -> None:
-        """Take PDUs that have been received: not all at once where there are many."""
-        if self._closed:
-            return
-        received, now, started = self._received, self._loop.time(), time.monotonic()
-        consumed = self._association.receive(received.pending, now, _PDUS_A_TURN)
+        """Take PDUs that have been received: not all at once where they take long."""
+        started, now = time.monotonic(), self._loop.time()
+        if now != self._turn_at:  # uvloop reads several times with the same time
+            self._turn_at, self._turn_seconds = now, 0.0
+        started -= self._turn_seconds
+        self._behind = False
+        while not self._closed:
+            there_is_more = self._take_pdus()
+            self._turn_seconds = time.monotonic() - started
+            self._behind = self._turn_seconds > _TURN_SECONDS
+            if self._behind:
+                self._loop.call_soon(self._take_turn)
+                break
+            if not there_is_more:
+                self._make_room()
+                break
+        self._apply_pause()
+
+    def _take_pdus(self) -> bool:
+        """Take some of the PDUs that have been received; tell whether there are more."""
+        received, now = self._received, self._loop.time()
+        consumed = self._association.receive(received.pending, now, _PDUS_AT_ONCE)
         received.consume(consumed)
         if consumed or self._pdu_started is None:
             self._pdu_started = None if received.is_empty else now
         self._take_events()
         self._flush()
-        wanted = self._association.bytes_wanted
-        self._behind = len(received.pending) >= wanted or self._is_long_turn(now, started)
-        if self._behind:
-            self._loop.call_soon(self._take_turn)
-        else:
-            self._make_room(wanted)
-        self._apply_pause()
+        return len(received.pending) >= self._association.bytes_wanted
 
-    def _is_long_turn(self, now: float, started: float) -> bool:
-        """Tell whether enough time was taken; uvloop reads several times with the same ``now``."""
-        if now != self._turn_at:
-            self._turn_at, self._turn_seconds = now, 0.0
-        self._turn_seconds += time.monotonic() - started
-        return self._turn_seconds > _TURN_SECONDS
-
-    def _make_room(self, wanted_bytes: int) -> None:
+    def _make_room(self) -> None:
         try:
-            self._received.make_room(wanted_bytes)
+            self._received.make_room(self._association.bytes_wanted)
         except RemoteProtocolError as error:
             self.abort_as(Ending(How.ABORTED, error.rule), error.source, error.reason)
             self.close_after_writing()

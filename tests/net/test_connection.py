@@ -21,6 +21,12 @@ from tests import wire
 PATIENT = Deadlines(artim=30, pdu=30, idle=30, write=30)
 
 
+@pytest.fixture(autouse=True)
+def endless_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine, turns end only where a test says so."""
+    monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", 1e9)
+
+
 class FakeTransport(asyncio.Transport):
     """Keeps what is written, and says whether reading is paused and the connection closed."""
 
@@ -430,10 +436,13 @@ def count_pdus(data: bytes) -> int:
     return count
 
 
-async def test_a_peer_that_sends_many_requests_at_once_lets_others_have_their_turn() -> None:
+async def test_a_peer_that_sends_many_requests_at_once_lets_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bench, other = Bench(), Bench()
     bench.associate()
     other.associate()
+    monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", -1.0)
     assert bench.feed(ECHO_PDU * 500) == len(ECHO_PDU) * 500
     first = count_pdus(bench.sent())
     assert 0 < first < 100 and not bench.transport.reading
@@ -444,6 +453,8 @@ async def test_a_peer_that_sends_many_requests_at_once_lets_others_have_their_tu
     for _ in range(500):
         await asyncio.sleep(0)
         answered += count_pdus(bench.sent())
+    monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", 1e9)
+    await asyncio.sleep(0)
     assert answered == 500 and bench.transport.reading
     bench.lose()
     other.lose()
@@ -458,16 +469,19 @@ async def test_after_a_turn_that_took_long_others_have_theirs(
     monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", -1.0)
     bench.feed(ECHO_PDU)
     assert count_pdus(bench.sent()) == 1 and not bench.transport.reading
-    monkeypatch.undo()
+    monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", 1e9)
     await asyncio.sleep(0)
     assert bench.transport.reading
     bench.feed(ECHO_PDU)
     assert count_pdus(bench.sent()) == 1
 
 
-async def test_what_waits_for_its_turn_when_the_connection_is_lost_is_dropped() -> None:
+async def test_what_waits_for_its_turn_when_the_connection_is_lost_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bench = Bench()
     bench.associate()
+    monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", -1.0)
     bench.feed(ECHO_PDU * 500)
     bench.lose()
     bench.sent()
