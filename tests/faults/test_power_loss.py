@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.storage.files import FileStore
+from dicomnode.storage.part10 import file_meta
 from tests.conftest import StartNodeProcess
 from tests.faults import disks
 from tests.faults.disks import Disk
@@ -25,6 +27,7 @@ from tests.faults.scu import ROOT, Image, files_below, indexed_paths, store, tem
 from tests.faults.test_restart import Sender
 from tests.interop.samples import data_set_bytes
 from tests.peers import NodeProcess
+from tests.wire import CT_IMAGE_STORAGE, EXPLICIT_LE
 
 CYCLES = 4
 
@@ -98,6 +101,30 @@ def test_every_acknowledged_object_survives_a_power_loss(
         assert {where / path for path in indexed_paths(where).values()} == set(objects)
         assert temporary_files(where) == []
     assert len(acknowledged) > CYCLES
+
+
+def test_a_file_that_a_crash_left_unflushed_is_durable_before_its_sender_is_told_success(
+    start_node_process: StartNodeProcess, disk: Disk
+) -> None:
+    """The node died between giving the file its name and flushing the directory."""
+    where, image = disk.mounted / "store", Image(1)
+    storage = {"directory": str(where)}
+    # The index is there and its log has its length: committing a row flushes nothing else.
+    node = start_node_process(storage=storage)
+    node.signal(signal.SIGKILL)
+    node.wait()
+    with FileStore(where, durability="relaxed") as files:
+        meta = file_meta(CT_IMAGE_STORAGE, image.uid, EXPLICIT_LE, source_ae_title="RAW")
+        file = files.begin(meta)
+        file.append([memoryview(image.data_set)])
+        file.place(image.study_uid, image.series_uid, image.uid)
+    node = start_node_process(storage=storage)
+    assert store(node.dicom_address, image) == [0]
+    disk.cut()
+    node.signal(signal.SIGKILL)
+    node.wait()
+    disk.mount_again()
+    assert image.is_stored_whole(where)
 
 
 def test_what_was_not_flushed_is_lost_so_that_the_test_above_can_fail(
