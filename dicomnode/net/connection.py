@@ -90,6 +90,9 @@ class Connection(asyncio.BufferedProtocol):
         self._ending: Ending | None = None
         self._releasing = False
         self._reported = False
+        # Between the accept and connection_made there is no transport to close.
+        self._is_made = False
+        self._is_unwanted = False
         self._closed = False
         self._pauses = 0
         self._reading = True
@@ -113,9 +116,11 @@ class Connection(asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         self.peer_address = peer[0] if peer else "unknown"
         self._open_socket_options(self._transport)
+        self._is_made = True
         self._association.connection_made(self._loop.time())
-        self._flush()
         self._tick()
+        if self._is_unwanted:
+            self._transport.abort()
 
     def _open_socket_options(self, transport: asyncio.Transport) -> None:
         theirs = transport.get_extra_info("socket")
@@ -201,7 +206,6 @@ class Connection(asyncio.BufferedProtocol):
             each.callback(self._wake_writers)
             if self._socket is not None:
                 self._socket.detach()
-                self._socket = None
             if self._timer is not None:
                 self._timer.cancel()
             self._association.connection_lost(self._loop.time())
@@ -373,12 +377,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Drop the connection without another word."""
-        if not self._closed:
+        self._is_unwanted = True
+        if self._is_made and not self._closed:
             self._transport.abort()
 
     def close_after_writing(self) -> None:
         """Close once what is to be written has been, without awaiting the peer's close."""
-        if not self._closed and not self._transport.is_closing():
+        if not self._is_made:
+            self._is_unwanted = True
+        elif not self._closed and not self._transport.is_closing():
             self._transport.close()
             self._closing_since = self._loop.time()
 
@@ -430,7 +437,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._closed:
             return
         now = self._loop.time()
-        wait = min(_TICK_SECONDS, *self._all_deadlines())
+        wait = min(_TICK_SECONDS, self._deadlines.pdu, self._deadlines.idle, self._deadlines.write)
         artim = self._association.timer()
         if artim is not None:
             wait = max(0.001, min(wait, artim - now))
@@ -459,16 +466,10 @@ class Connection(asyncio.BufferedProtocol):
         self._take_events()
         self._flush()
 
-    def _all_deadlines(self) -> tuple[float, ...]:
-        wanted = self._deadlines
-        return tuple(seconds for seconds in (wanted.pdu, wanted.idle, wanted.write) if seconds > 0)
-
     def _expired(self, now: float) -> str | None:
         """Return the sentence of the deadline that has run out, if any."""
         limits = self._deadlines
-        paused = self._write_paused_at
-        if paused is None:
-            paused = self._closing_since
+        paused = self._closing_since if self._write_paused_at is None else self._write_paused_at
         if paused is not None and now - paused > limits.write:
             return f"peer did not read for {limits.write:g} s (timeouts.write_seconds)"
         if self._starved_at is not None and now - self._starved_at > limits.pdu:

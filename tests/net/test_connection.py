@@ -126,7 +126,9 @@ class Services:
 class Bench:
     """A connection between a fake transport and fake services."""
 
-    def __init__(self, *, blocks: int = 16, deadlines: Deadlines = PATIENT) -> None:
+    def __init__(
+        self, *, blocks: int = 16, deadlines: Deadlines = PATIENT, is_made: bool = True
+    ) -> None:
         self.pool = BufferPool(asyncio.get_running_loop(), 64 * 1024, blocks * 64 * 1024)
         self.transport = FakeTransport()
         self.services = Services()
@@ -143,7 +145,8 @@ class Bench:
             observer=self,
             on_closed=lambda connection: self.lost.set(),
         )
-        self.connection.connection_made(self.transport)
+        if is_made:
+            self.connection.connection_made(self.transport)
 
     def admit(self, request: AAssociateRQ, peer_address: str) -> Admitted | Refused:
         if request.calling_ae_title == "STRANGER":
@@ -632,3 +635,13 @@ async def test_a_silent_sender_gives_back_the_receive_buffers_of_what_it_sent() 
     await until(lambda: bench.pool.in_use_bytes < 64 * 1024)
     bench.feed(rest)
     assert bench.services.sinks[0].write_out() == bytes(range(256)) * 256
+
+
+async def test_a_connection_can_be_closed_before_its_transport_is_there() -> None:
+    for close in (Connection.close, Connection.close_after_writing):
+        bench = Bench(is_made=False)
+        close(bench.connection)
+        bench.connection.connection_made(bench.transport)
+        assert bench.transport.aborted
+        bench.lose()
+        assert bench.lost.is_set() and bench.slots == 0
