@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dicomnode.dimse.channel import Channel, Lease
 from dicomnode.errors import DataSetMismatch, OutOfResources, StatusError
 from dicomnode.index.catalog import Catalog
-from dicomnode.services.hashing import HashLane
 from dicomnode.services.placing import (
     Arrival,
     IntakeJournal,
@@ -112,7 +111,6 @@ class IncomingObject:
         self._file: IncomingFile | None = None
         self._error: StatusError | None = None
         self._header: Header | None = None
-        self._hashing: HashLane | None = None
 
     # -- on the loop ---------------------------------------------------------------------------
 
@@ -176,9 +174,6 @@ class IncomingObject:
             if abandoned:
                 self._discard()
                 return
-            if finished and self._hashing is not None:
-                self._hashing.then(self._complete)
-                return
             if finished:
                 self._complete()
                 return
@@ -189,14 +184,7 @@ class IncomingObject:
                 if self._file is None:
                     self._file = self._open()
                     self._header = self._read_early(fragments)
-                if not self._finished and self._hashing is None:
-                    # More is coming: hash it beside the writing, which takes about as long.
-                    self._hashing = HashLane(self._intake.workers, self._file.hash)
-                if self._hashing is not None:
-                    self._hashing.add(fragments, leases)
-                else:
-                    self._file.hash(fragments)
-                self._file.write(fragments)
+                self._file.append(fragments)
         except StatusError as error:
             self._fail(error)
         except Exception as error:

@@ -375,12 +375,10 @@ class IncomingFile:
         return self.data_set_offset + self.data_set_bytes
 
     def append(self, fragments: Sequence[memoryview]) -> None:
-        """Write data set bytes and hash them; the views are not kept. Raises OutOfResources."""
-        self.write(fragments)
-        self.hash(fragments)
+        """Write data set bytes and hash them; the views are not kept.
 
-    def write(self, fragments: Sequence[memoryview]) -> None:
-        """Write data set bytes, which are also to be given to ``hash``. Raises OutOfResources."""
+        Raises OutOfResources.
+        """
         with disk_errors():
             if self._meta is None:
                 self.data_set_bytes += write_all(self.fd, fragments)
@@ -388,9 +386,6 @@ class IncomingFile:
                 written = write_all(self.fd, [self._meta, *fragments])
                 self.data_set_bytes = written - self.data_set_offset
                 self._meta = None
-
-    def hash(self, fragments: Sequence[memoryview]) -> None:
-        """Hash data set bytes, in their order; in another thread than ``write`` if need be."""
         update = self._hash.update
         for fragment in fragments:
             update(fragment)
