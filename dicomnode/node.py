@@ -14,9 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import uvloop
+from typing import Any, cast
 
 from dicomnode import __version__
 from dicomnode.dimse.command import CEchoRQ, CStoreRQ, Request
@@ -180,11 +178,12 @@ class Node:
 
     # -- while running ---------------------------------------------------------------------------
 
-    def reload_registry(self) -> None:
+    async def reload_registry(self) -> None:
         """Take the registry file anew as a whole, or keep the old one and say why."""
         log = self._log.logger
+        strict = self._settings.node.strict_ae_titles
         try:
-            registry = load_registry(self._registry_path, self._settings.node.strict_ae_titles)
+            registry = await asyncio.to_thread(load_registry, self._registry_path, strict)
         except (ConfigurationError, OSError) as error:
             problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
             log.error("registry not reloaded, the old one stays in force")
@@ -307,8 +306,17 @@ def run(settings: Settings, registry_path: Path) -> int:
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     os.umask(0o077)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settings, registry_path))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return uvloop's, or asyncio's own where there is no uvloop."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
 
 
 async def _serve(settings: Settings, registry_path: Path) -> int:
@@ -322,12 +330,21 @@ async def _serve(settings: Settings, registry_path: Path) -> int:
 
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop)
+    # The registry is being read anyway; the signal must only not end the process.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     try:
         await node.start()
     except (DicomnodeError, OSError) as error:
         print(f"dicomnode: cannot start: {error}", file=sys.stderr)
         return 1
-    loop.add_signal_handler(signal.SIGHUP, node.reload_registry)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(node.reload_registry())
+        reloads.add(task)  # the loop itself keeps no hold of it
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     await asked.wait()
     draining = asyncio.create_task(node.stop())
     again = asyncio.create_task(asked_again.wait())

@@ -28,12 +28,17 @@ class Lease(Protocol):
         """Give the buffer back; its views must not be touched afterwards."""
 
 
+# A sink gets at least as much at once, until the last fragment: enough for it to set to work, so
+# that what it has not yet begun to write never keeps receive buffers from others.
+LOT_BYTES = 96 * 1024
+
+
 class DataSetSink(Protocol):
     """Takes the data set of one message as it arrives.
 
-    Fragments come in lots of 96 KiB or more, the last ones in a smaller lot before ``finish``. A
-    sink must let go of a lot by itself: enough of them kept for what follows would use up the
-    receive buffers.
+    Fragments come in lots of ``LOT_BYTES`` or more, the last ones in a smaller lot before
+    ``finish``. A sink must let go of a lot by itself: enough of them kept for what follows would
+    use up the receive buffers.
     """
 
     def write(self, fragment: memoryview, lease: Lease) -> None:

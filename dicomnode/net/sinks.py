@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dicomnode.dimse.channel import DataSetSink, Lease
+from dicomnode.dimse.channel import LOT_BYTES, DataSetSink, Lease
 from dicomnode.net.buffers import BufferPool
 
 # Smaller fragments are joined: each would cost its sink some hundred bytes.
 _SMALL_BYTES = 1024
 _JOINED_BYTES = 16 * 1024
-# A sink gets at least as much at once, until the last fragment: enough for it to set to work, so
-# that what it has not yet begun to write never keeps receive buffers from others.
-_LOT_BYTES = 96 * 1024
 
 
 class Gathering:
@@ -32,7 +29,7 @@ class Gathering:
 
     def write(self, fragment: memoryview, lease: Lease) -> None:
         size = len(fragment)
-        if size >= _LOT_BYTES and not self._size_bytes:
+        if size >= LOT_BYTES and not self._size_bytes:
             self._sink.write(fragment, lease)
             return
         self._size_bytes += size
@@ -44,7 +41,7 @@ class Gathering:
             self._keep_joined()
             lease.retain()
             self._kept.append((fragment, lease))
-        if self._size_bytes >= _LOT_BYTES:
+        if self._size_bytes >= LOT_BYTES:
             self._hand_on()
 
     def let_go(self) -> None:

@@ -142,14 +142,12 @@ class AssociationHandler:
                 )
 
     def _begin(self, operation: Operation) -> DataSetSink | None:
-        refusal = self._refusal(operation)
-        if refusal is not None:
-            operation.fail(refusal)
+        service = self._acceptable(operation)
+        if isinstance(service, StatusError):
+            operation.fail(service)
             return None
         self._open[operation.request.message_id] = operation
         try:
-            service = self._service(operation)
-            assert service is not None
             return service.begin(operation)
         except StatusError as error:
             operation.fail(error)
@@ -158,10 +156,10 @@ class AssociationHandler:
             operation.fail(StatusError("internal error", status=Status.PROCESSING_FAILURE))
         return None
 
-    def _refusal(self, operation: Operation) -> StatusError | None:
-        """Return what forbids the operation before its service sees it (PS3.7 Annex C)."""
+    def _acceptable(self, operation: Operation) -> Service | StatusError:
+        """Return the service for the operation, or what forbids it (PS3.7 Annex C)."""
         request = operation.request
-        service = self._service(operation)
+        service = self._services.get(type(request)) if isinstance(request, Request) else None
         if service is None:
             return StatusError("operation not recognized", status=Status.UNRECOGNIZED_OPERATION)
         if request.message_id in self._open:
@@ -169,7 +167,7 @@ class AssociationHandler:
         if len(self._open) >= _MAX_OUTSTANDING:
             return StatusError("too many operations outstanding", status=Status.RESOURCE_LIMITATION)
         sop_class = operation.context.abstract_syntax
-        assert isinstance(request, Request)
+        assert isinstance(request, Request)  # it has a service
         if request.sop_class_uid != sop_class:
             return StatusError(
                 "SOP class differs from the presentation context's",
@@ -180,11 +178,7 @@ class AssociationHandler:
                 f"{request.service} is no operation of this SOP class",
                 status=Status.UNRECOGNIZED_OPERATION,
             )
-        return None
-
-    def _service(self, operation: Operation) -> Service | None:
-        request = operation.request
-        return self._services.get(type(request)) if isinstance(request, Request) else None
+        return service
 
     def _cancel(self, message_id: int) -> None:
         operation = self._open.get(message_id)

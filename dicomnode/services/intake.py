@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from dicomnode.dimse.channel import Channel, Lease
+from dicomnode.dimse.channel import LOT_BYTES, Channel, Lease
 from dicomnode.errors import DataSetMismatch, OutOfResources, StatusError
 from dicomnode.index.catalog import Catalog
 from dicomnode.services.placing import (
@@ -34,8 +34,6 @@ from dicomnode.storage.part10 import file_meta
 
 __all__ = ["Arrival", "Intake", "IntakeJournal", "OnConflict", "Settled"]
 
-# Fragments are handed to a worker in lots of at least this size.
-_LOT_BYTES = 96 * 1024
 # An object whose unwritten fragments exceed this stops the reading of its association.
 _HIGH_WATER_BYTES = 2 * 1024 * 1024
 _LOW_WATER_BYTES = 512 * 1024
@@ -121,7 +119,7 @@ class IncomingObject:
             self._fragments.append(fragment)
             self._leases.append(lease)
             self._pending_bytes += len(fragment)
-            start = self._pending_bytes >= _LOT_BYTES and not self._running
+            start = self._pending_bytes >= LOT_BYTES and not self._running
             self._running = self._running or start
             # Said before a worker can take the fragments: whoever takes them ends the hold.
             hold = self._pending_bytes > _HIGH_WATER_BYTES and not self._holding
