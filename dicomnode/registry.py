@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydicom.charset import python_encoding
 from pydicom.uid import AllTransferSyntaxes
 
 from dicomnode import configuration
@@ -55,6 +56,15 @@ def _transfer_syntax(value: str) -> str:
     raise ValueError(f'must be a transfer syntax such as "{uid}" or "{meant}"')
 
 
+def _character_set(value: str) -> str:
+    """Read a defined term of Specific Character Set; several are joined by backslashes."""
+    terms = value.split("\\")
+    if all(term in python_encoding for term in terms if term) and any(terms):
+        return value
+    meant = configuration.closest(value, [term for term in python_encoding if term])
+    raise ValueError(f'must be a Specific Character Set such as "{meant or "ISO_IR 192"}"')
+
+
 @lru_cache(maxsize=1)
 def _transfer_syntaxes() -> dict[str, str]:
     """Map keyword to UID for the transfer syntaxes of PS3.6 Table A-1."""
@@ -66,6 +76,7 @@ class AE(BaseModel):
 
     ``host`` and ``port`` are where it is reached (no host: it is never called); ``addresses``
     where it may call from (empty: anywhere). For limits 0 means no limit of its own.
+    ``character_set`` is the Specific Character Set of answers to its queries (None: the query's).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -78,6 +89,7 @@ class AE(BaseModel):
     max_associations: Annotated[Number, Field(ge=0)] = 0
     maximum_pdu_bytes: Annotated[Size, Field(ge=4096, le=16 * 1024**2)] | None = None
     transfer_syntaxes: tuple[Annotated[str, AfterValidator(_transfer_syntax)], ...] = ()
+    character_set: Annotated[str, AfterValidator(_character_set)] | None = None
     description: str = ""
 
     def allows(self, service: Service) -> bool:

@@ -99,6 +99,7 @@ class LimitSettings(_Section):
     receive_buffer_bytes: Annotated[Size, Field(ge=64 * 1024)] = 64 * 1024**2
     max_operations: Annotated[Number, Field(ge=1, le=65535)] = 16
     max_identifier_bytes: Annotated[Size, Field(ge=1024)] = 4 * 1024**2
+    max_list_values: Annotated[Number, Field(ge=1)] = 20_000
     max_matches: Annotated[Number, Field(ge=0)] = 10_000
 
 
@@ -108,12 +109,16 @@ class TimeoutSettings(_Section):
     ``artim_seconds`` until the A-ASSOCIATE-RQ is there (PS3.8 §9.1.4), ``pdu_seconds`` until a
     PDU that has begun is whole, ``idle_seconds`` without any PDU, ``write_seconds`` until a peer
     takes what is sent to it, ``drain_seconds`` for associations to finish at shutdown.
+    ``connect_seconds`` until another node that is called has taken the connection,
+    ``response_seconds`` until it has answered an association request, a sub-operation or a release.
     """
 
     artim_seconds: Deadline = 30.0
     pdu_seconds: Deadline = 60.0
     idle_seconds: Deadline = 600.0
     write_seconds: Deadline = 60.0
+    connect_seconds: Deadline = 10.0
+    response_seconds: Deadline = 60.0
     drain_seconds: Annotated[Seconds, Field(ge=0, allow_inf_nan=False)] = 30.0
 
 

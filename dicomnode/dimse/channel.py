@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dicomnode.dimse.command import Command
+from dicomnode.ul.items import PresentationContextRQ, RoleSelection
 from dicomnode.ul.negotiation import Negotiated
 from dicomnode.ul.pdu import AAssociateRQ, Rejection
 
@@ -51,6 +52,16 @@ class DataSetSink(Protocol):
         """The association ended first: drop what was taken."""
 
 
+class DataSetSource(Protocol):
+    """A data set to be sent that does not fit into one piece of memory."""
+
+    async def read(self) -> bytes | memoryview:
+        """Return the next piece, empty at the end; it is not touched afterwards.
+
+        Whatever it raises ends the association, as the message can be neither finished nor left.
+        """
+
+
 class Channel(Protocol):
     """One established association as the services see it.
 
@@ -67,7 +78,17 @@ class Channel(Protocol):
     def send(
         self, context_id: int, command: Command, data_set: bytes | memoryview | None = None
     ) -> None:
-        """Send one message; ignored when the association has ended meanwhile."""
+        """Send one message; ignored when the association has ended meanwhile.
+
+        ``data_set`` must not change afterwards: it is sent from where it lies. While another
+        message's data set is being streamed, this one waits for its end (PS3.8 Annex E).
+        """
+
+    async def stream(self, context_id: int, command: Command, data_set: DataSetSource) -> None:
+        """Send one message, reading ``data_set`` no faster than the peer takes it.
+
+        Returns once all of it has been handed to the transport, or the association has ended.
+        """
 
     async def drained(self) -> None:
         """Wait until the peer has read enough for more to be sent; returns at once when ended."""
@@ -77,6 +98,12 @@ class Channel(Protocol):
 
     def resume(self) -> None:
         """Undo one ``pause``."""
+
+    async def release(self) -> None:
+        """Ask for the release of an association that we requested, and wait for its end.
+
+        Returns at once when it has ended already; gives up, with A-ABORT, after a deadline.
+        """
 
     def abort(self, rule: str, *, source: int = 0, reason: int = 0) -> None:
         """End the association with A-ABORT; ``rule`` is the sentence for the log."""
@@ -104,6 +131,29 @@ class Provider(Protocol):
 
     def established(self, channel: Channel) -> Handler:
         """An association has been accepted on ``channel``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """An association that we ask for: whom, as whom, for what (PS3.8 §7.1.1)."""
+
+    host: str
+    port: int
+    called_ae_title: str
+    calling_ae_title: str
+    contexts: tuple[PresentationContextRQ, ...]
+    roles: tuple[RoleSelection, ...] = ()
+
+
+class Requestor(Protocol):
+    """Makes associations with other nodes."""
+
+    async def associate(self, proposal: Proposal, provider: Provider) -> Channel:
+        """Connect and negotiate; what arrives goes to the handler that ``provider`` makes.
+
+        Raises AssociationError: no connection, AssociationRejected, AssociationAborted, or
+        AssociationTimedOut. The message names the peer and is fit for the log.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.dimse.channel import Admitted, Refused
-from dicomnode.registry import AE, Registry
+from dicomnode.registry import AE, Registry, Service
 from dicomnode.services.sop_classes import (
     ANY_TRANSFER_SYNTAX,
+    SENT_WITHOUT_LOSS,
     TRANSFER_SYNTAXES,
     UNCOMPRESSED,
+    extended_answer,
     service_of,
 )
 from dicomnode.ul.negotiation import AcceptorPolicy, SupportedContext, negotiate
@@ -71,17 +73,24 @@ class Admission:
     def _policy(self, ae: AE | None, *, calling_recognized: bool) -> AcceptorPolicy:
         rules = self._rules
 
+        def allows(service: Service) -> bool:
+            return ae is None or ae.allows(service)
+
         def lookup(abstract_syntax: str) -> SupportedContext | None:
             service = service_of(
                 abstract_syntax, accept_unknown_storage=rules.accept_unknown_storage
             )
-            if service is None or (ae is not None and service not in ae.services):
+            if service is None:
                 return None
             if service != "store":
-                return SupportedContext(UNCOMPRESSED)
-            if rules.accept_unknown_storage:
-                return SupportedContext(ANY_TRANSFER_SYNTAX)
-            return SupportedContext(TRANSFER_SYNTAXES)
+                return SupportedContext(UNCOMPRESSED) if allows(service) else None
+            # Whoever may use C-GET is sent objects on contexts that it takes as SCP.
+            takes, gives = allows("store"), allows("get")
+            if not (takes or gives):
+                return None
+            unknown = rules.accept_unknown_storage
+            syntaxes = ANY_TRANSFER_SYNTAX if unknown else TRANSFER_SYNTAXES
+            return SupportedContext(syntaxes, takes, gives, SENT_WITHOUT_LOSS)
 
         return AcceptorPolicy(
             ae_titles=rules.ae_titles,
@@ -91,6 +100,7 @@ class Admission:
             transfer_syntax_preference=ae.transfer_syntaxes if ae else (),
             maximum_length=(ae.maximum_pdu_bytes if ae else 0) or rules.maximum_pdu_bytes,
             max_operations=rules.max_operations,
+            extended=lambda item: extended_answer(item.sop_class_uid, item.info),
             implementation_class_uid=IMPLEMENTATION_CLASS_UID,
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
         )

@@ -6,13 +6,34 @@ send.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from enum import StrEnum
 from typing import Final
 
 from pydicom._uid_dict import UID_dictionary
 from pynetdicom import AllStoragePresentationContexts
 
+from dicomnode.registry import Service
+
 VERIFICATION: Final = "1.2.840.10008.1.1"
+
+
+class Root(StrEnum):
+    """An information model of query and retrieve (PS3.4 §C.6)."""
+
+    PATIENT = "Patient Root"
+    STUDY = "Study Root"
+    # Retired (PS3.4-2004 §C.6.3), still asked for by old workstations.
+    PATIENT_STUDY_ONLY = "Patient/Study Only"
+
+
+_SERVICES: Final[tuple[Service, ...]] = ("find", "move", "get")
+# SOP class UID → the registry's word for the service, and the information model (PS3.6 Annex A).
+QUERY_RETRIEVE: Final[Mapping[str, tuple[Service, Root]]] = {
+    f"1.2.840.10008.5.1.4.1.2.{root_number}.{service_number}": (service, root)
+    for root_number, root in enumerate(Root, 1)
+    for service_number, service in enumerate(_SERVICES, 1)
+}
 
 # Their objects belong to no patient or study, or they are services and not objects.
 _NOT_COMPOSITE = ("Commitment", "Directory", "Hanging", "Palette", "Implant", "Print", "Inventory")
@@ -55,14 +76,42 @@ UNCOMPRESSED: Final = frozenset(
     {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"}
 )
 
+# Where a C-GET requestor lists several for one context: those that every object can be sent in,
+# the usual one of stored objects first.
+SENT_WITHOUT_LOSS: Final = (
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.2",
+)
 
-def service_of(abstract_syntax: str, *, accept_unknown_storage: bool) -> str | None:
+# What extended negotiation can agree on, byte by byte (PS3.4 §C.5.1.1.1, §C.5.2.1.1, §C.5.3.1.1).
+# C-FIND: relational queries and combined date-time matching; no fuzzy matching of names, no time
+# zone adjustment, no enhanced multi-frame conversion. C-GET, C-MOVE: relational retrieval.
+_EXTENDED: Final[Mapping[Service, bytes]] = {
+    "find": b"\1\1\0\0\0",
+    "get": b"\1\0",
+    "move": b"\1\0",
+}
+
+
+def extended_answer(sop_class_uid: str, proposed: bytes) -> bytes | None:
+    """Return what is granted of a proposed extended negotiation, None for SOP classes without."""
+    if sop_class_uid not in QUERY_RETRIEVE:
+        return None
+    offered = _EXTENDED[QUERY_RETRIEVE[sop_class_uid][0]]
+    return bytes(ours & theirs for ours, theirs in zip(offered, proposed, strict=False))
+
+
+def service_of(abstract_syntax: str, *, accept_unknown_storage: bool) -> Service | None:
     """Return the registry's word for the service of a SOP class, or None for one we do not serve.
 
     A SOP class that the standard does not have counts as storage when ``accept_unknown_storage``.
     """
     if abstract_syntax == VERIFICATION:
         return "echo"
+    if abstract_syntax in QUERY_RETRIEVE:
+        return QUERY_RETRIEVE[abstract_syntax][0]
     if abstract_syntax in STORAGE:
         return "store"
     if accept_unknown_storage and abstract_syntax not in UID_dictionary:

@@ -46,11 +46,15 @@ Roles: TypeAlias = Mapping[str, RoleSelection]
 
 @dataclass(frozen=True, slots=True)
 class SupportedContext:
-    """What we do for one abstract syntax: its transfer syntaxes and our roles."""
+    """What we do for one abstract syntax: its transfer syntaxes and our roles.
+
+    ``preferred_as_scu`` outranks every other order where the context is for our SCU role alone.
+    """
 
     transfer_syntaxes: Container[str]
     scp: bool = True
     scu: bool = False
+    preferred_as_scu: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,12 +230,15 @@ def _decide(
     supported = policy.lookup(context.abstract_syntax)
     if supported is None:
         return _refused(context, ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED)
-    transfer_syntax = _choose(context, supported, policy)
-    if transfer_syntax is None:
-        return _refused(context, ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED)
     proposed = roles.get(context.abstract_syntax, _DEFAULT_ROLES)
     as_scp = supported.scp and proposed.scu
     as_scu = supported.scu and proposed.scp
+    preference = policy.transfer_syntax_preference
+    if as_scu and not as_scp:
+        preference = supported.preferred_as_scu + preference
+    transfer_syntax = _choose(context, supported, preference)
+    if transfer_syntax is None:
+        return _refused(context, ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED)
     if not (as_scp or as_scu):
         return _refused(context, ContextResult.USER_REJECTION, "Roles not supported")
     return AcceptedContext(
@@ -240,11 +247,9 @@ def _decide(
 
 
 def _choose(
-    context: PresentationContextRQ, supported: SupportedContext, policy: AcceptorPolicy
+    context: PresentationContextRQ, supported: SupportedContext, preference: tuple[str, ...]
 ) -> str | None:
-    preferred = (
-        uid for uid in policy.transfer_syntax_preference if uid in context.transfer_syntaxes
-    )
+    preferred = (uid for uid in preference if uid in context.transfer_syntaxes)
     for uid in (*preferred, *context.transfer_syntaxes):
         if uid in supported.transfer_syntaxes:
             return uid

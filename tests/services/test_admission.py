@@ -163,8 +163,8 @@ def test_private_storage_classes_are_admitted_only_when_allowed() -> None:
 
 
 def test_services_that_the_standard_has_never_count_as_unknown_storage() -> None:
-    study_root_find = "1.2.840.10008.5.1.4.1.2.2.1"
-    assert service_of(study_root_find, accept_unknown_storage=True) is None
+    basic_film_session = "1.2.840.10008.5.1.1.1"
+    assert service_of(basic_film_session, accept_unknown_storage=True) is None
 
 
 def test_retired_ultrasound_storage_is_still_taken() -> None:

@@ -1,0 +1,49 @@
+"""How queries and retrievals ended, for metrics, logs and ``dicomnode explain``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One reason why there was less than was asked for.
+
+    ``words`` is a sentence without patient data; ``patient_value`` the value that it is about,
+    shown only where ``log.patient_data`` allows it.
+    """
+
+    words: str
+    patient_value: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryOutcome:
+    """A C-FIND that has its final response.
+
+    ``keys`` are the keywords that were matched on, ``unsupported`` the tags that the index does
+    not have; ``findings`` say why nothing matched.
+    """
+
+    level: str
+    keys: tuple[str, ...]
+    unsupported: tuple[int, ...] = ()
+    matches: int
+    sent_bytes: int
+    seconds: float
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrieveOutcome:
+    """A C-GET or C-MOVE that has its final response; ``destination`` is "" for C-GET."""
+
+    level: str
+    destination: str = ""
+    completed: int = 0
+    warning: int = 0
+    failed: int = 0
+    remaining: int = 0
+    sent_bytes: int = 0
+    seconds: float = 0.0
+    findings: tuple[Finding, ...] = ()
