@@ -8,6 +8,7 @@ The tree::
     │   ├── LocalProtocolError      our own side asked for what the association's state forbids
     │   └── RemoteProtocolError     the peer broke PS3.7 or PS3.8; answered with A-ABORT
     ├── AssociationError
+    │   ├── ConnectionFailed        the peer's host cannot be reached or refuses the connection
     │   ├── AssociationRejected     the peer (or we) answered with A-ASSOCIATE-RJ
     │   ├── AssociationAborted      A-ABORT, A-P-ABORT or a lost connection
     │   └── AssociationTimedOut     a deadline ran out
@@ -64,11 +65,15 @@ class AssociationError(DicomnodeError):
     """An association was not made, or ended early."""
 
 
-class AssociationRejected(AssociationError):
-    """A-ASSOCIATE-RJ with the codes of PS3.8 Table 9-21."""
+class ConnectionFailed(AssociationError):
+    """There is no connection to the peer: it was not found, not reached, or refused it."""
 
-    def __init__(self, result: int, source: int, reason: int, words: str) -> None:
-        super().__init__(f"association rejected ({result}/{source}/{reason}): {words}")
+
+class AssociationRejected(AssociationError):
+    """``peer`` answered A-ASSOCIATE-RJ with the codes of PS3.8 Table 9-21."""
+
+    def __init__(self, peer: str, result: int, source: int, reason: int, words: str) -> None:
+        super().__init__(f"{peer} rejected the association ({result}/{source}/{reason}): {words}")
         self.result = result
         self.source = source
         self.reason = reason

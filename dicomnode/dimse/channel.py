@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dicomnode.dimse.command import Command
+from dicomnode.errors import AssociationError
 from dicomnode.ul.items import PresentationContextRQ, RoleSelection
 from dicomnode.ul.negotiation import Negotiated
 from dicomnode.ul.pdu import AAssociateRQ, Rejection
@@ -151,7 +152,7 @@ class Requestor(Protocol):
     async def associate(self, proposal: Proposal, provider: Provider) -> Channel:
         """Connect and negotiate; what arrives goes to the handler that ``provider`` makes.
 
-        Raises AssociationError: no connection, AssociationRejected, AssociationAborted, or
+        Raises AssociationError: ConnectionFailed, AssociationRejected, AssociationAborted, or
         AssociationTimedOut. The message names the peer and is fit for the log.
         """
 
@@ -193,3 +194,16 @@ class Observer(Protocol):
 
     def failed(self, peer_address: str, how: str, why: str) -> None:
         """A connection ended before there was an association."""
+
+
+class RequestObserver(Protocol):
+    """Is told what happens to associations that we ask for; keeps logs and metrics."""
+
+    def requested(self, channel: Channel) -> None:
+        """An association that we asked for has been established."""
+
+    def request_failed(self, proposal: Proposal, error: AssociationError) -> None:
+        """An association that we asked for was not established; ``error`` names the peer."""
+
+    def request_ended(self, channel: Channel, how: str, why: str) -> None:
+        """An association that we asked for has ended, in the words of ``Observer.ended``."""

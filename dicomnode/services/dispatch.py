@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from dicomnode.dimse.channel import Channel, DataSetSink, Handler
@@ -22,6 +23,7 @@ from dicomnode.dimse.command import (
 )
 from dicomnode.dimse.status import Status
 from dicomnode.errors import RemoteProtocolError, StatusError
+from dicomnode.services.requests import Requests
 from dicomnode.ul.negotiation import AcceptedContext
 
 # What one association may have outstanding however large the window it was granted.
@@ -42,15 +44,18 @@ class Operation:
     """One request of a peer, from its command to its final response.
 
     ``service`` is "C-STORE" and the like; ``received_bytes`` counts its data set; ``started`` is
-    monotonic, in seconds. ``on_cancel`` is called when the peer cancels it or the association
-    ends. What is responded after the final response goes nowhere.
+    monotonic, in seconds. ``on_cancel`` is called when the peer cancels it
+    (``cancelled_by_peer``) or the association ends (``ended``). What is responded after the
+    final response goes nowhere.
     """
 
     __slots__ = (
         "_owner",
         "answered",
+        "cancelled_by_peer",
         "channel",
         "context",
+        "ended",
         "on_cancel",
         "received_bytes",
         "request",
@@ -74,6 +79,25 @@ class Operation:
         self.started = time.monotonic()
         self.on_cancel: Callable[[], None] | None = None
         self.answered = False
+        self.cancelled_by_peer = False
+        self.ended = False
+
+    @property
+    def requests(self) -> Requests:
+        """Requests of ours on the same association: the sub-operations of C-GET."""
+        return self._owner.requests
+
+    def pending(self, response: Response, identifier: bytes | None = None) -> None:
+        """Send a response with status Pending; whoever sends many of equal ones passes one."""
+        if not self.answered:
+            has_data_set = identifier is not None
+            if response.has_data_set is not has_data_set:
+                response = replace(response, has_data_set=has_data_set)
+            self.channel.send(self.context.context_id, response, identifier)
+
+    def conclude(self, response: Response, identifier: bytes | None = None) -> None:
+        """Send the final response as it is given, with the data set ``identifier``."""
+        self._owner.finish(self, replace(response, has_data_set=identifier is not None), identifier)
 
     def respond(self, status: int, comment: str | None = None) -> None:
         """Send the final response, without a data set."""
@@ -120,6 +144,7 @@ class AssociationHandler:
         self._channel = channel
         self._services = dispatcher.services
         self._journal = dispatcher.journal
+        self.requests = Requests(channel)
         self._open: dict[int, Operation] = {}
         self._closed = False
 
@@ -135,11 +160,11 @@ class AssociationHandler:
             case Request() | UnrecognizedCommand():
                 context = self._channel.negotiated.contexts[context_id]
                 return self._begin(Operation(self, self._channel, context, command))
+            case Response():
+                self.requests.response(command)
+                return None
             case _:
-                raise RemoteProtocolError(
-                    f"a {command.service} response, but nothing was requested of this peer",
-                    source=0,
-                )
+                raise RemoteProtocolError("a response of an unknown service", source=0)
 
     def _begin(self, operation: Operation) -> DataSetSink | None:
         service = self._acceptable(operation)
@@ -166,8 +191,14 @@ class AssociationHandler:
             return StatusError("message ID is in use", status=Status.DUPLICATE_INVOCATION)
         if len(self._open) >= _MAX_OUTSTANDING:
             return StatusError("too many operations outstanding", status=Status.RESOURCE_LIMITATION)
-        sop_class = operation.context.abstract_syntax
+        context = operation.context
+        sop_class = context.abstract_syntax
         assert isinstance(request, Request)  # it has a service
+        if not context.as_scp:
+            return StatusError(
+                "the SCP role was not accepted for this context",
+                status=Status.SOP_CLASS_NOT_SUPPORTED,
+            )
         if request.sop_class_uid != sop_class:
             return StatusError(
                 "SOP class differs from the presentation context's",
@@ -183,10 +214,18 @@ class AssociationHandler:
     def _cancel(self, message_id: int) -> None:
         operation = self._open.get(message_id)
         # A cancel that comes too late is ignored (PS3.7 §9.3.2.3).
-        if operation is not None and operation.on_cancel is not None:
+        if operation is None:
+            return
+        operation.cancelled_by_peer = True
+        if operation.on_cancel is not None:
             operation.on_cancel()
 
-    def finish(self, operation: Operation, response: Response | UnrecognizedRSP) -> None:
+    def finish(
+        self,
+        operation: Operation,
+        response: Response | UnrecognizedRSP,
+        identifier: bytes | None = None,
+    ) -> None:
         """Send ``response`` as the final one of ``operation``."""
         if operation.answered:
             return
@@ -197,13 +236,15 @@ class AssociationHandler:
         if self._closed:
             return
         # The peer first: it waits for the answer, nobody waits for the log.
-        self._channel.send(operation.context.context_id, response)
+        self._channel.send(operation.context.context_id, response, identifier)
         self._journal.operation_ended(operation, response.status, response.error_comment or "")
 
     def closed(self, why: str) -> None:
         self._closed = True
         operations, self._open = self._open, {}
+        self.requests.closed(why)
         for operation in operations.values():
+            operation.ended = True
             try:
                 if operation.on_cancel is not None:
                     operation.on_cancel()
