@@ -36,6 +36,8 @@ class Corpus:
 
 LARGE = Corpus("large", 516, 512, 512, 4)
 SMALL = Corpus("small", 1000, 64, 96, 8)
+# One study: what a single C-GET or C-MOVE asks for.
+STUDY = Corpus("study", 516, 512, 512, 1)
 GIANT = Corpus("giant", 1, 1024, 1024, 1, frames=512)
 
 

@@ -29,6 +29,13 @@ PACKAGES = {
     "storescp": "dcmtk",
     "dcmdump": "dcmtk",
     "dcmodify": "dcmtk",
+    "dcmconv": "dcmtk",
+    "dcmdjpeg": "dcmtk",
+    "findscu": "dcmtk",
+    "getscu": "dcmtk",
+    "movescu": "dcmtk",
+    "dcmqrscp": "dcmtk",
+    "dcmqridx": "dcmtk",
     "Orthanc": "orthanc",
     "gdcmscu": "libgdcm-tools",
     "tshark": "tshark",
@@ -185,6 +192,52 @@ def storescp(directory: Path, *options: str, bit_preserving: bool = True) -> Ite
         yield Peer("STORESCP", address, received, process.pid)
 
 
+_DCMQRSCP_SETTINGS = """\
+NetworkTCPPort = {port}
+MaxPDUSize = 131072
+MaxAssociations = 64
+HostTable BEGIN
+{hosts}
+HostTable END
+VendorTable BEGIN
+VendorTable END
+AETable BEGIN
+DCMQRSCP {storage} RW (500, 4096mb) ANY
+AETable END
+"""
+
+
+@contextlib.contextmanager
+def dcmqrscp(
+    directory: Path,
+    files: Sequence[Path] = (),
+    *,
+    destinations: Mapping[str, Address] | None = None,
+) -> Iterator[Peer]:
+    """Run DCMTK's dcmqrscp holding ``files``, which have to be Part 10 files.
+
+    ``destinations`` are the AE titles that C-MOVE knows.
+    """
+    storage = directory / "storage"
+    storage.mkdir(parents=True)
+    for number, file in enumerate(files):
+        (storage / f"{number:06d}.dcm").symlink_to(file.resolve())
+    if files:
+        entered = run_tool("dcmqridx", storage, *sorted(storage.glob("*.dcm")))
+        if entered.returncode:
+            raise PeerFailed(f"dcmqridx: {entered.output}")
+    address = ("127.0.0.1", free_port())
+    hosts = "\n".join(
+        f"{title.lower()} = ({title}, {host}, {port})"
+        for title, (host, port) in (destinations or {}).items()
+    )
+    settings = directory / "dcmqrscp.cfg"
+    settings.write_text(_DCMQRSCP_SETTINGS.format(port=address[1], storage=storage, hosts=hosts))
+    command = [find_program("dcmqrscp") or "dcmqrscp", "--config", str(settings)]
+    with _process(command, directory, lambda: _accepts(address)) as process:
+        yield Peer("DCMQRSCP", address, storage, process.pid)
+
+
 def orthanc_configuration(directory: Path, dicom_port: int, http_port: int) -> dict[str, object]:
     """Return the settings of an Orthanc that keeps everything below ``directory``."""
     return {
@@ -198,6 +251,9 @@ def orthanc_configuration(directory: Path, dicom_port: int, http_port: int) -> d
         "AuthenticationEnabled": False,
         "DicomAlwaysAllowEcho": True,
         "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowFind": True,
+        "DicomAlwaysAllowGet": True,
+        "DicomAlwaysAllowMove": True,
         "UnknownSopClassAccepted": True,
         "OrthancExplorerEnabled": False,
         "Plugins": [],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
@@ -46,17 +46,31 @@ def associate_rq(
     maximum_length: int = 131072,
     protocol_version: int = 1,
     application_context: str = APPLICATION_CONTEXT,
+    scp_of: Sequence[str] = (),
+    extended: Mapping[str, bytes] | None = None,
 ) -> bytes:
-    """Return an A-ASSOCIATE-RQ (PS3.8 §9.3.2)."""
+    """Return an A-ASSOCIATE-RQ (PS3.8 §9.3.2).
+
+    ``scp_of`` are the SOP classes that the caller takes the SCP role of (PS3.7 §D.3.3.4),
+    ``extended`` the application information of extended negotiations (PS3.7 §D.3.3.5).
+    """
     items = _item(0x10, application_context.encode())
     for context_id, abstract_syntax, transfer_syntaxes in contexts:
         sub_items = _item(0x30, abstract_syntax.encode())
         sub_items += b"".join(_item(0x40, uid.encode()) for uid in transfer_syntaxes)
         items += _item(0x20, struct.pack("BBBB", context_id, 0, 0, 0) + sub_items)
     user = _item(0x51, struct.pack(">I", maximum_length)) + _item(0x52, b"1.2.826.0.1.3680043.9")
+    for uid in scp_of:
+        user += _item(0x54, _counted(uid) + b"\0\1")
+    for uid, information in (extended or {}).items():
+        user += _item(0x56, _counted(uid) + information)
     items += _item(0x50, user)
     fixed = struct.pack(">HH16s16s32x", protocol_version, 0, _title(called), _title(calling))
     return pdu(ASSOCIATE_RQ, fixed + items)
+
+
+def _counted(uid: str) -> bytes:
+    return struct.pack(">H", len(uid)) + uid.encode()
 
 
 def _title(title: str) -> bytes:
