@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
-from sqlalchemy import URL, Engine, Table, bindparam, create_engine, event, make_url
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Engine,
+    Table,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import NullPool
@@ -56,6 +68,24 @@ class Prepared:
             cursor.execute(self._sql, values)
         else:
             cursor.execute(self._sql, dict(zip(self._names, values, strict=True)))
+
+
+class Question:
+    """A SELECT, compiled once and run on the driver's cursor with its parameters by name."""
+
+    def __init__(self, statement: ClauseElement, engine: Engine) -> None:
+        compiled = statement.compile(dialect=engine.dialect)
+        self._sql = str(compiled)
+        self._constants: dict[str, Any] = dict(compiled.params)
+        self._positions = cast("list[str] | None", compiled.positiontup)  # type: ignore[attr-defined]
+
+    def run(self, cursor: DBAPICursor, values: Mapping[str, object]) -> None:
+        """Execute with ``values``."""
+        every = {**self._constants, **values}
+        if self._positions is None:
+            cursor.execute(self._sql, every)
+        else:
+            cursor.execute(self._sql, [every[name] for name in self._positions])
 
 
 class Backend:
@@ -109,6 +139,28 @@ class Backend:
         statement = dialect.insert(table).values(columns).on_conflict_do_nothing()
         return Prepared(statement, self.writer, names)
 
+    def among(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+        """Return the condition that ``column`` is in the list given as the parameter ``name``.
+
+        One parameter however long the list; its value is what ``list_value`` makes of it.
+        """
+        if not self.is_sqlite:
+            return column == func.any(bindparam(name))
+        values = func.json_each(bindparam(name)).table_valued("value")
+        return column.in_(select(values.c.value))
+
+    def list_value(self, values: Iterable[str | int]) -> object:
+        """Return ``values`` as ``among`` takes them."""
+        return json.dumps(list(values)) if self.is_sqlite else list(values)
+
+    def interrupt(self, connection: Connection) -> None:
+        """Stop what a reader's connection is doing; callable from any thread."""
+        driver: Any = getattr(connection, "driver_connection", None)
+        if self.is_sqlite:
+            driver.interrupt()
+        else:
+            driver.cancel()
+
     def delete_files(self) -> None:
         """Remove a SQLite database from disk."""
         assert self.is_sqlite and self.url.database
@@ -138,6 +190,7 @@ _GROW_LOG = f"""
 """  # noqa: S608  a number of ours is all that is put in
 _READER = f"""
     PRAGMA query_only = ON;
+    PRAGMA case_sensitive_like = ON;
     PRAGMA busy_timeout = 10000;
     PRAGMA cache_size = -{_READER_CACHE_KIB};
 """

@@ -8,7 +8,8 @@ queued at once; readers have connections of their own and may be in any thread.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
@@ -28,7 +29,9 @@ from dicomnode.index.entry import (
     InstanceEntry,
     InstanceRow,
 )
+from dicomnode.index.reading import SearchStopped, Stop
 from dicomnode.index.registrar import Registrar
+from dicomnode.index.selection import Selection
 from dicomnode.index.statements import ROW
 from dicomnode.index.writer import Operation, Writer
 
@@ -41,6 +44,8 @@ __all__ = [
     "IdentityConflict",
     "InstanceEntry",
     "InstanceRow",
+    "SearchStopped",
+    "Stop",
 ]
 
 _STUDIES_PER_STEP = 20
@@ -61,6 +66,7 @@ class Catalog:
         except (ImportError, ArgumentError) as error:
             raise CatalogError(f"index.url cannot be used: {error}") from None
         self._writer: Writer | None = None
+        self._selection = Selection(self._backend)
         self.rebuilt_from: str | None = None
 
     # -- opening -----------------------------------------------------------------------------------
@@ -195,6 +201,22 @@ class Catalog:
         with self._read() as connection:
             row = connection.execute(statement).first()
         return InstanceRow(*row) if row is not None else None
+
+    def select_instances(
+        self, unique_keys: Mapping[str, Sequence[str]], stop: Stop | None = None
+    ) -> array[int]:
+        """Return the row ids of the objects that have, of each unique key, one of the values.
+
+        Ordered by study, series and Instance Number. Raises CatalogError, SearchStopped.
+        """
+        return self._selection.select_instances(unique_keys, stop)
+
+    def instance_rows(self, ids: Sequence[int]) -> list[InstanceRow]:
+        """Return the rows of ``ids`` in that order; those that are gone are left out.
+
+        Raises CatalogError.
+        """
+        return self._selection.instance_rows(ids)
 
     def identity_conflicts(self) -> list[IdentityConflict]:
         """Return the identity conflicts, oldest first. Raises CatalogError."""

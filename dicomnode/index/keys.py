@@ -102,10 +102,19 @@ def _parse(table: str) -> tuple[Key, ...]:
 
 
 KEYS = _parse(_TABLE)
+BY_KEYWORD = {key.keyword: key for key in KEYS}
 PATIENT_KEYS = tuple(key for key in KEYS if key.level is Level.PATIENT)
 STUDY_KEYS = tuple(key for key in KEYS if key.level is Level.STUDY)
 SERIES_KEYS = tuple(key for key in KEYS if key.level is Level.SERIES)
 INSTANCE_KEYS = tuple(key for key in KEYS if key.level is Level.INSTANCE)
+
+# What identifies an entity of each level (PS3.4 §C.6.1.1, §C.6.2.1), the highest level first.
+UNIQUE_KEYS = {
+    Level.PATIENT: BY_KEYWORD["PatientID"],
+    Level.STUDY: BY_KEYWORD["StudyInstanceUID"],
+    Level.SERIES: BY_KEYWORD["SeriesInstanceUID"],
+    Level.INSTANCE: BY_KEYWORD["SOPInstanceUID"],
+}
 
 # Sequences are held flat: of their items these attributes (PS3.4 Tables C.6-2 and C.6-3).
 ITEM_KEYS: dict[int, tuple[tuple[int, str, str], ...]] = {

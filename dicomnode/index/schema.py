@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from dicomnode.index.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
+from dicomnode.index.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key, Level
 
 # Counts up with every change of the tables or of what is written into them.
 SCHEMA_VERSION = 1
@@ -139,3 +139,10 @@ identity_conflict = Table(
     Column("noticed_at", Float(53), nullable=False),
     UniqueConstraint("patient_id", "issuer_of_patient_id", "other_name_folded", "other_birth_date"),
 )
+
+TABLES = {
+    Level.PATIENT: patient,
+    Level.STUDY: study,
+    Level.SERIES: series,
+    Level.INSTANCE: instance,
+}

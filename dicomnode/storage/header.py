@@ -20,14 +20,24 @@ from dicomnode.storage.text import decode_text, encodings_of
 # Tags from here on are not looked at: Content Sequence (0040,A730), waveforms, pixels.
 _STOP: Final = 0x0040_A500
 _NEVER: Final = 1 << 32
-# Values longer than this are not kept; nothing that is searched for is as long.
-_MAX_VALUE_BYTES: Final = 16 * 1024
-_MAX_KEPT_BYTES: Final = 1024 * 1024
 _MAX_ELEMENTS: Final = 200_000
 _MAX_DEPTH: Final = 64
 _MAX_ITEMS: Final = 256
-_MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
 _WINDOW_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What is kept of a data set, in bytes; values longer than ``value`` are passed over."""
+
+    value: int
+    kept: int
+    inflated: int
+    private: bool
+
+
+# Nothing that objects are searched for by is longer.
+_OF_OBJECT: Final = _Bounds(16 * 1024, 1024 * 1024, 16 * 1024 * 1024, private=False)
 
 _UNDEFINED: Final = 0xFFFF_FFFF
 _ITEM: Final = 0xFFFE_E000
@@ -175,12 +185,23 @@ def read_to_end(fd: int, offset: int, size: int, transfer_syntax_uid: str) -> He
     return _read(_File(fd, offset, size), transfer_syntax_uid, _NEVER)
 
 
-def _read(source: _Source, transfer_syntax_uid: str, stop: int) -> Header:
+def read_identifier(data: bytes, transfer_syntax_uid: str, max_bytes: int) -> Header:
+    """Read all of an identifier, private elements too, of at most ``max_bytes`` when inflated.
+
+    Raises CannotUnderstand.
+    """
+    bounds = _Bounds(max_bytes, max_bytes, max_bytes, private=True)
+    return _read(_Bytes(data), transfer_syntax_uid, _NEVER, bounds)
+
+
+def _read(
+    source: _Source, transfer_syntax_uid: str, stop: int, bounds: _Bounds = _OF_OBJECT
+) -> Header:
     if transfer_syntax_uid in _DEFLATED:
-        source = _Inflated(source)
+        source = _Inflated(source, bounds.inflated)
     layout = _layout_of(source, transfer_syntax_uid)
     try:
-        values, _ = _scan(source, 0, layout, stop)
+        values, _ = _scan(source, 0, layout, stop, bounds)
     except struct.error:
         raise CannotUnderstand("the data set is cut short") from None
     return Header(values, encodings_of(values.get(0x0008_0005, b"")), layout)
@@ -255,8 +276,9 @@ class _File:
 class _Inflated:
     """The front of a deflated data set (PS3.5 §A.5), inflated as far as it is asked for."""
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: _Source, max_bytes: int) -> None:
         self._source = source
+        self._max_bytes = max_bytes
         self._position = 0
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         self._data = bytearray()
@@ -264,7 +286,7 @@ class _Inflated:
     def read(self, position: int, size: int) -> bytes:
         end = position + size
         while len(self._data) < end and not self._inflate.eof:
-            if len(self._data) >= _MAX_INFLATED_BYTES:
+            if len(self._data) > self._max_bytes:
                 raise CannotUnderstand("the deflated header is too long")
             chunk = self._inflate.unconsumed_tail or self._next_chunk()
             if not chunk:
@@ -285,15 +307,15 @@ class _Inflated:
 
 
 def _scan(
-    source: _Source, position: int, layout: _Layout, stop: int
+    source: _Source, position: int, layout: _Layout, stop: int, bounds: _Bounds = _OF_OBJECT
 ) -> tuple[dict[int, bytes], int]:
-    """Return the short values of even groups up to the tag ``stop``, and where that stands.
+    """Return the values within ``bounds`` up to the tag ``stop``, and where that stands.
 
     One loop, as it runs for every element of every object received. ``window`` holds the bytes
     at ``base``; ``at`` counts from there.
     """
     values: dict[int, bytes] = {}
-    room = _MAX_KEPT_BYTES
+    room, longest, odd = bounds.kept, bounds.value, 0 if bounds.private else 1
     base, at = position, 0
     window = source.read(base, _WINDOW_BYTES)
     limit = len(window)
@@ -330,7 +352,7 @@ def _scan(
             length = end - start - 8
         else:
             end = start + length
-        if length <= _MAX_VALUE_BYTES and not group & 1:
+        if length <= longest and not group & odd:
             room -= length
             if room < 0:
                 raise CannotUnderstand("the header is too long")

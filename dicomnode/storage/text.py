@@ -27,12 +27,22 @@ def encodings_of(specific_character_set: bytes) -> tuple[str, ...]:
     return tuple(_encoding(term.strip()) for term in terms)
 
 
+def is_known_character_set(specific_character_set: bytes) -> bool:
+    """Tell whether every term of a raw Specific Character Set is known, or can be mended."""
+    terms = specific_character_set.decode("ascii", "replace").strip(" \x00").split("\\")
+    return all(_known_encoding(term.strip()) is not None for term in terms)
+
+
 def _encoding(term: str) -> str:
+    return _known_encoding(term) or "latin_1"
+
+
+def _known_encoding(term: str) -> str | None:
     known = python_encoding.get(term)
     if known is None and (match := _TERM.match(term)):
         spelling = f"ISO 2022 IR {match[2]}" if match[1] else f"ISO_IR {match[2]}"
         known = python_encoding.get(spelling)
-    return known or "latin_1"
+    return known
 
 
 def decode_text(value: bytes, encodings: tuple[str, ...], vr: str) -> str:
