@@ -29,6 +29,7 @@ from dicomnode.observe.metrics import Metrics
 from dicomnode.registry import Registry, load_registry
 from dicomnode.services.admission import Admission, Rules
 from dicomnode.services.dispatch import Dispatcher, Service
+from dicomnode.services.explanations import Explanations
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
 from dicomnode.services.recovery import reconcile
@@ -91,7 +92,12 @@ class Node:
             self._metrics = Metrics(
                 known_title=lambda title: self._registry.lookup(title) is not None
             )
-            self._journal = Journal(self._log.logger, self._metrics)
+            explanations = Explanations(
+                lambda: self._registry,
+                patient_data=self._settings.log.patient_data,
+                now=time.time,
+            )
+            self._journal = Journal(self._log.logger, self._metrics, explanations)
             await self._open_archive(undo)
             await self._listen(undo)
             self._undo = undo.pop_all()

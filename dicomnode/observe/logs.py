@@ -42,6 +42,7 @@ PATIENT_FIELDS: Final = frozenset(
         "patient_id",
         "patient_name",
         "patient_sex",
+        "patient_value",
     }
 )
 """Fields that are left out of every line unless ``log.patient_data`` is on."""

@@ -6,7 +6,7 @@ knows it and ``other`` otherwise, UIDs only if PS3.6 has them, phrases up to a f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,37 +17,28 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 from pydicom.uid import UID
 
 from dicomnode import __version__
+from dicomnode.observe.sources import Sources
 
 OTHER = "other"
 """The label value that stands for every value that is not told apart."""
+ACCEPTED = "accepted"
+"""The result of an association that was requested and made."""
 
 # An operation is an echo of a millisecond, or an object of gigabytes over a slow line.
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+# A retrieval is one image, or a study of thousands to a slow destination.
+_RETRIEVE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_LEVELS = frozenset({"PATIENT", "STUDY", "SERIES", "IMAGE"})
 _MOST_PHRASES = 64
-
-_ARCHIVE = {
-    "instances": ("dicomnode_objects", "Objects held."),
-    "series": ("dicomnode_series", "Series held."),
-    "studies": ("dicomnode_studies", "Studies held."),
-    "patients": ("dicomnode_patients", "Patients held."),
-    "bytes": ("dicomnode_objects_bytes", "Size of the objects held."),
-    "identity_conflicts": (
-        "dicomnode_identity_conflicts",
-        "Patient IDs that came with two different names and birth dates.",
-    ),
-    "free_bytes": ("dicomnode_storage_free_bytes", "Free space where objects are stored."),
-}
 
 
 class Metrics:
     """Counts what the node does; every method may be called from any thread.
 
-    ``known_title`` tells whether the registry knows a calling AE title.
+    ``known_title`` tells whether the registry knows an AE title.
     """
 
     def __init__(
@@ -62,9 +53,11 @@ class Metrics:
         self._spellings: dict[str, str] = {}
         self._reasons = _Phrases()
         self._requests: dict[tuple[str, str, int], _RequestSeries] = {}
-        self._sources = _Sources()
+        self._sources = Sources()
         self._declare_associations()
         self._declare_operations()
+        self._declare_queries()
+        self._declare_retrievals()
         self.registry.register(self._sources)
         ProcessCollector(registry=self.registry)
         info = Gauge("dicomnode_info", "1; the version.", ["version"], registry=self.registry)
@@ -104,6 +97,17 @@ class Metrics:
             ["abstract_syntax", "reason"],
             registry=registry,
         )
+        self._outgoing_active = Gauge(
+            "dicomnode_outgoing_associations_active",
+            "Associations open now that this node requested.",
+            registry=registry,
+        )
+        self._outgoing = Counter(
+            "dicomnode_outgoing_associations_total",
+            "Associations that this node requested, by what came of the request.",
+            ["called_aet", "result"],
+            registry=registry,
+        )
 
     def _declare_operations(self) -> None:
         registry = self.registry
@@ -136,6 +140,47 @@ class Metrics:
             registry=registry,
         )
 
+    def _declare_queries(self) -> None:
+        registry = self.registry
+        self._query_matches = Counter(
+            "dicomnode_query_matches_total",
+            "Matches sent in answer to C-FIND.",
+            ["level"],
+            registry=registry,
+        )
+        self._query_empty = Counter(
+            "dicomnode_query_empty_total", "C-FIND without a match.", ["level"], registry=registry
+        )
+        self._query_seconds = Histogram(
+            "dicomnode_query_seconds",
+            "From a C-FIND's command to its final response, the reading of the peer included.",
+            ["level"],
+            registry=registry,
+            buckets=_SECONDS_BUCKETS,
+        )
+
+    def _declare_retrievals(self) -> None:
+        registry = self.registry
+        self._sub_operations = Counter(
+            "dicomnode_retrieve_sub_operations_total",
+            "C-STORE sub-operations of C-GET and C-MOVE.",
+            ["service", "result"],
+            registry=registry,
+        )
+        self._retrieve_bytes = Counter(
+            "dicomnode_retrieve_bytes_total",
+            "Bytes of data sets sent by C-GET and C-MOVE.",
+            ["service"],
+            registry=registry,
+        )
+        self._retrieve_seconds = Histogram(
+            "dicomnode_retrieve_seconds",
+            "From the command of a C-GET or C-MOVE to its final response.",
+            ["service"],
+            registry=registry,
+            buckets=_RETRIEVE_BUCKETS,
+        )
+
     # -- connections and associations ------------------------------------------------------------
 
     def connection_opened(self) -> None:
@@ -166,6 +211,16 @@ class Metrics:
         uid = abstract_syntax if known else OTHER
         self._contexts_refused.labels(uid, self._reasons.bounded(words)).inc()
 
+    def outgoing_association(self, called_ae_title: str, result: str) -> None:
+        """Count an association that we requested; ``result`` is accepted, rejected or failed."""
+        self._outgoing.labels(self._title(called_ae_title), result).inc()
+        if result == ACCEPTED:
+            self._outgoing_active.inc()
+
+    def outgoing_association_ended(self) -> None:
+        """Count down the open ones; called once for each that was accepted."""
+        self._outgoing_active.dec()
+
     # -- operations ------------------------------------------------------------------------------
 
     def request_finished(
@@ -190,13 +245,27 @@ class Metrics:
         if received_bytes:
             series.received_bytes.inc(received_bytes)
 
-    def bytes_sent(self, count: int) -> None:
-        """Count bytes of a data set sent."""
-        self._sent_bytes.inc(count)
-
     def objects_conflicting(self, policy: str) -> None:
         """Count an object that came again with other bytes."""
         self._conflicting.labels(policy).inc()
+
+    def query_finished(self, level: str, matches: int, sent_bytes: int, seconds: float) -> None:
+        """Count a C-FIND; ``level`` is its Query/Retrieve Level."""
+        level = level if level in _LEVELS else OTHER
+        self._query_matches.labels(level).inc(matches)
+        self._query_empty.labels(level).inc(not matches)
+        self._query_seconds.labels(level).observe(seconds)
+        self._sent_bytes.inc(sent_bytes)
+
+    def retrieve_finished(
+        self, service: str, sub_operations: Mapping[str, int], sent_bytes: int, seconds: float
+    ) -> None:
+        """Count a C-GET or C-MOVE; ``sub_operations`` by result: completed, warning, failed."""
+        for result, count in sub_operations.items():
+            self._sub_operations.labels(service, result).inc(count)
+        self._retrieve_bytes.labels(service).inc(sent_bytes)
+        self._retrieve_seconds.labels(service).observe(seconds)
+        self._sent_bytes.inc(sent_bytes)
 
     # -- read at each scrape -----------------------------------------------------------------------
 
@@ -219,13 +288,13 @@ class Metrics:
         """Return the text exposition; may block while the sources are read."""
         return generate_latest(self.registry)
 
-    def _title(self, calling_ae_title: str) -> str:
-        """Return the label of a calling AE title: one spelling of each title that is known."""
-        if not self._known_title(calling_ae_title):
+    def _title(self, ae_title: str) -> str:
+        """Return the label of an AE title: one spelling of each title that is known."""
+        if not self._known_title(ae_title):
             return OTHER
         # Titles are matched without regard to case; each spelling a series of its own would let
         # a peer make thousands.
-        return self._spellings.setdefault(calling_ae_title.casefold(), calling_ae_title)
+        return self._spellings.setdefault(ae_title.casefold(), ae_title)
 
 
 class _RequestSeries:
@@ -252,49 +321,3 @@ class _Phrases:
                 return OTHER
             self._seen.add(phrase)
         return phrase
-
-
-class _Sources(Collector):
-    """Figures that others keep and that are read when they are asked for."""
-
-    def __init__(self) -> None:
-        self.archive: Callable[[], Mapping[str, float]] | None = None
-        self.receive_buffer: Callable[[], tuple[int, int]] | None = None
-        self.log_lines_dropped: Callable[[], int] | None = None
-
-    def describe(self) -> Iterator[Metric]:
-        """Name no metrics, so that registering does not read the sources."""
-        return iter(())
-
-    def collect(self) -> Iterator[Metric]:
-        """Read the sources; what cannot be read now is left out, the rest stands."""
-        yield from self._read_archive()
-        if self.receive_buffer is not None:
-            used, limit = self.receive_buffer()
-            yield GaugeMetricFamily(
-                "dicomnode_receive_buffer_bytes", "Receive buffers in use.", used
-            )
-            yield GaugeMetricFamily(
-                "dicomnode_receive_buffer_limit_bytes", "Budget of all receive buffers.", limit
-            )
-        if self.log_lines_dropped is not None:
-            yield CounterMetricFamily(
-                "dicomnode_log_lines_dropped",
-                "Log lines that could not be written in time.",
-                self.log_lines_dropped(),
-            )
-
-    def _read_archive(self) -> Iterator[Metric]:
-        if self.archive is None:
-            return
-        try:
-            figures = self.archive()
-        except Exception:
-            # A scrape must show the other metrics just when the index or the disk fails.
-            figures = {}
-        yield GaugeMetricFamily(
-            "dicomnode_archive_readable", "1 when index and storage answered.", bool(figures)
-        )
-        for key, value in figures.items():
-            name, words = _ARCHIVE[key]
-            yield GaugeMetricFamily(name, words, value)

@@ -23,6 +23,7 @@ from dicomnode.dimse.command import (
 )
 from dicomnode.dimse.status import Status
 from dicomnode.errors import RemoteProtocolError, StatusError
+from dicomnode.services.outcomes import Outcome
 from dicomnode.services.requests import Requests
 from dicomnode.ul.negotiation import AcceptedContext
 
@@ -46,7 +47,8 @@ class Operation:
     ``service`` is "C-STORE" and the like; ``received_bytes`` counts its data set; ``started`` is
     monotonic, in seconds. ``on_cancel`` is called when the peer cancels it
     (``cancelled_by_peer``) or the association ends (``ended``). What is responded after the
-    final response goes nowhere.
+    final response goes nowhere; ``response`` is the one that was sent. A service that has more
+    to tell than that sets ``outcome`` first: the journal speaks of it.
     """
 
     __slots__ = (
@@ -57,8 +59,10 @@ class Operation:
         "context",
         "ended",
         "on_cancel",
+        "outcome",
         "received_bytes",
         "request",
+        "response",
         "service",
         "started",
     )
@@ -79,6 +83,8 @@ class Operation:
         self.started = time.monotonic()
         self.on_cancel: Callable[[], None] | None = None
         self.answered = False
+        self.response: Response | UnrecognizedRSP | None = None
+        self.outcome: Outcome | None = None
         self.cancelled_by_peer = False
         self.ended = False
 
@@ -235,6 +241,7 @@ class AssociationHandler:
             del self._open[message_id]
         if self._closed:
             return
+        operation.response = response
         # The peer first: it waits for the answer, nobody waits for the log.
         self._channel.send(operation.context.context_id, response, identifier)
         self._journal.operation_ended(operation, response.status, response.error_comment or "")

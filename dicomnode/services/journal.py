@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from dicomnode.dimse.channel import Channel, Refused
+from dicomnode.dimse.channel import Channel, Proposal, Refused
 from dicomnode.dimse.status import Category, category
+from dicomnode.errors import AssociationError, AssociationRejected
 from dicomnode.observe.logs import Logger, duration, size
-from dicomnode.observe.metrics import Metrics
+from dicomnode.observe.metrics import ACCEPTED, Metrics
 from dicomnode.services.dispatch import Operation
+from dicomnode.services.explanations import (
+    Explanations,
+    keys_in_words,
+    sub_operations_in_words,
+)
 from dicomnode.services.intake import Arrival
+from dicomnode.services.outcomes import Finding, Outcome, QueryOutcome, RetrieveOutcome
 from dicomnode.ul.pdu import AAssociateRQ
 
 _REMEMBERED_REJECTIONS = 20
+_QUIET = (Category.SUCCESS, Category.PENDING, Category.CANCEL)
 
 
 @dataclass(slots=True)
@@ -42,13 +51,29 @@ class Rejection:
     why: str
 
 
+@dataclass(slots=True)
+class Totals:
+    """What was asked and handed out since start."""
+
+    queries: int = 0
+    empty_queries: int = 0
+    matches: int = 0
+    retrievals: int = 0
+    objects_sent: int = 0
+    objects_failed: int = 0
+    sent_bytes: int = 0
+
+
 class Journal:
     """Observes everything; called on the event loop and, where said, from worker threads."""
 
-    def __init__(self, log: Logger, metrics: Metrics) -> None:
+    def __init__(self, log: Logger, metrics: Metrics, explanations: Explanations) -> None:
         self._log = log
         self._metrics = metrics
+        self.explanations = explanations
+        self.totals = Totals()
         self.associations: dict[int, AssociationRecord] = {}
+        self.outgoing: dict[int, AssociationRecord] = {}
         self.rejections: deque[Rejection] = deque(maxlen=_REMEMBERED_REJECTIONS)
 
     # -- connections and associations ------------------------------------------------------------
@@ -65,6 +90,8 @@ class Journal:
             f"{_way(channel)} association accepted from {channel.peer_address},"
             f" {accepted} of {accepted + refused} presentation contexts"
         )
+        if negotiated.refused:
+            self.explanations.contexts_refused(channel)
         for context in negotiated.refused:
             self._metrics.context_refused(context.abstract_syntax, context.words)
             self._log.info(
@@ -79,6 +106,7 @@ class Journal:
         title = request.calling_ae_title
         self.rejections.append(Rejection(time.time(), peer_address, title, words, refused.why))
         self._metrics.association_rejected(words)
+        self.explanations.rejected(peer_address, request, refused)
         self._log.warning(
             f"{title} -> {request.called_ae_title} association rejected from {peer_address}:"
             f" {words}: {refused.why}"
@@ -102,9 +130,40 @@ class Journal:
         self._metrics.association_aborted(by, how)
         self._log.warning(f"connection from {peer_address} {how} before any association: {why}")
 
+    # -- associations that we requested ----------------------------------------------------------
+
+    def requested(self, channel: Channel) -> None:
+        negotiated = channel.negotiated
+        self.outgoing[channel.number] = AssociationRecord(channel, time.monotonic())
+        self._metrics.outgoing_association(channel.called_ae_title, ACCEPTED)
+        accepted, refused = len(negotiated.contexts), len(negotiated.refused)
+        self._log.info(
+            f"{_way(channel)} association accepted by {channel.peer_address},"
+            f" {accepted} of {accepted + refused} presentation contexts"
+        )
+
+    def request_failed(self, proposal: Proposal, error: AssociationError) -> None:
+        result = "rejected" if isinstance(error, AssociationRejected) else "failed"
+        self._metrics.outgoing_association(proposal.called_ae_title, result)
+        self._log.warning(
+            f"{proposal.calling_ae_title} -> {proposal.called_ae_title} no association: {error}"
+        )
+
+    def request_ended(self, channel: Channel, how: str, why: str) -> None:
+        record = self.outgoing.pop(channel.number)
+        self._metrics.outgoing_association_ended()
+        took = duration(time.monotonic() - record.since)
+        line = f"{_way(channel)} association {how}" + (f": {why}" if why else "") + f", {took}"
+        (self._log.info if how == "released" else self._log.warning)(line)
+
     # -- operations ------------------------------------------------------------------------------
 
     def operation_ended(self, operation: Operation, status: int, comment: str) -> None:
+        """Count and log an operation that has its final response.
+
+        A service that has an outcome to tell sets ``operation.outcome`` before that response, and
+        tells its end with ``query_ended`` or ``retrieve_ended`` afterwards.
+        """
         channel = operation.channel
         record = self.associations.get(channel.number)
         if record is not None:
@@ -114,26 +173,109 @@ class Journal:
         self._metrics.request_finished(
             operation.service, channel.calling_ae_title, status, seconds, operation.received_bytes
         )
-        volume = f" {size(operation.received_bytes)}" if operation.received_bytes else ""
-        line = (
-            f"{_way(channel)} {operation.service} {operation.request.message_id}"
-            f" {status:04X}{volume} {duration(seconds)}"
+        advice: tuple[str, ...] = ()
+        if operation.outcome is None and category(status) not in _QUIET:
+            advice = self.explanations.operation_ended(operation, status, comment)
+        self._log_operation(operation, status, comment, seconds, advice)
+
+    def query_ended(self, operation: Operation, outcome: QueryOutcome) -> None:
+        """Tell the outcome of a C-FIND, after its final response or the end of its association."""
+        operation.outcome = outcome
+        self._metrics.query_finished(
+            outcome.level, outcome.matches, outcome.sent_bytes, outcome.seconds
         )
-        details = {
+        totals = self.totals
+        totals.queries += 1
+        totals.empty_queries += not outcome.matches
+        totals.matches += outcome.matches
+        response = operation.response
+        if response is None:
+            self._log_operation(operation, None, "", outcome.seconds)
+        elif category(response.status) is Category.FAILURE or (
+            category(response.status) is Category.SUCCESS and not outcome.matches
+        ):
+            comment = response.error_comment or ""
+            self.explanations.operation_ended(operation, response.status, comment)
+        for finding in outcome.findings:
+            self._log_finding(self._log.debug, operation, finding)
+
+    def retrieve_ended(self, operation: Operation, outcome: RetrieveOutcome) -> None:
+        """Tell the outcome of a C-GET or C-MOVE, as ``query_ended`` does of a C-FIND."""
+        operation.outcome = outcome
+        by_result = {
+            "completed": outcome.completed,
+            "warning": outcome.warning,
+            "failed": outcome.failed,
+        }
+        self._metrics.retrieve_finished(
+            operation.service, by_result, outcome.sent_bytes, outcome.seconds
+        )
+        totals = self.totals
+        totals.retrievals += 1
+        totals.objects_sent += outcome.completed + outcome.warning
+        totals.objects_failed += outcome.failed
+        totals.sent_bytes += outcome.sent_bytes
+        response = operation.response
+        if response is None:
+            self._log_operation(operation, None, "", outcome.seconds)
+        elif category(response.status) not in _QUIET or outcome.findings:
+            comment = response.error_comment or ""
+            self.explanations.operation_ended(operation, response.status, comment)
+        say = self._log.warning if outcome.failed or outcome.warning else self._log.info
+        for finding in outcome.findings:
+            self._log_finding(say, operation, finding)
+
+    def _log_operation(
+        self,
+        operation: Operation,
+        status: int | None,
+        comment: str,
+        seconds: float,
+        advice: tuple[str, ...] = (),
+    ) -> None:
+        """Write the one line of ``operation``; no ``status``: its association ended first."""
+        channel = operation.channel
+        code = "unanswered" if status is None else f"{status:04X}"
+        line = (
+            f"{_way(channel)} {operation.service} {operation.request.message_id} {code}"
+            f"{_yield(operation)} {duration(seconds)}"
+        )
+        fields: dict[str, object] = {"advice": " ".join(advice)} if advice else {}
+        details: dict[str, object] = {
             "association": channel.number,
             "calling_aet": channel.calling_ae_title,
             "service": operation.service,
             "message_id": operation.request.message_id,
-            "status": f"{status:04X}",
+            "status": code,
             "bytes": operation.received_bytes,
             "seconds": seconds,
         }
-        match category(status):
-            case Category.SUCCESS | Category.PENDING | Category.CANCEL:
-                self._log.info(line, details=details)
-            case _:
-                uid = getattr(operation.request, "sop_instance_uid", None) or ""
-                self._log.warning(f"{line}: {comment}", sop_instance_uid=uid, details=details)
+        outcome = operation.outcome
+        if outcome is not None:
+            fields["level"] = outcome.level
+            details |= _figures(outcome)
+        if isinstance(outcome, QueryOutcome) and outcome.keys:
+            fields["keys"] = keys_in_words(outcome)
+        if status is None or category(status) in _QUIET:
+            self._log.info(line, details=details, **fields)
+            return
+        if uid := getattr(operation.request, "sop_instance_uid", None):
+            fields = {"sop_instance_uid": uid} | fields
+        self._log.warning(f"{line}: {comment}" if comment else line, details=details, **fields)
+
+    def _log_finding(
+        self, say: Callable[..., None], operation: Operation, finding: Finding
+    ) -> None:
+        fields: dict[str, object] = {}
+        if finding.patient_value:
+            fields["patient_value"] = finding.patient_value
+        if finding.advice:
+            fields["advice"] = finding.advice
+        say(
+            f"{_way(operation.channel)} {operation.service} {operation.request.message_id}:"
+            f" {finding.words}",
+            **fields,
+        )
 
     # -- objects (from worker threads) -------------------------------------------------------------
 
@@ -159,3 +301,26 @@ class Journal:
 
 def _way(channel: Channel) -> str:
     return f"{channel.calling_ae_title} -> {channel.called_ae_title} #{channel.number}"
+
+
+def _yield(operation: Operation) -> str:
+    """Say what came of ``operation``, between the status and the duration of its line."""
+    match operation.outcome:
+        case QueryOutcome(matches=matches):
+            return f" {matches} {'match' if matches == 1 else 'matches'}"
+        case RetrieveOutcome() as outcome:
+            to = f" to {outcome.destination}:" if outcome.destination else ""
+            sent = f", {size(outcome.sent_bytes)}" if outcome.sent_bytes else ""
+            return f"{to} {sub_operations_in_words(outcome)}{sent}"
+        case None if operation.service == "C-STORE" and operation.received_bytes:
+            return f" {size(operation.received_bytes)}"
+        case _:
+            return ""
+
+
+def _figures(outcome: Outcome) -> dict[str, object]:
+    """Return the figures of ``outcome`` for a line in JSON."""
+    if isinstance(outcome, QueryOutcome):
+        return {"matches": outcome.matches, "sent_bytes": outcome.sent_bytes}
+    figures = ("destination", "completed", "warning", "failed", "remaining", "sent_bytes")
+    return {name: getattr(outcome, name) for name in figures}

@@ -10,11 +10,12 @@ class Finding:
     """One reason why there was less than was asked for.
 
     ``words`` is a sentence without patient data; ``patient_value`` the value that it is about,
-    shown only where ``log.patient_data`` allows it.
+    shown only where ``log.patient_data`` allows it; ``advice`` what to change, as a sentence.
     """
 
     words: str
     patient_value: str = ""
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +48,6 @@ class RetrieveOutcome:
     sent_bytes: int = 0
     seconds: float = 0.0
     findings: tuple[Finding, ...] = ()
+
+
+Outcome = QueryOutcome | RetrieveOutcome

@@ -125,7 +125,7 @@ def test_a_scrape_shows_the_rest_when_the_index_does_not_answer() -> None:
 
 def test_the_exposition_can_be_parsed_and_every_name_of_ours_has_the_prefix() -> None:
     metrics = made()
-    metrics.bytes_sent(1)
+    metrics.query_finished("STUDY", 2, 100, 0.1)
     metrics.objects_conflicting("keep_first")
     families = list(text_string_to_metric_families(metrics.render().decode()))
     names = {family.name for family in families}

@@ -1,0 +1,108 @@
+"""What to change so that a refusal does not come again: sentences for ``dicomnode explain``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydicom._uid_dict import UID_dictionary
+
+from dicomnode.dimse.channel import Refused
+from dicomnode.dimse.status import Status
+from dicomnode.registry import Registry
+from dicomnode.services.sop_classes import service_of
+from dicomnode.ul.items import ContextResult
+from dicomnode.ul.negotiation import RefusedContext
+from dicomnode.ul.pdu import AAssociateRQ, Rejection
+
+_RELOAD = "then send SIGHUP to the node"
+
+
+class Advisor:
+    """Words advice with the registry in force, which ``registry`` returns."""
+
+    def __init__(self, registry: Callable[[], Registry]) -> None:
+        self._registry = registry
+
+    def on_rejection(self, request: AAssociateRQ, refused: Refused, peer_address: str) -> str:
+        """Advise on an association that was rejected."""
+        title = request.calling_ae_title
+        match refused.rejection:
+            case Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED:
+                called = request.called_ae_title
+                return (
+                    f"Correct the called AE title at {title}, or add {_quoted(called)} to"
+                    " node.ae_title_aliases and restart the node."
+                )
+            case Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED if self._registry().lookup(title):
+                return (
+                    f"If {peer_address} is right, add it to addresses of {title} in ae.toml,"
+                    f" {_RELOAD}."
+                )
+            case Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED:
+                return (
+                    f"If {title} may call, add an [[ae]] with title = {_quoted(title)} to ae.toml,"
+                    f" {_RELOAD}."
+                )
+            case Rejection.LOCAL_LIMIT_EXCEEDED:
+                return "Raise the limit named here, or let the peer open fewer at once."
+            case _:
+                return ""
+
+    def on_context(self, calling_ae_title: str, context: RefusedContext) -> str:
+        """Advise on a presentation context that was refused in an accepted association."""
+        uid = context.abstract_syntax
+        service = service_of(uid, accept_unknown_storage=False)
+        match context.result:
+            case ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED if service is not None:
+                return (
+                    f'If {calling_ae_title} may use it, add "{service}" to its services in ae.toml,'
+                    f" {_RELOAD}."
+                )
+            case ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED if uid not in UID_dictionary:
+                return (
+                    "If it is a private storage class, storage.accept_unknown_storage = true"
+                    " takes its objects."
+                )
+            case ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED:
+                return "The node does not have this service; the peer need not propose it."
+            case ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED:
+                return "Let the peer propose Implicit or Explicit VR Little Endian as well."
+            case ContextResult.USER_REJECTION:
+                return (
+                    "The peer asks for a role that the node or the services of"
+                    f" {calling_ae_title} in ae.toml do not allow."
+                )
+            case _:
+                return ""
+
+    def on_status(self, service: str, status: int, destination: str = "") -> str:
+        """Advise on a final status; ``destination`` is where a C-MOVE was to send."""
+        match service, status:
+            case "C-MOVE", Status.MOVE_DESTINATION_UNKNOWN:
+                return self._on_destination(destination)
+            case "C-FIND", Status.OUT_OF_RESOURCES:
+                return "Narrow the query, or raise limits.max_matches and restart the node."
+            case (("C-FIND" | "C-GET" | "C-MOVE"), Status.DOES_NOT_MATCH_SOP_CLASS):
+                return "The request itself is wrong: correct it at the requester."
+            case _, (Status.PROCESSING_FAILURE | Status.OUT_OF_RESOURCES_FOR_MATCHES):
+                return "See the node's log for the error, and /readyz for what is not ready."
+            case _:
+                return ""
+
+    def _on_destination(self, title: str) -> str:
+        registry = self._registry()
+        reachable = [ae.title for ae in registry.entries if ae.host is not None]
+        known = f"Reachable now: {', '.join(reachable)}." if reachable else "None is reachable now."
+        if (entry := registry.lookup(title)) is not None:
+            if entry.host is not None:
+                return f"{entry.title} has been added meanwhile: try again."
+            return f"Give {entry.title} in ae.toml its host and port, {_RELOAD}. {known}"
+        return (
+            f"Add an [[ae]] with title = {_quoted(title)}, host and port to ae.toml, {_RELOAD}."
+            f" {known}"
+        )
+
+
+def _quoted(title: str) -> str:
+    escaped = title.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

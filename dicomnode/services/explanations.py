@@ -1,0 +1,233 @@
+"""The last refusals, failures and empty answers, kept so that they can be explained.
+
+What comes again counts up instead of pushing others out: a modality that is turned away every ten
+seconds takes one place. Everything is bounded, as peers decide what there is to remember.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydicom.uid import UID
+
+from dicomnode.dimse.channel import Channel, Refused
+from dicomnode.dimse.command import CMoveRQ
+from dicomnode.dimse.status import Status, describe
+from dicomnode.registry import Registry
+from dicomnode.services.advice import Advisor
+from dicomnode.services.dispatch import Operation
+from dicomnode.services.outcomes import Finding, QueryOutcome, RetrieveOutcome
+from dicomnode.ul.negotiation import RefusedContext
+from dicomnode.ul.pdu import AAssociateRQ
+
+_REMEMBERED = 20
+_MOST_REASONS = 20
+_MOST_KEYS = 12
+_MOST_CHARACTERS = 300
+
+
+class Kind(StrEnum):
+    """What is explained; each kind has places of its own."""
+
+    QUERY = "query"
+    RETRIEVE = "retrieve"
+    OPERATION = "operation"
+    ASSOCIATION = "association"
+    CONTEXT = "presentation context"
+
+
+@dataclass(slots=True)
+class Explanation:
+    """What went wrong, for whom, why, and what to change; times are seconds since the epoch."""
+
+    kind: Kind
+    calling_ae_title: str
+    peer_address: str
+    asked: str
+    answer: str
+    findings: tuple[Finding, ...]
+    advice: tuple[str, ...]
+    first_at: float
+    last_at: float
+    count: int = 1
+
+
+class Explanations:
+    """Remembers the latest of each kind; ``now`` gives seconds since the epoch."""
+
+    def __init__(
+        self, registry: Callable[[], Registry], *, patient_data: bool, now: Callable[[], float]
+    ) -> None:
+        self._advisor = Advisor(registry)
+        self._patient_data = patient_data
+        self._now = now
+        self._kept: dict[Kind, OrderedDict[object, Explanation]] = {
+            kind: OrderedDict() for kind in Kind
+        }
+
+    def rejected(self, peer_address: str, request: AAssociateRQ, refused: Refused) -> None:
+        """Remember an association that was rejected."""
+        self._remember(
+            Kind.ASSOCIATION,
+            request.calling_ae_title,
+            peer_address,
+            f"association with {request.called_ae_title}",
+            f"rejected: {refused.rejection.words}",
+            [Finding(refused.why)],
+            [self._advisor.on_rejection(request, refused, peer_address)],
+        )
+
+    def contexts_refused(self, channel: Channel) -> None:
+        """Remember the presentation contexts that were refused in an accepted association."""
+        title = channel.calling_ae_title
+        together: dict[tuple[str, str], list[RefusedContext]] = {}
+        for context in channel.negotiated.refused:
+            key = context.words, self._advisor.on_context(title, context)
+            together.setdefault(key, []).append(context)
+        for (words, advice), contexts in together.items():
+            noun = "presentation context" if len(contexts) == 1 else "presentation contexts"
+            self._remember(
+                Kind.CONTEXT,
+                title,
+                channel.peer_address,
+                f"{len(contexts)} {noun}",
+                f"refused: {words}",
+                [Finding(_context(context)) for context in contexts],
+                [advice],
+            )
+
+    def operation_ended(self, operation: Operation, status: int, comment: str) -> tuple[str, ...]:
+        """Remember an operation that did not give what was asked for; return what to change."""
+        channel, request = operation.channel, operation.request
+        destination = request.move_destination if isinstance(request, CMoveRQ) else ""
+        kinds = {"C-FIND": Kind.QUERY, "C-GET": Kind.RETRIEVE, "C-MOVE": Kind.RETRIEVE}
+        found = list(operation.outcome.findings) if operation.outcome else []
+        if comment and not found:
+            found = [Finding(comment)]
+        advice = self._advisor.on_status(operation.service, status, destination)
+        return self._remember(
+            kinds.get(operation.service, Kind.OPERATION),
+            channel.calling_ae_title,
+            channel.peer_address,
+            _asked(operation, destination),
+            _answer(operation, status),
+            found,
+            [advice, *(finding.advice for finding in found)],
+        ).advice
+
+    def _remember(
+        self,
+        kind: Kind,
+        title: str,
+        peer_address: str,
+        asked: str,
+        answer: str,
+        findings: Iterable[Finding],
+        advice: Iterable[str],
+    ) -> Explanation:
+        kept, now = self._kept[kind], self._now()
+        bounded = tuple(map(self._bounded, findings))
+        entry = Explanation(
+            kind,
+            title,
+            peer_address,
+            asked[:_MOST_CHARACTERS],
+            answer,
+            bounded[:_MOST_REASONS],
+            tuple(dict.fromkeys(sentence for sentence in advice if sentence)),
+            now,
+            now,
+        )
+        key = title, peer_address, entry.asked, answer, entry.findings
+        if (before := kept.pop(key, None)) is not None:
+            entry.first_at, entry.count = before.first_at, before.count + 1
+        kept[key] = entry
+        if len(kept) > _REMEMBERED:
+            kept.popitem(last=False)
+        return entry
+
+    def _bounded(self, finding: Finding) -> Finding:
+        value = finding.patient_value if self._patient_data else ""
+        return Finding(finding.words[:_MOST_CHARACTERS], value[:_MOST_CHARACTERS], finding.advice)
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the explanations as JSON values, newest first."""
+        entries = [entry for kept in self._kept.values() for entry in kept.values()]
+        entries.sort(key=lambda entry: entry.last_at, reverse=True)
+        return [_as_json(entry) for entry in entries]
+
+
+def _asked(operation: Operation, destination: str) -> str:
+    to = f" to {destination}" if destination else ""
+    outcome = operation.outcome
+    if outcome is None:
+        return f"{operation.service}{to}"
+    level = f" at {outcome.level} level" if outcome.level else ""
+    by = ""
+    if isinstance(outcome, QueryOutcome):
+        by = f" by {keys_in_words(outcome)}" if outcome.keys else " without any key"
+    return f"{operation.service}{level}{to}{by}"
+
+
+def _answer(operation: Operation, status: int) -> str:
+    match operation.outcome:
+        case QueryOutcome(matches=0) if status == Status.SUCCESS:
+            return "no match"
+        case RetrieveOutcome() as outcome:
+            if status == Status.SUCCESS:
+                return sub_operations_in_words(outcome)
+            words = describe(status, operation.service)
+            return f"{status:04X}H {words}: {sub_operations_in_words(outcome)}"
+        case _:
+            return f"{status:04X}H {describe(status, operation.service)}"
+
+
+def sub_operations_in_words(outcome: RetrieveOutcome) -> str:
+    """Say what became of the sub-operations; results that none had are left out."""
+    counts = {
+        "completed": outcome.completed,
+        "with warning": outcome.warning,
+        "failed": outcome.failed,
+        "not begun": outcome.remaining,
+    }
+    told = [f"{count} {words}" for words, count in counts.items() if count]
+    return ", ".join(told) or "nothing to send"
+
+
+def keys_in_words(outcome: QueryOutcome) -> str:
+    """List the keys of a query, as many as a line bears."""
+    more = len(outcome.keys) - _MOST_KEYS
+    listed = ", ".join(outcome.keys[:_MOST_KEYS])
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def _context(context: RefusedContext) -> str:
+    syntaxes = ", ".join(UID(uid).name for uid in context.transfer_syntaxes[:4])
+    more = len(context.transfer_syntaxes) - 4
+    also = f" and {more} more" if more > 0 else ""
+    name = UID(context.abstract_syntax).name
+    uid = f" ({context.abstract_syntax})" if name != context.abstract_syntax else ""
+    return f"{name}{uid}, proposed in {syntaxes}{also}"
+
+
+def _as_json(entry: Explanation) -> dict[str, Any]:
+    return {
+        "kind": entry.kind.value,
+        "time": entry.last_at,
+        "first_time": entry.first_at,
+        "count": entry.count,
+        "calling_ae_title": entry.calling_ae_title,
+        "peer_address": entry.peer_address,
+        "asked": entry.asked,
+        "answer": entry.answer,
+        "reasons": [
+            {"words": finding.words}
+            | ({"patient_value": finding.patient_value} if finding.patient_value else {})
+            for finding in entry.findings
+        ],
+        "advice": list(entry.advice),
+    }
