@@ -17,6 +17,7 @@ The tree::
     │   ├── DataSetMismatch         A900H
     │   └── CannotUnderstand        C000H
     ├── StoreLocked                 another node uses the storage directory
+    ├── ConversionFailed            a stored object cannot be had in another transfer syntax
     └── CatalogError                the index failed; whatever was asked of it did not happen
 
 Errors become bytes in two places only: the association façade (``ul.association``) turns a
@@ -130,3 +131,7 @@ class StoreLocked(DicomnodeError):
 
 class CatalogError(DicomnodeError):
     """The index failed; what was asked of it did not happen."""
+
+
+class ConversionFailed(DicomnodeError):
+    """A stored object cannot be had in another transfer syntax; the message says why."""
