@@ -161,7 +161,9 @@ class Node:
             on_connection=self._journal.connected,
         )
         if settings.http.enabled:
-            app = build_app(self._metrics, self.ready, self.status)
+            app = build_app(
+                self._metrics, self.ready, self.status, self._journal.explanations.listed
+            )
             self._http = HTTPServer(app, settings.http.host, settings.http.port)
             await self._http.start()
             undo.push_async_callback(self._http.stop)
@@ -262,6 +264,16 @@ class Node:
                 }
                 for record in self._journal.associations.values()
             ],
+            "outgoing_associations": [
+                {
+                    "number": record.channel.number,
+                    "called_ae_title": record.channel.called_ae_title,
+                    "peer_address": record.channel.peer_address,
+                    "seconds": now - record.since,
+                }
+                for record in self._journal.outgoing.values()
+            ],
+            "since_start": dataclasses.asdict(self._journal.totals),
             "last_rejections": [
                 {
                     "time": rejection.at,

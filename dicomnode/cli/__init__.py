@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dicomnode.cli import archive, serve, status
+from dicomnode.cli import archive, explain, serve, status
 
 app = typer.Typer(
     name="dicomnode",
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("run")(serve.run)
 app.command("check-config")(serve.check_config)
 app.command("status")(status.status)
+app.command("explain")(explain.explain)
 app.command("reindex")(archive.reindex)
 app.command("version")(serve.version)
 

@@ -1,4 +1,4 @@
-"""What is served over HTTP: /metrics, /healthz, /readyz and /api/status."""
+"""What is served over HTTP: /metrics, /healthz, /readyz, /api/status and /api/explain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import uvicorn
@@ -36,12 +36,13 @@ def build_app(
     metrics: Metrics,
     ready: Callable[[], Checks | Awaitable[Checks]],
     status: Callable[[], Figures | Awaitable[Figures]],
+    explain: Callable[[], Sequence[Figures]],
 ) -> Starlette:
     """Make the application.
 
     ``ready`` maps the name of each check (storage, index, draining) to "ok" or to what is wrong;
-    ``status`` is the summary of /api/status. Both are called on the event loop and may be
-    coroutine functions.
+    ``status`` is the summary of /api/status, ``explain`` the list of /api/explain, newest first.
+    All are called on the event loop; ``ready`` and ``status`` may be coroutine functions.
     """
 
     async def show_metrics(request: Request) -> Response:
@@ -69,12 +70,16 @@ def build_app(
     async def show_status(request: Request) -> Response:
         return JSONResponse(dict(await _called(status)))
 
+    async def show_explanations(request: Request) -> Response:
+        return JSONResponse({"explanations": list(explain())})
+
     return Starlette(
         routes=[
             Route("/metrics", show_metrics),
             Route("/healthz", show_health),
             Route("/readyz", show_readiness),
             Route("/api/status", show_status),
+            Route("/api/explain", show_explanations),
         ]
     )
 

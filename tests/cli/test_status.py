@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from dicomnode.cli import app
 from dicomnode.cli import status as module
-from dicomnode.cli.status import StatusUnavailable, fetch, summary
+from dicomnode.cli.asking import NodeUnavailable, ask, url_of
+from dicomnode.cli.status import summary
 from dicomnode.settings import HttpSettings, Settings
 
 FIGURES: dict[str, Any] = {
@@ -124,8 +125,8 @@ def test_a_quiet_node_shows_no_empty_tables() -> None:
 
 
 def test_figures_are_fetched_with_or_without_the_scheme(url: str) -> None:
-    assert fetch(url) == FIGURES
-    assert fetch(url.removeprefix("http://") + "/") == FIGURES
+    assert ask(url, "/api/status") == FIGURES
+    assert ask(url.removeprefix("http://") + "/", "/api/status") == FIGURES
 
 
 def test_status_prints_the_summary_once_where_there_is_no_terminal(url: str) -> None:
@@ -156,7 +157,7 @@ def test_status_finds_the_node_by_its_settings(url: str, tmp_path: Path) -> None
     ],
 )
 def test_the_address_is_the_one_seen_from_this_machine(host: str, url: str) -> None:
-    assert module._url(Settings(http=HttpSettings(host=host))) == url
+    assert url_of(Settings(http=HttpSettings(host=host))) == url
 
 
 @pytest.mark.parametrize(
@@ -192,27 +193,27 @@ def test_no_node_at_the_address_is_said_in_one_line() -> None:
     ],
 )
 def test_an_address_that_is_none_is_told(address: str, words: str) -> None:
-    with pytest.raises(StatusUnavailable, match=words):
-        fetch(address)
+    with pytest.raises(NodeUnavailable, match=words):
+        ask(address, "/api/status")
 
 
 def test_another_server_at_the_address_is_told(url: str) -> None:
-    with pytest.raises(StatusUnavailable, match="is no dicomnode"):
-        fetch(f"{url}/other")
+    with pytest.raises(NodeUnavailable, match="is no dicomnode"):
+        ask(f"{url}/other", "/api/status")
 
 
 def test_a_node_that_goes_away_is_reported_below_the_last_figures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rounds = iter([StatusUnavailable("no node answers"), FIGURES, KeyboardInterrupt()])
+    rounds = iter([NodeUnavailable("no node answers"), FIGURES, KeyboardInterrupt()])
 
-    def next_round(url: str) -> dict[str, Any]:
+    def next_round(url: str) -> Any:
         outcome = next(rounds)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    monkeypatch.setattr(module, "fetch", next_round)
+    monkeypatch.setattr(module, "_fetch", next_round)
     monkeypatch.setattr(module, "_REFRESH_SECONDS", 0)
     screen = io.StringIO()
     console = Console(width=120, height=60, force_terminal=True, color_system=None, file=screen)

@@ -17,18 +17,21 @@ def metrics() -> Metrics:
     return Metrics(lambda title: False)
 
 
-def client(ready: object = None, status: object = None) -> httpx.AsyncClient:
+def client(
+    ready: object = None, status: object = None, explanations: object = ()
+) -> httpx.AsyncClient:
     app = build_app(
         metrics(),
         ready or (lambda: {"storage": "ok"}),  # type: ignore[arg-type]
         status or (lambda: {"version": "1"}),  # type: ignore[arg-type]
+        lambda: list(explanations),  # type: ignore[call-overload]
     )
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node")
 
 
 @asynccontextmanager
 async def served() -> AsyncIterator[HTTPServer]:
-    app = build_app(metrics(), lambda: {"storage": "ok"}, lambda: {"version": "1"})
+    app = build_app(metrics(), lambda: {"storage": "ok"}, lambda: {"version": "1"}, list)
     server = HTTPServer(app, "127.0.0.1", 0)
     await server.start()
     try:
@@ -118,7 +121,7 @@ async def test_the_server_gives_its_port_back_and_stopping_twice_is_harmless() -
 
 async def test_a_port_that_is_taken_is_an_os_error_that_names_the_settings() -> None:
     async with served() as server:
-        second = HTTPServer(build_app(metrics(), dict, dict), *server.address)
+        second = HTTPServer(build_app(metrics(), dict, dict, list), *server.address)
         with pytest.raises(OSError, match=r"http\.port\): Address already in use"):
             await second.start()
         await second.stop()
