@@ -1,0 +1,293 @@
+"""A walk over every element of a stored data set, and the headers that a new one is written with.
+
+Nothing is decoded: values are named by where they lie, so that a data set can be written again
+in another transfer syntax (PS3.5 Annex A) without a byte of any value being understood.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from pydicom.datadict import dictionary_VR
+
+from dicomnode.errors import ConversionFailed
+
+UNDEFINED: Final = 0xFFFF_FFFF
+ITEM: Final = 0xFFFE_E000
+ITEM_END: Final = 0xFFFE_E00D
+SEQUENCE_END: Final = 0xFFFE_E0DD
+PIXEL_DATA: Final = 0x7FE0_0010
+
+_WINDOW_BYTES: Final = 64 * 1024
+_MAX_DEPTH: Final = 64
+_UN: Final = b"UN"
+_SQ: Final = b"SQ"
+# PS3.5 Table 7.1-2: these have a 16-bit length, every other VR, known or to come, a 32-bit one.
+_SHORT_VRS: Final = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+)
+_MAX_SHORT_LENGTH: Final = 0xFFFE
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How elements are laid out: with or without VR, and in which byte order ("<" or ">")."""
+
+    explicit: bool
+    order: str
+
+    def integers(self, layout: str) -> struct.Struct:
+        """Return the struct of ``layout`` in this byte order."""
+        return _struct(self.order + layout)
+
+    def tag_and_length(self, tag: int, length: int) -> bytes:
+        """Return an item's or a delimiter's header (PS3.5 §7.5)."""
+        return self.integers("HHI").pack(tag >> 16, tag & 0xFFFF, length)
+
+    def header(self, tag: int, vr: bytes, length: int) -> bytes:
+        """Return an element's header; a VR of 16-bit length must fit, see ``fits``."""
+        if not self.explicit:
+            return self.tag_and_length(tag, length)
+        if vr in _SHORT_VRS:
+            return self.integers("HH2sH").pack(tag >> 16, tag & 0xFFFF, vr, length)
+        return self.integers("HH2sHI").pack(tag >> 16, tag & 0xFFFF, vr, 0, length)
+
+    def fits(self, vr: bytes, length: int) -> bool:
+        """Tell whether a value of ``length`` bytes can be written with its VR (PS3.5 §6.2.2)."""
+        return not self.explicit or vr not in _SHORT_VRS or length <= _MAX_SHORT_LENGTH
+
+
+@lru_cache(maxsize=16)
+def _struct(layout: str) -> struct.Struct:
+    return struct.Struct(layout)
+
+
+IMPLICIT_LITTLE: Final = Encoding(False, "<")
+EXPLICIT_LITTLE: Final = Encoding(True, "<")
+EXPLICIT_BIG: Final = Encoding(True, ">")
+
+
+class Source:
+    """The bytes of a data set in an open file, read through a window that moves over it."""
+
+    def __init__(self, fd: int, offset: int, size: int) -> None:
+        self.fd = fd
+        self.offset = offset
+        self.size = size
+        self._window = b""
+        self._base = 0
+
+    def read(self, position: int, size: int) -> bytes:
+        """Return ``size`` bytes, fewer at the end. Raises OSError."""
+        start = position - self._base
+        if start >= 0 and start + size <= len(self._window):
+            return self._window[start : start + size]
+        wanted = max(0, min(max(size, _WINDOW_BYTES), self.size - position))
+        self._window = os.pread(self.fd, wanted, self.offset + position) if wanted else b""
+        self._base = position
+        return self._window[:size]
+
+    def exactly(self, position: int, size: int) -> bytes:
+        """Return ``size`` bytes. Raises ConversionFailed when there are fewer, OSError."""
+        data = self.read(position, size)
+        if len(data) != size:
+            raise cut_short()
+        return data
+
+
+def cut_short() -> ConversionFailed:
+    """Return the error for a data set that ends inside of something."""
+    return ConversionFailed("the stored data set is cut short")
+
+
+def encoding_of(source: Source, transfer_syntax_uid: str) -> Encoding:
+    """Return how the data set is really laid out.
+
+    Little endian with and without VR is mixed up by enough senders for every toolkit to look.
+    """
+    if transfer_syntax_uid == "1.2.840.10008.1.2.2":
+        return EXPLICIT_BIG
+    vr = source.read(0, 6)[4:]
+    # Without VR the first value would be 16 KiB or longer for its length to look like one.
+    explicit = vr.isalpha() and (vr in _SHORT_VRS or transfer_syntax_uid not in _IMPLICIT)
+    return EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE
+
+
+GE_BIG_ENDIAN_PIXELS: Final = "1.2.840.113619.5.2"
+_IMPLICIT: Final = frozenset(("1.2.840.10008.1.2", "1.2.840.10008.1.20", GE_BIG_ENDIAN_PIXELS))
+
+
+@dataclass(slots=True)
+class DataSet:
+    """The data set, or one item of a sequence in it, while it is walked over.
+
+    ``start`` tells it from all others; ``around`` is the one that holds it.
+    """
+
+    start: int
+    around: DataSet | None
+    encoding: Encoding
+
+
+@dataclass(slots=True)
+class Element:
+    """An element with a value of ``length`` bytes at ``start``; ``vr`` is as in PS3.6.
+
+    Of an implicit encoding that can be one such as ``b"US or SS"``.
+    """
+
+    data_set: DataSet
+    tag: int
+    vr: bytes
+    start: int
+    length: int
+
+
+@dataclass(slots=True)
+class Encapsulated:
+    """Pixel data in fragments (PS3.5 §A.4); the value starts at ``start``, offset table first."""
+
+    data_set: DataSet
+    start: int
+
+
+@dataclass(slots=True)
+class SequenceStart:
+    """A sequence that has items or might have."""
+
+    tag: int
+
+
+class ItemStart:
+    """An item of the innermost sequence begins."""
+
+
+class ItemEnd:
+    """The innermost item ends."""
+
+
+class SequenceEnd:
+    """The innermost sequence ends."""
+
+
+Event = Element | Encapsulated | SequenceStart | ItemStart | ItemEnd | SequenceEnd
+
+
+@dataclass(slots=True)
+class _Level:
+    """A sequence or a data set that is open; ``end`` is None where a delimiter ends it."""
+
+    data_set: DataSet
+    end: int | None
+    is_sequence: bool
+
+
+def walk(source: Source, encoding: Encoding) -> Iterator[Event]:
+    """Yield what the data set consists of, in order.
+
+    Raises ConversionFailed where it is no well-formed data set, OSError.
+    """
+    levels = [_Level(DataSet(0, None, encoding), source.size, False)]
+    position = 0
+    while levels:
+        level = levels[-1]
+        if level.end is not None and position >= level.end:
+            if position > level.end:
+                raise ConversionFailed("an element reaches beyond the item that holds it")
+            levels.pop()
+            if levels:
+                yield SequenceEnd() if level.is_sequence else ItemEnd()
+            continue
+        if len(levels) > 2 * _MAX_DEPTH:
+            raise ConversionFailed("sequences are nested too deeply")
+        if level.is_sequence:
+            tag, length = _item_header(source, position, level.data_set.encoding)
+            position += 8
+            if tag == SEQUENCE_END and level.end is None:
+                levels.pop()
+                yield SequenceEnd()
+            elif tag == ITEM:
+                inner = DataSet(position, level.data_set, level.data_set.encoding)
+                levels.append(_Level(inner, _end(position, length), False))
+                yield ItemStart()
+            else:
+                raise ConversionFailed("a sequence holds something that is no item")
+            continue
+        element = _element(source, position, level.data_set)
+        position = element.start
+        if element.tag == ITEM_END and level.end is None and len(levels) > 1:
+            levels.pop()
+            yield ItemEnd()
+        elif element.tag == PIXEL_DATA and element.length == UNDEFINED:
+            yield Encapsulated(level.data_set, position)
+            position = _after_fragments(source, position, level.data_set.encoding)
+        elif element.length == UNDEFINED or (element.vr == _SQ and element.length):
+            # PS3.5 §6.2.2: of undefined length, UN is a sequence in Implicit VR Little Endian.
+            inner_encoding = IMPLICIT_LITTLE if element.vr == _UN else level.data_set.encoding
+            holder = DataSet(position, level.data_set, inner_encoding)
+            levels.append(_Level(holder, _end(position, element.length), True))
+            yield SequenceStart(element.tag)
+        else:
+            position += element.length
+            if position > source.size:
+                raise cut_short()
+            yield element
+
+
+def _end(position: int, length: int) -> int | None:
+    return None if length == UNDEFINED else position + length
+
+
+def _item_header(source: Source, position: int, encoding: Encoding) -> tuple[int, int]:
+    group, number, length = encoding.integers("HHI").unpack(source.exactly(position, 8))
+    return group << 16 | number, length
+
+
+def _element(source: Source, position: int, data_set: DataSet) -> Element:
+    encoding = data_set.encoding
+    head = source.exactly(position, 8)
+    group, number = encoding.integers("HH").unpack_from(head)
+    tag = group << 16 | number
+    if not encoding.explicit or group == 0xFFFE:
+        (length,) = encoding.integers("I").unpack_from(head, 4)
+        return Element(data_set, tag, implicit_vr(tag), position + 8, length)
+    vr = head[4:6]
+    if vr in _SHORT_VRS:
+        (length,) = encoding.integers("H").unpack_from(head, 6)
+        return Element(data_set, tag, vr, position + 8, length)
+    if not vr.isalpha():
+        # No VR at all; read with a short length, as pydicom and DCMTK do.
+        (length,) = encoding.integers("H").unpack_from(head, 6)
+        return Element(data_set, tag, _UN, position + 8, length)
+    (length,) = encoding.integers("I").unpack(source.exactly(position + 8, 4))
+    return Element(data_set, tag, vr, position + 12, length)
+
+
+def _after_fragments(source: Source, position: int, encoding: Encoding) -> int:
+    while True:
+        tag, length = _item_header(source, position, encoding)
+        position += 8
+        if tag == SEQUENCE_END:
+            return position
+        if tag != ITEM or length == UNDEFINED:
+            raise ConversionFailed("the compressed pixel data holds something that is no fragment")
+        position += length
+
+
+@lru_cache(maxsize=4096)
+def implicit_vr(tag: int) -> bytes:
+    """Return the VR of an element that comes without (PS3.6); UN for what is not known."""
+    group, number = tag >> 16, tag & 0xFFFF
+    if number == 0:
+        return b"UL"
+    if group & 1:
+        return b"LO" if 0x10 <= number <= 0xFF else _UN  # a private creator (PS3.5 §7.8.1)
+    try:
+        return dictionary_VR(tag).encode()
+    except KeyError:
+        return _UN
