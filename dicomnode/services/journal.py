@@ -252,7 +252,7 @@ class Journal:
         }
         outcome = operation.outcome
         if outcome is not None:
-            fields["level"] = outcome.level
+            fields["query_level"] = outcome.level
             details |= _figures(outcome)
         if isinstance(outcome, QueryOutcome) and outcome.keys:
             fields["keys"] = keys_in_words(outcome)
