@@ -37,8 +37,12 @@ format: $(INSTALLED_DEV) ## Rewrite the files in the project's style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(INSTALLED_DEV) peers ## Measure against storescp and Orthanc; writes docs/benchmarks.md
-	@$(BIN)/python -m bench.store --write $(BENCH_ARGS)
+bench: $(INSTALLED_DEV) peers ## Measure against DCMTK and Orthanc; writes docs/benchmarks.md
+	@missed=0; \
+	for part in store query retrieve; do \
+		$(BIN)/python -m bench.$$part --write $(BENCH_ARGS) || missed=1; \
+	done; \
+	exit $$missed
 
 peers: ## Install DCMTK, Orthanc, GDCM and tshark, where apt-get is there and allowed
 	@.ci/install_peers

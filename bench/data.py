@@ -62,6 +62,11 @@ def part_directories(corpus: Corpus) -> list[Path]:
     return sorted(path for path in directory_of(corpus).iterdir() if path.is_dir())
 
 
+def study_uid(corpus: Corpus, part: int = 0) -> str:
+    """Return the Study Instance UID of one part of a corpus."""
+    return f"{ROOT}.{sum(corpus.name.encode())}.{part + 1}"
+
+
 def _make(corpus: Corpus, directory: Path) -> None:
     noise = random.Random(SEED)
     for number in range(corpus.objects):
@@ -75,7 +80,7 @@ def _make(corpus: Corpus, directory: Path) -> None:
 
 
 def _image(corpus: Corpus, part: int, number: int) -> Dataset:
-    study = f"{ROOT}.{sum(corpus.name.encode())}.{part + 1}"
+    study = study_uid(corpus, part)
     image = Dataset()
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

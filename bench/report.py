@@ -1,4 +1,7 @@
-"""Writes the figures as a table in Markdown, with the machine that they were taken on."""
+"""Writes figures as tables in Markdown, with the machine that they were taken on.
+
+Each benchmark replaces its own section of docs/benchmarks.md, between two comments.
+"""
 
 from __future__ import annotations
 
@@ -44,27 +47,48 @@ def table(figures: list[Figure]) -> str:
     return "\n".join([*head, *(figure.row() for figure in figures)])
 
 
-def page(figures: list[Figure], runs: int) -> str:
-    """Return the whole of docs/benchmarks.md."""
-    return f"""# Benchmarks
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What one benchmark writes of the page: a heading, how it was measured, and notes."""
 
-Written by `make bench` on {datetime.date.today().isoformat()}. All servers ran on the machine
-that sent, took turns, and started empty each time; a time is the median of {runs}
-run{"s" if runs != 1 else ""} of DCMTK's `storescu`, its own start included. A ratio is dicomnode's
-figure divided by the peer's. `storescu`, `storescp` and Orthanc had `TCP_NODELAY=1` except where
-the line says otherwise; peers have their default settings beyond that, Orthanc on SQLite.
+    name: str
+    title: str
+    method: str
+    notes: str = ""
 
-{table(figures)}
+    def text(self, figures: list[Figure], runs: int) -> str:
+        """Return the section with its table."""
+        times = f"{runs} run{'s' if runs != 1 else ''}"
+        method = f"{self.method} Medians of {times}."
+        parts = [f"## {self.title}", method, table(figures), self.notes]
+        return "\n\n".join(part for part in parts if part)
 
-- 516 x 512 KB, 1000 x 12 KB, 1 GB: CT images of noise, Explicit VR Little Endian.
-- full: answered after file, directory entry and index row are flushed; relaxed: nothing flushed.
-- Digest and index are on in every run of dicomnode.
-- memory is resident memory of the whole process.
 
-| machine | |
-|---|---|
-{_machine()}
-"""
+_ORDER = ("store", "query", "retrieve")
+_HEAD = """# Benchmarks
+
+Written by `make bench`. All servers ran on the machine that asked, and took turns. A ratio is
+dicomnode's figure divided by the peer's. DCMTK and Orthanc had `TCP_NODELAY=1` except where the
+line says otherwise; peers have their default settings beyond that, Orthanc on SQLite."""
+
+
+def write(path: Path, section: Section, figures: list[Figure], runs: int) -> None:
+    """Put a section with today's figures into the page, in the place of the one before."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    sections = {
+        name: found[1].strip()
+        for name in _ORDER
+        if (found := re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", before, re.DOTALL))
+    }
+    today = datetime.date.today().isoformat()
+    sections[section.name] = f"{section.text(figures, runs)}\n\nMeasured on {today}."
+    marked = [
+        f"<!-- {name} -->\n{sections[name]}\n<!-- /{name} -->"
+        for name in _ORDER
+        if name in sections
+    ]
+    machine = f"| machine | |\n|---|---|\n{_machine()}"
+    path.write_text("\n\n".join([_HEAD, *marked, machine]) + "\n", encoding="utf-8")
 
 
 def _machine() -> str:

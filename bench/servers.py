@@ -7,12 +7,16 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.hospital import copy_index, orthanc_directory
 from tests import peers
+
+# A million rows are compared with what is on disk.
+_RECOVERY_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +42,51 @@ def _empty_directory() -> Path:
     return directory
 
 
-def dicomnode(durability: str) -> StartServer:
-    """Return a way to start the node with ``durability`` "full" or "relaxed"."""
+@contextlib.contextmanager
+def node_with_index(studies: int, **sections: Mapping[str, object]) -> Iterator[peers.NodeProcess]:
+    """Start a node on an index of that many studies, whose files are not there.
+
+    At its start the node says that it misses them; queries and storing do not need them.
+    """
+    directory = _empty_directory()
+    copy_index(studies, directory / "index.sqlite")
+    index = {"url": f"sqlite:///{directory / 'index.sqlite'}"}
+    with peers.node_process(
+        directory / "node", index=index, start_seconds=_RECOVERY_SECONDS, **sections
+    ) as node:
+        yield node
+    # A million studies take a gigabyte.
+    shutil.rmtree(directory)
+
+
+@contextlib.contextmanager
+def orthanc_with(studies: int) -> Iterator[peers.Peer]:
+    """Start the Orthanc that holds that many studies; whoever asks must not change it."""
+    with peers.orthanc(orthanc_directory(studies)) as peer:
+        yield peer
+
+
+def dicomnode(durability: str, *, studies: int = 0) -> StartServer:
+    """Return a way to start the node with ``durability`` "full" or "relaxed".
+
+    With ``studies`` its index holds that many already, which ``objects`` does not count.
+    """
 
     @contextlib.contextmanager
     def start() -> Iterator[Server]:
         storage = {"durability": durability}
-        with peers.node_process(_empty_directory(), storage=storage) as node:
+        running = (
+            node_with_index(studies, storage=storage)
+            if studies
+            else peers.node_process(_empty_directory(), storage=storage)
+        )
+        with running as node:
 
-            def objects() -> int:
+            def held() -> int:
                 return int(peers.metric(node.http_address, "dicomnode_objects"))
 
-            yield Server(node.dicom_address, objects, node)
+            before = held()
+            yield Server(node.dicom_address, lambda: held() - before, node)
 
     return start
 

@@ -133,7 +133,7 @@ class Peer:
 
 @contextlib.contextmanager
 def _process(
-    command: Sequence[str], directory: Path, ready: Callable[[], bool]
+    command: Sequence[str], directory: Path, ready: Callable[[], bool], *, nodelay: bool = True
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``command`` until the block ends; enter it once ``ready()``."""
     with (directory / "output.log").open("ab") as log:
@@ -143,7 +143,7 @@ def _process(
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=directory,
-            env=peer_environment(),
+            env=peer_environment(nodelay=nodelay),
         )
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -176,7 +176,9 @@ def _accepts(address: Address) -> bool:
 
 
 @contextlib.contextmanager
-def storescp(directory: Path, *options: str, bit_preserving: bool = True) -> Iterator[Peer]:
+def storescp(
+    directory: Path, *options: str, bit_preserving: bool = True, nodelay: bool = True
+) -> Iterator[Peer]:
     """Run DCMTK's storescp; received files are in ``Peer.directory``."""
     received = directory / "received"
     received.mkdir(parents=True)
@@ -188,7 +190,7 @@ def storescp(directory: Path, *options: str, bit_preserving: bool = True) -> Ite
         *options,
         str(address[1]),
     ]
-    with _process(command, directory, lambda: _accepts(address)) as process:
+    with _process(command, directory, lambda: _accepts(address), nodelay=nodelay) as process:
         yield Peer("STORESCP", address, received, process.pid)
 
 
@@ -401,12 +403,11 @@ class NodeProcess:
                     raise PeerFailed(f"no line matched {pattern!r}; the node wrote:\n{text}")
                 self._changed.wait(min(left, 0.5))
 
-    def wait_until_ready(self) -> NodeProcess:
+    def wait_until_ready(self, seconds: float = START_SECONDS) -> NodeProcess:
         """Return once both ports are known."""
-        pattern = r"\blistening on (\S+):(\d+)"
-        found = self.wait_for_line(pattern, timeout=START_SECONDS)
+        found = self.wait_for_line(r"\blistening on (\S+):(\d+)", timeout=seconds)
         self.dicom_address: Address = (found[1], int(found[2]))
-        found = self.wait_for_line(r"\bhttp on (\S+):(\d+)", timeout=START_SECONDS)
+        found = self.wait_for_line(r"\bhttp on (\S+):(\d+)", timeout=seconds)
         self.http_address: Address = (found[1], int(found[2]))
         return self
 
@@ -438,11 +439,12 @@ def node_process(
     directory: Path,
     *,
     entities: Sequence[Mapping[str, object]] = (),
+    start_seconds: float = START_SECONDS,
     **sections: Mapping[str, object],
 ) -> Iterator[NodeProcess]:
     """Run a node on a configuration made by ``write_config``."""
     process = NodeProcess(write_config(directory, entities=entities, **sections))
     try:
-        yield process.wait_until_ready()
+        yield process.wait_until_ready(start_seconds)
     finally:
         process.close()

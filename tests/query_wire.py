@@ -161,6 +161,7 @@ class QueryWire(Wire):
 
     def __init__(self, address: tuple[str, int], *, timeout: float = 10.0) -> None:
         super().__init__(address, timeout=timeout)
+        self.keeps_identifiers = True
         self._buffered = self.socket.makefile("rb", buffering=1 << 20)
         self._known: dict[bytes, dict[int, bytes]] = {}
         self._query_id = 0
@@ -271,7 +272,7 @@ class QueryWire(Wire):
                 answers.final, answers.final_identifier = response, content
                 return answers
             answers.pending += 1
-            if content is not None:
+            if content is not None and self.keeps_identifiers:
                 answers.identifiers.append(content)
             if answers.pending == cancel_after:
                 self.cancel(context_id, self._query_id)

@@ -1,0 +1,48 @@
+"""The command line that all benchmarks share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bench.report import Figure, Section, table, write
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+# Takes how often to run; most parts give one figure, some that share their servers give several.
+Part = Callable[[int], Figure | Sequence[Figure]]
+
+
+def main(
+    section: Section,
+    parts: Mapping[str, Part],
+    *,
+    runs: int,
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Measure, print the table, and say with the exit code whether every target was met."""
+    program = f"python -m bench.{section.name}"
+    parser = argparse.ArgumentParser(prog=program, description=section.title)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
+    parser.add_argument("--runs", type=int, default=runs, help=f"runs of each (default {runs})")
+    parser.add_argument("--quick", action="store_true", help="one run, and less of everything")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.parts) - set(parts):
+        parser.error(f"unknown part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+    if options.write and (options.parts or options.quick):
+        parser.error("--write needs every part and every run")
+    chosen = 1 if options.quick else options.runs
+    figures: list[Figure] = []
+    for name in options.parts or parts:
+        print(f"{name}: {parts[name].__doc__}", file=sys.stderr, flush=True)
+        measured = parts[name](chosen)
+        for figure in [measured] if isinstance(measured, Figure) else measured:
+            figures.append(figure)
+            print(figure.row(), file=sys.stderr, flush=True)
+    print(table(figures))
+    if options.write:
+        write(PAGE, section, figures, chosen)
+    return 0 if all(figure.met for figure in figures) else 1
