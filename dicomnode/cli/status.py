@@ -152,7 +152,7 @@ def _associations(associations: list[Figures]) -> Table:
 
 
 def _outgoing(associations: list[Figures]) -> Table:
-    title = f"open associations with destinations: {len(associations)}"
+    title = f"open to destinations: {len(associations)}"
     table = Table("#", "called AE", "at", title=title, title_justify="left")
     table.add_column("for", justify="right")
     for row in associations[:_MOST_ROWS]:

@@ -109,6 +109,20 @@ def test_the_summary_says_what_is_held_who_is_there_and_who_was_turned_away() ->
         assert part in text
 
 
+def test_queries_retrievals_and_destinations_are_summed_up_once_there_are_some() -> None:
+    totals = {"queries": 1200, "matches": 34, "empty_queries": 5, "retrievals": 6}
+    totals |= {"objects_sent": 7000, "objects_failed": 8, "sent_bytes": 5 * 1024**3}
+    outgoing = [
+        {"number": 9, "called_ae_title": "ARCHIVE", "peer_address": "10.0.0.4", "seconds": 2}
+    ]
+    text = drawn(FIGURES | {"since_start": totals, "outgoing_associations": outgoing})
+    assert "queries since start: 1,200, 34 matches, 5 without any" in text
+    assert "retrievals since start: 6, 7,000 objects sent, 5.0GB, 8 failed" in text
+    assert "open to destinations: 1" in text
+    assert "ARCHIVE" in text
+    assert "since start" not in drawn(FIGURES)
+
+
 def test_what_peers_sent_is_neither_markup_nor_control() -> None:
     text = drawn(FIGURES)
     assert "[red]MR\\x1b" in text

@@ -1,4 +1,4 @@
-"""What /metrics, /healthz, /readyz and /api/status answer."""
+"""What /metrics, /healthz, /readyz, /api/status and /api/explain answer."""
 
 import asyncio
 import socket
@@ -125,3 +125,9 @@ async def test_a_port_that_is_taken_is_an_os_error_that_names_the_settings() -> 
         with pytest.raises(OSError, match=r"http\.port\): Address already in use"):
             await second.start()
         await second.stop()
+
+
+async def test_explanations_are_the_list_that_the_node_gives() -> None:
+    async with client(explanations=({"kind": "query"},)) as http_client:
+        answer = await http_client.get("/api/explain")
+    assert answer.json() == {"explanations": [{"kind": "query"}]}

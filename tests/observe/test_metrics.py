@@ -46,6 +46,39 @@ def test_a_request_counts_by_service_title_and_status_with_its_time_and_bytes() 
     assert value(metrics, "dicomnode_dimse_request_seconds_count", service="C-STORE") == 2
 
 
+def test_a_query_counts_by_level_and_a_level_that_is_none_as_other() -> None:
+    metrics = made()
+    metrics.query_finished("STUDY", 12, 900, 0.02)
+    metrics.query_finished("STUDY", 0, 0, 0.02)
+    metrics.query_finished("ATTACKER", 1, 0, 0.02)
+    assert value(metrics, "dicomnode_query_matches_total", level="STUDY") == 12
+    assert value(metrics, "dicomnode_query_empty_total", level="STUDY") == 1
+    assert value(metrics, "dicomnode_query_seconds_count", level="other") == 1
+    assert value(metrics, "dicomnode_sent_bytes_total") == 900
+
+
+def test_a_retrieval_counts_its_sub_operations_bytes_and_time() -> None:
+    metrics = made()
+    metrics.retrieve_finished("C-MOVE", {"completed": 10, "failed": 2}, 5000, 1.5)
+    name = "dicomnode_retrieve_sub_operations_total"
+    assert value(metrics, name, service="C-MOVE", result="completed") == 10
+    assert value(metrics, name, service="C-MOVE", result="failed") == 2
+    assert value(metrics, "dicomnode_retrieve_bytes_total", service="C-MOVE") == 5000
+    assert value(metrics, "dicomnode_retrieve_seconds_sum", service="C-MOVE") == 1.5
+    assert value(metrics, "dicomnode_sent_bytes_total") == 5000
+
+
+def test_requested_associations_count_by_title_and_result() -> None:
+    metrics = made()
+    metrics.outgoing_association("CT_1", "accepted")
+    metrics.outgoing_association("CT_1", "failed")
+    assert value(metrics, "dicomnode_outgoing_associations_active") == 1
+    metrics.outgoing_association_ended()
+    assert value(metrics, "dicomnode_outgoing_associations_active") == 0
+    name = "dicomnode_outgoing_associations_total"
+    assert value(metrics, name, called_aet="CT_1", result="failed") == 1
+
+
 def test_titles_that_the_registry_does_not_know_share_one_label() -> None:
     metrics = made()
     for number in range(50):
