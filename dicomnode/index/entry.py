@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dicomnode.index.backend import Value
 from dicomnode.index.keys import ITEM_KEYS, Key
-from dicomnode.index.schema import fold
+from dicomnode.index.names import fold, groups
 from dicomnode.storage.header import Header
 
 # Longer values are clipped in the index; the file has them whole. LT may have 10,240.
@@ -153,7 +153,7 @@ class IdentityConflict:
 
 
 def key_values(header: Header, keys: tuple[Key, ...]) -> list[Value]:
-    """Return the values of ``keys`` in their order, each name followed by its folded form."""
+    """Return the values of ``keys`` in their order, each name followed by its folded forms."""
     values: list[Value] = []
     raw = header.values
     for key in keys:
@@ -163,7 +163,8 @@ def key_values(header: Header, keys: tuple[Key, ...]) -> list[Value]:
         text = _text(header, key) if key.tag in raw else ""
         values.append(text)
         if key.vr == "PN":
-            values.append(fold(text))
+            folded = fold(text)
+            values.extend((folded,) if key.multiple else groups(folded))
     return values
 
 

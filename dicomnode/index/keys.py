@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydicom.datadict import dictionary_VM
+
 
 class Level(StrEnum):
     """A level of the query/retrieve information model (PS3.4 §C.6)."""
@@ -21,13 +23,17 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One attribute: its keyword, tag and VR (PS3.6), and the column that holds it."""
+    """One attribute: its keyword, tag and VR (PS3.6), and the column that holds it.
+
+    ``multiple`` tells that it may have several values.
+    """
 
     level: Level
     column: str
     keyword: str
     tag: int
     vr: str
+    multiple: bool
 
 
 _TABLE = """
@@ -97,7 +103,9 @@ def _parse(table: str) -> tuple[Key, ...]:
     for line in table.split("\n"):
         if line:
             level, column, keyword, tag, vr = line.split()
-            keys.append(Key(Level[level], column, keyword, int(tag, 16), vr))
+            number = int(tag, 16)
+            multiple = dictionary_VM(number) != "1"
+            keys.append(Key(Level[level], column, keyword, number, vr, multiple))
     return tuple(keys)
 
 
@@ -107,6 +115,18 @@ PATIENT_KEYS = tuple(key for key in KEYS if key.level is Level.PATIENT)
 STUDY_KEYS = tuple(key for key in KEYS if key.level is Level.STUDY)
 SERIES_KEYS = tuple(key for key in KEYS if key.level is Level.SERIES)
 INSTANCE_KEYS = tuple(key for key in KEYS if key.level is Level.INSTANCE)
+
+# Worked out when it is asked for (PS3.4 Tables C.6-1 to C.6-3); no columns.
+COMPUTED_KEYS = _parse("""
+PATIENT  studies_of_patient    NumberOfPatientRelatedStudies    00201200 IS
+PATIENT  series_of_patient     NumberOfPatientRelatedSeries     00201202 IS
+PATIENT  instances_of_patient  NumberOfPatientRelatedInstances  00201204 IS
+STUDY    modalities_of_study   ModalitiesInStudy                00080061 CS
+STUDY    classes_of_study      SOPClassesInStudy                00080062 UI
+STUDY    series_of_study       NumberOfStudyRelatedSeries       00201206 IS
+STUDY    instances_of_study    NumberOfStudyRelatedInstances    00201208 IS
+SERIES   instances_of_series   NumberOfSeriesRelatedInstances   00201209 IS
+""")
 
 # What identifies an entity of each level (PS3.4 §C.6.1.1, §C.6.2.1), the highest level first.
 UNIQUE_KEYS = {
@@ -130,3 +150,25 @@ ITEM_KEYS: dict[int, tuple[tuple[int, str, str], ...]] = {
         (0x00080050, "AccessionNumber", "SH"),
     ),
 }
+
+# Attributes of series that are asked for at the study level: a study has those of its series.
+SERIES_KEYS_OF_STUDY = tuple(
+    BY_KEYWORD[keyword]
+    for keyword in (
+        "InstitutionName",
+        "InstitutionalDepartmentName",
+        "StationName",
+        "BodyPartExamined",
+    )
+)
+# A date and the time that belongs to it, for combined date-time matching.
+DATES_AND_TIMES = tuple(
+    (BY_KEYWORD[date], BY_KEYWORD[date.removesuffix("Date") + "Time"])
+    for date in (
+        "PatientBirthDate",
+        "StudyDate",
+        "SeriesDate",
+        "PerformedProcedureStepStartDate",
+        "ContentDate",
+    )
+)

@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from dicomnode.index import schema
 from dicomnode.index.backend import Backend
 from dicomnode.index.entry import (
     Added,
@@ -24,6 +23,7 @@ from dicomnode.index.entry import (
     key_values,
 )
 from dicomnode.index.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS
+from dicomnode.index.names import fold
 from dicomnode.index.statements import Statements, value_columns
 
 # Studies and series remembered; beyond that the oldest is forgotten.
@@ -47,7 +47,7 @@ class _Identity:
 
     @property
     def folded_name(self) -> str:
-        return schema.fold(self.name)
+        return fold(self.name)
 
     def contradicts(self, other: _Identity) -> bool:
         """Tell whether name and birth date are known on both sides and both differ.

@@ -1,13 +1,11 @@
 """The tables of the index.
 
-Every key of ``keys`` has a column in the table of its level. Person names have a second,
-folded one for matching without regard to case and accents (PS3.4 §C.2.2.2.1). Surrogate keys
+Every key of ``keys`` has a column in the table of its level. Person names have more, folded, for
+matching without regard to case and accents (PS3.4 §C.2.2.2.1). Surrogate keys
 are integers, so that rows and their foreign keys grow at one end whatever the UIDs look like.
 """
 
 from __future__ import annotations
-
-import unicodedata
 
 from sqlalchemy import (
     BigInteger,
@@ -25,9 +23,12 @@ from sqlalchemy import (
 from dicomnode.index.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key, Level
 
 # Counts up with every change of the tables or of what is written into them.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
+
+# In the order of code points everywhere, so that ranges and prefixes mean the same.
+_Text = String().with_variant(String(collation="C"), "postgresql")
 
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -38,33 +39,24 @@ def _columns(keys: tuple[Key, ...]) -> list[Column[str] | Column[int]]:
         if key.vr in ("IS", "US"):
             columns.append(Column(key.column, Integer))
         else:
-            columns.append(Column(key.column, String, nullable=False))
+            columns.append(Column(key.column, _Text, nullable=False))
         if key.vr == "PN":
-            columns.append(Column(folded(key.column), String, nullable=False))
+            columns.extend(Column(name, _Text, nullable=False) for name in name_columns(key))
     return columns
 
 
-def folded(column: str) -> str:
-    """Return the name of the folded companion of a person name's column."""
-    return f"{column}_folded"
-
-
-def fold(name: str) -> str:
-    """Return a person name without case, accents, and empty trailing components."""
-    if name.isascii():
-        plain = name.lower()
-    else:
-        decomposed = unicodedata.normalize("NFKD", name).casefold()
-        plain = "".join(c for c in decomposed if not unicodedata.combining(c))
-    groups = (group.strip(" ^") for group in plain.split("="))
-    return "=".join(groups).rstrip("=")
+def name_columns(key: Key) -> tuple[str, ...]:
+    """Return the columns for matching a person name: its folded groups, or all values folded."""
+    if key.multiple:
+        return (f"{key.column}_folded",)
+    return tuple(f"{key.column}_{group}" for group in ("alphabetic", "ideographic", "phonetic"))
 
 
 meta = Table(
     "meta",
     metadata,
-    Column("name", String, primary_key=True),
-    Column("value", String, nullable=False),
+    Column("name", _Text, primary_key=True),
+    Column("value", _Text, nullable=False),
 )
 
 # ``apart`` keeps rows of one Patient ID apart: "" for the first, the folded name and birth date
@@ -73,10 +65,12 @@ patient = Table(
     "patient",
     metadata,
     Column("id", _Id, primary_key=True),
-    Column("apart", String, nullable=False),
+    Column("apart", _Text, nullable=False),
     *_columns(PATIENT_KEYS),
     UniqueConstraint("patient_id", "issuer_of_patient_id", "apart"),
-    Index("patient_by_name", "patient_name_folded"),
+    Index("patient_by_alphabetic_name", "patient_name_alphabetic"),
+    Index("patient_by_ideographic_name", "patient_name_ideographic"),
+    Index("patient_by_phonetic_name", "patient_name_phonetic"),
 )
 
 # ``directory`` is the study's directory under the storage directory; the order of recovery.
@@ -85,7 +79,7 @@ study = Table(
     metadata,
     Column("id", _Id, primary_key=True),
     Column("patient", _Id, ForeignKey("patient.id"), nullable=False, index=True),
-    Column("directory", String, nullable=False, index=True),
+    Column("directory", _Text, nullable=False, index=True),
     *_columns(STUDY_KEYS),
     UniqueConstraint("study_instance_uid"),
     Index("study_by_date", "study_date"),
@@ -103,22 +97,23 @@ series = Table(
     Index("series_by_uid", "series_instance_uid"),
 )
 
-# ``received_at`` is in seconds since 1970 UTC. The index by series covers counts and sizes.
+# ``received_at`` is in seconds since 1970 UTC. The index by series covers counts, SOP classes and
+# sizes.
 instance = Table(
     "instance",
     metadata,
     Column("id", _Id, primary_key=True),
     Column("series", _Id, ForeignKey("series.id"), nullable=False),
     *_columns(INSTANCE_KEYS),
-    Column("transfer_syntax_uid", String, nullable=False),
-    Column("path", String, nullable=False),
+    Column("transfer_syntax_uid", _Text, nullable=False),
+    Column("path", _Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("data_set_bytes", BigInteger, nullable=False),
-    Column("sha256", String, nullable=False),
-    Column("source_ae", String, nullable=False),
+    Column("sha256", _Text, nullable=False),
+    Column("source_ae", _Text, nullable=False),
     Column("received_at", Float(53), nullable=False),
     UniqueConstraint("sop_instance_uid"),
-    Index("instance_by_series", "series", "size_bytes"),
+    Index("instance_by_series", "series", "sop_class_uid", "size_bytes"),
 )
 
 # One row for each further identity that came with a Patient ID; never resolved by itself.
@@ -126,16 +121,16 @@ identity_conflict = Table(
     "identity_conflict",
     metadata,
     Column("id", _Id, primary_key=True),
-    Column("patient_id", String, nullable=False),
-    Column("issuer_of_patient_id", String, nullable=False),
-    Column("held_name", String, nullable=False),
-    Column("held_birth_date", String, nullable=False),
-    Column("other_name", String, nullable=False),
-    Column("other_name_folded", String, nullable=False),
-    Column("other_birth_date", String, nullable=False),
-    Column("study_instance_uid", String, nullable=False),
-    Column("sop_instance_uid", String, nullable=False),
-    Column("source_ae", String, nullable=False),
+    Column("patient_id", _Text, nullable=False),
+    Column("issuer_of_patient_id", _Text, nullable=False),
+    Column("held_name", _Text, nullable=False),
+    Column("held_birth_date", _Text, nullable=False),
+    Column("other_name", _Text, nullable=False),
+    Column("other_name_folded", _Text, nullable=False),
+    Column("other_birth_date", _Text, nullable=False),
+    Column("study_instance_uid", _Text, nullable=False),
+    Column("sop_instance_uid", _Text, nullable=False),
+    Column("source_ae", _Text, nullable=False),
     Column("noticed_at", Float(53), nullable=False),
     UniqueConstraint("patient_id", "issuer_of_patient_id", "other_name_folded", "other_birth_date"),
 )

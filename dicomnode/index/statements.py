@@ -40,7 +40,7 @@ def value_columns(keys: tuple[Key, ...]) -> list[str]:
     for key in keys:
         names.append(key.column)
         if key.vr == "PN":
-            names.append(schema.folded(key.column))
+            names.extend(schema.name_columns(key))
     return names
 
 
