@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from dicomnode.errors import ConfigurationError, DicomnodeError
 from dicomnode.index.catalog import Catalog
 from dicomnode.net.acceptor import Acceptor, Listening
 from dicomnode.net.buffers import BufferPool
-from dicomnode.net.connection import Deadlines
+from dicomnode.net.ending import Deadlines
 from dicomnode.observe.http import OK, HTTPServer, build_app
 from dicomnode.observe.logs import Log
 from dicomnode.observe.metrics import Metrics
@@ -148,12 +149,15 @@ class Node:
                 maximum_pdu_bytes=limits.maximum_pdu_bytes,
                 max_connections=2 * limits.max_associations + 64,
             ),
+            numbers=itertools.count(1),
             pool=self._pool,
             deadlines=Deadlines(
                 artim=timeouts.artim_seconds,
                 pdu=timeouts.pdu_seconds,
                 idle=timeouts.idle_seconds,
                 write=timeouts.write_seconds,
+                connect=timeouts.connect_seconds,
+                response=timeouts.response_seconds,
             ),
             admission=self._admission,
             provider=Dispatcher(self._services(), self._journal),

@@ -7,11 +7,12 @@ keeps peers that connect and say nothing from using up descriptors.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
 from dicomnode.dimse.channel import Admission, Observer, Provider
+from dicomnode.net.accepted import AcceptedConnection
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.connection import Connection
 from dicomnode.net.ending import Deadlines, Ending, How
@@ -30,12 +31,13 @@ class Listening:
 
 
 class Acceptor:
-    """The listening side of the node."""
+    """The listening side of the node; ``numbers`` counts associations, whoever asked for them."""
 
     def __init__(
         self,
         listening: Listening,
         *,
+        numbers: Iterator[int],
         pool: BufferPool,
         deadlines: Deadlines,
         admission: Admission,
@@ -44,6 +46,7 @@ class Acceptor:
         on_connection: Callable[[], None],
     ) -> None:
         self._listening = listening
+        self._numbers = numbers
         self._pool = pool
         self._deadlines = deadlines
         self._admission = admission
@@ -52,7 +55,6 @@ class Acceptor:
         self._on_connection = on_connection
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
-        self._number = 0
         self._all_closed = asyncio.Event()
         self._all_closed.set()
 
@@ -83,14 +85,13 @@ class Acceptor:
         self._on_connection()
         if len(self._connections) >= self._listening.max_connections:
             return _Full(self._observer, self._listening.max_connections)
-        self._number += 1
         association = Association(
             Role.ACCEPTOR,
             maximum_length=self._listening.maximum_pdu_bytes,
             artim_seconds=self._deadlines.artim,
         )
-        connection = Connection(
-            self._number,
+        connection = AcceptedConnection(
+            next(self._numbers),
             association,
             pool=self._pool,
             deadlines=self._deadlines,

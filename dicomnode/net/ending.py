@@ -35,3 +35,5 @@ class Deadlines:
     pdu: float
     idle: float
     write: float
+    connect: float
+    response: float

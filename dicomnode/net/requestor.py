@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Iterator
 
 from dicomnode.dimse.channel import Channel, Proposal, Provider, RequestObserver
+from dicomnode.errors import AssociationError, AssociationTimedOut, ConnectionFailed
 from dicomnode.net.buffers import BufferPool
-from dicomnode.net.ending import Deadlines
+from dicomnode.net.connection import Connection
+from dicomnode.net.ending import Deadlines, Ending, How
+from dicomnode.net.requested import RequestedConnection, peer_words
+from dicomnode.ul.association import Association, Role
+from dicomnode.ul.items import (
+    ImplementationClassUID,
+    ImplementationVersionName,
+    MaximumLength,
+    UserItem,
+)
+from dicomnode.ul.pdu import AAssociateRQ
 
 
 class Requestor:
-    """The calling side of the node; ``numbers`` counts associations, whoever asked for them."""
+    """The calling side of the node; ``numbers`` counts associations, whoever asked for them.
+
+    ``maximum_pdu_bytes`` is what we advertise, and the implementation as whom we introduce
+    ourselves. Limits of admission do not count what is asked for here.
+    """
 
     def __init__(
         self,
@@ -24,9 +41,111 @@ class Requestor:
         observer: RequestObserver,
     ) -> None:
         self._numbers = numbers
+        self._maximum_pdu_bytes = maximum_pdu_bytes
+        self._introduction: tuple[UserItem, ...] = (
+            MaximumLength(maximum_pdu_bytes),
+            ImplementationClassUID(implementation_class_uid),
+        )
+        self._version_name = ImplementationVersionName(implementation_version_name)
+        self._pool = pool
+        self._deadlines = deadlines
+        self._observer = observer
+        self._connections: set[Connection] = set()
+        self._is_closed = False
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
 
     async def associate(self, proposal: Proposal, provider: Provider) -> Channel:
-        raise NotImplementedError
+        """Connect and negotiate; see ``dimse.channel.Requestor``."""
+        connection = self._connection(proposal, provider)
+        self._connections.add(connection)
+        self._all_closed.clear()
+        try:
+            await self._connect(proposal, connection)
+            await connection.answered()
+        except AssociationError as error:
+            self._give_up(connection)
+            self._observer.request_failed(proposal, error)
+            raise
+        except BaseException:
+            self._give_up(connection)
+            raise
+        return connection
+
+    def _connection(self, proposal: Proposal, provider: Provider) -> RequestedConnection:
+        # In the order of item types (PS3.7 §D.3.3).
+        user_information = (*self._introduction, *proposal.roles, self._version_name)
+        request = AAssociateRQ(
+            proposal.called_ae_title,
+            proposal.calling_ae_title,
+            proposal.contexts,
+            user_information,
+        )
+        association = Association(
+            Role.REQUESTOR,
+            maximum_length=self._maximum_pdu_bytes,
+            artim_seconds=self._deadlines.artim,
+        )
+        return RequestedConnection(
+            next(self._numbers),
+            association,
+            proposal=proposal,
+            request=request,
+            pool=self._pool,
+            deadlines=self._deadlines,
+            provider=provider,
+            observer=self._observer,
+            on_closed=self._closed,
+        )
+
+    async def _connect(self, proposal: Proposal, connection: RequestedConnection) -> None:
+        peer, seconds = peer_words(proposal), self._deadlines.connect
+        if self._is_closed:
+            raise ConnectionFailed(f"cannot connect to {peer}: the node is shutting down")
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection, proposal.host, proposal.port
+                )
+        except TimeoutError:
+            why = f"no answer for {seconds:g} s (timeouts.connect_seconds)"
+            raise AssociationTimedOut(f"cannot connect to {peer}: {why}") from None
+        except OSError as error:
+            raise ConnectionFailed(f"cannot connect to {peer}: {_reason(error)}") from error
+
+    def _give_up(self, connection: Connection) -> None:
+        connection.abort("the association was given up before it was made")
+        connection.close_after_writing()
+        if not connection.is_made:
+            self._closed(connection)
+
+    def _closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._all_closed.set()
 
     async def close(self, seconds: float) -> None:
-        """Abort every association that is left and wait ``seconds`` for their ends."""
+        """Abort every association that is left, make no more, and wait for their ends.
+
+        Connections whose peers have not taken the A-ABORT after ``seconds`` are dropped.
+        """
+        self._is_closed = True
+        for connection in list(self._connections):
+            connection.abort_as(Ending(How.SHUT_DOWN, "the node stops"))
+            connection.close_after_writing()
+            if not connection.is_made:
+                self._closed(connection)
+        for wait in (seconds, 1.0):
+            try:
+                async with asyncio.timeout(wait):
+                    await self._all_closed.wait()
+            except TimeoutError:
+                for connection in list(self._connections):
+                    connection.close()
+
+
+def _reason(error: OSError) -> str:
+    """Say what the system says of ``error``, in its own words and not the event loop's."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error)

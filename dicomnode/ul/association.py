@@ -8,11 +8,9 @@ asks for at the wrong time raises LocalProtocolError and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from dicomnode.errors import LocalProtocolError, RemoteProtocolError
 from dicomnode.ul.events import DataIndication, Event
-from dicomnode.ul.framing import HEADER_LENGTH, read_header
+from dicomnode.ul.framing import HEADER_LENGTH, fragment_size, p_data, read_header
 from dicomnode.ul.fsm import REFUSED, Evt, Role, State, StateMachine, unexpected
 from dicomnode.ul.items import MaximumLength
 from dicomnode.ul.pdu import (
@@ -21,12 +19,10 @@ from dicomnode.ul.pdu import (
     AAssociateRQ,
     Buffer,
     PDUType,
-    PresentationDataValue,
     Rejection,
     abort_pdu,
     decode_pdu,
     join_p_data,
-    p_data_buffers,
 )
 
 __all__ = ["Association", "Role", "State"]
@@ -157,15 +153,22 @@ class Association:
         """Answer an AssociateIndication with A-ASSOCIATE-RJ."""
         self._machine.handle(Evt.A_ASSOCIATE_REJECT, now, AAssociateRJ.of(rejection))
 
-    def send_data(self, values: Sequence[PresentationDataValue]) -> None:
-        """Send one P-DATA-TF PDU; the data go to the output as they are, uncopied."""
-        buffers = p_data_buffers(values)
-        length = sum(map(len, buffers)) - HEADER_LENGTH
-        if self.peer_maximum_length and length > self.peer_maximum_length:
-            raise LocalProtocolError(
-                f"P-DATA-TF of {length} bytes exceeds the peer's maximum length of "
-                f"{self.peer_maximum_length}"
-            )
+    @property
+    def fragment_bytes(self) -> int:
+        """How many bytes of data go into one PDU to this peer."""
+        return fragment_size(self.peer_maximum_length)
+
+    def send_data(
+        self, context_id: int, data: Buffer, *, is_command: bool, is_last: bool = True
+    ) -> None:
+        """Send a command set or data set, or with ``is_last`` false what does not yet end it.
+
+        It is cut into P-DATA-TF PDUs of the peer's maximum length; the data go to the output as
+        views of where they lie.
+        """
+        buffers = p_data(
+            context_id, data, self.peer_maximum_length, is_command=is_command, is_last=is_last
+        )
         self._machine.handle(Evt.P_DATA_REQUEST, 0.0, buffers)
 
     def release(self, now: float) -> None:

@@ -5,9 +5,6 @@ PS3.8 §9.3.1: type (1 byte), reserved (1), length of what follows (4, big endia
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
-
 from dicomnode.errors import LocalProtocolError, RemoteProtocolError
 from dicomnode.ul.items import malformed
 from dicomnode.ul.pdu import (
@@ -16,7 +13,7 @@ from dicomnode.ul.pdu import (
     AbortReason,
     Buffer,
     PDUType,
-    PresentationDataValue,
+    p_data_header,
 )
 
 HEADER_LENGTH = 6
@@ -38,8 +35,6 @@ _STRANGERS = (
     ),
     *((verb, "peer speaks HTTP") for verb in (b"TRACE ", b"CONNEC", b"PRI * ", b"HTTP/")),
 )
-
-Fragments: TypeAlias = Iterator[tuple[PresentationDataValue, ...]]
 
 
 def read_header(data: memoryview, offset: int, maximum_length: int) -> tuple[int, int]:
@@ -78,26 +73,42 @@ def _unrecognized(header: bytes) -> RemoteProtocolError:
     return RemoteProtocolError(rule, reason=AbortReason.UNRECOGNIZED_PDU)
 
 
-def fragments(
-    context_id: int, command: bytes, data_set: Buffer | None, maximum_length: int
-) -> Fragments:
-    """Cut one message into the presentation data values of its P-DATA-TF PDUs, one for each.
+def fragment_size(maximum_length: int) -> int:
+    """Return how many bytes of data a P-DATA-TF PDU carries when it is full.
 
-    ``maximum_length`` is the peer's (PS3.8 §D.1); 0 is no limit. Data are views, not copies.
-    Raises LocalProtocolError when it leaves no room for data.
+    ``maximum_length`` is the peer's (PS3.8 §D.1); 0 is no limit. Raises LocalProtocolError when
+    it leaves no room for data.
     """
     limit = min(maximum_length or LONGEST_P_DATA, LONGEST_P_DATA)
     # Some peers take only fragments of even length, as the data they carry are (PS3.5 §7.1).
     size = (limit - PDV_HEADER_LENGTH) & ~1
     if size <= 0:
         raise LocalProtocolError(f"maximum length {maximum_length} leaves no room for data")
-    yield from _cut(context_id, True, memoryview(command), size)
-    if data_set is not None:
-        yield from _cut(context_id, False, memoryview(data_set), size)
+    return size
 
 
-def _cut(context_id: int, is_command: bool, data: memoryview, size: int) -> Fragments:
-    last = max(len(data) - 1, 0) // size * size
-    for start in range(0, last, size):
-        yield (PresentationDataValue(context_id, is_command, False, data[start : start + size]),)
-    yield (PresentationDataValue(context_id, is_command, True, data[last:]),)
+def p_data(
+    context_id: int,
+    data: Buffer,
+    maximum_length: int,
+    *,
+    is_command: bool,
+    is_last: bool = True,
+) -> list[Buffer]:
+    """Cut a command or data set, or part of one, into P-DATA-TF PDUs of one fragment each.
+
+    Returns header and data of each in turn; the data are views, not copies. ``is_last`` marks
+    the last fragment as the last of its command or data set.
+    """
+    size = fragment_size(maximum_length)
+    view = memoryview(data)
+    tail = max(len(view) - 1, 0) // size * size
+    buffers: list[Buffer] = []
+    if tail:
+        header = p_data_header(context_id, size, is_command=is_command, is_last=False)
+        for start in range(0, tail, size):
+            buffers += (header, view[start : start + size])
+    rest = view[tail:]
+    buffers.append(p_data_header(context_id, len(rest), is_command=is_command, is_last=is_last))
+    buffers.append(rest)
+    return buffers

@@ -240,17 +240,11 @@ class PresentationDataValue:
     is_last: bool
     data: Buffer
 
-    def header(self) -> bytes:
-        """Encode what precedes ``data``: item length, context ID, message control header."""
-        return _PDV_HEADER.pack(len(self.data) + 2, self.context_id, self.message_control())
-
-    def message_control(self) -> int:
-        """Encode the message control header: bit 0 command, bit 1 last fragment."""
-        return self.is_command * _MESSAGE_CONTROL_COMMAND + self.is_last * _MESSAGE_CONTROL_LAST
-
     def encode(self) -> bytes:
-        """Encode the whole item."""
-        return b"".join((self.header(), self.data))
+        """Encode the whole item: its length, context ID, message control header, and data."""
+        control = self.is_command * _MESSAGE_CONTROL_COMMAND + self.is_last * _MESSAGE_CONTROL_LAST
+        header = _PDV_HEADER.pack(len(self.data) + 2, self.context_id, control)
+        return b"".join((header, self.data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +256,8 @@ class PDataTF:
 
     def encode(self) -> bytes:
         """Encode the whole PDU, copying the data."""
-        return b"".join(p_data_buffers(self.values))
+        values = b"".join([value.encode() for value in self.values])
+        return PDU_HEADER.pack(self.TYPE, len(values)) + values
 
     @classmethod
     def decode(cls, body: memoryview) -> Self:
@@ -372,20 +367,10 @@ def check_context_ids(contexts: Sequence[PresentationContextRQ]) -> None:
         seen.add(context.context_id)
 
 
-def p_data_buffers(values: Sequence[PresentationDataValue]) -> list[Buffer]:
-    """Encode a P-DATA-TF as buffers to be written in order; the data are not copied."""
-    if len(values) == 1:
-        (value,) = values
-        length = len(value.data)
-        head = _ONE_PDV_HEADERS.pack(
-            PDUType.P_DATA_TF, length + 6, length + 2, value.context_id, value.message_control()
-        )
-        return [head, value.data]
-    length = sum(len(value.data) + PDV_HEADER_LENGTH for value in values)
-    buffers: list[Buffer] = [PDU_HEADER.pack(PDUType.P_DATA_TF, length)]
-    for value in values:
-        buffers += (value.header(), value.data)
-    return buffers
+def p_data_header(context_id: int, length: int, *, is_command: bool, is_last: bool) -> bytes:
+    """Encode what precedes ``length`` bytes of data, the only ones of their P-DATA-TF."""
+    control = is_command * _MESSAGE_CONTROL_COMMAND + is_last * _MESSAGE_CONTROL_LAST
+    return _ONE_PDV_HEADERS.pack(PDUType.P_DATA_TF, length + 6, length + 2, context_id, control)
 
 
 def split_p_data(body: memoryview) -> list[tuple[int, bool, bool, memoryview]]:

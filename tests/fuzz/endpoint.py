@@ -23,7 +23,7 @@ from dicomnode.ul.events import (
     Event,
     ReleaseIndication,
 )
-from dicomnode.ul.framing import HEADER_LENGTH, MAXIMUM_ASSOCIATE_LENGTH, fragments
+from dicomnode.ul.framing import HEADER_LENGTH, MAXIMUM_ASSOCIATE_LENGTH, p_data
 from dicomnode.ul.items import (
     AsynchronousOperationsWindow,
     CommonExtendedNegotiation,
@@ -44,7 +44,7 @@ from dicomnode.ul.negotiation import (
     concluded,
     negotiate,
 )
-from dicomnode.ul.pdu import AAssociateAC, AAssociateRQ, PDataTF, Rejection, decode_pdu
+from dicomnode.ul.pdu import AAssociateAC, AAssociateRQ, Rejection, decode_pdu
 
 MAXIMUM_LENGTH = 4096
 NOW = 1000.0
@@ -101,10 +101,10 @@ def message_pdus(
     context_id: int, command: Command, data_set: bytes | None, maximum_length: int = 1024
 ) -> list[bytes]:
     """One message as whole P-DATA-TF PDUs."""
-    return [
-        PDataTF(values).encode()
-        for values in fragments(context_id, encode_command(command), data_set, maximum_length)
-    ]
+    buffers = p_data(context_id, encode_command(command), maximum_length, is_command=True)
+    if data_set is not None:
+        buffers += p_data(context_id, data_set, maximum_length, is_command=False)
+    return [head + bytes(data) for head, data in zip(buffers[::2], buffers[1::2], strict=True)]
 
 
 #: The bytes of a requestor: association, C-ECHO, C-STORE with data, release; one item a PDU.
@@ -240,8 +240,7 @@ class Endpoint:
         encoded = encode_command(answer(request, 0))
         if self.association.state is not State.STA6:
             return
-        for values in fragments(context_id, encoded, None, self.association.peer_maximum_length):
-            self.association.send_data(values)
+        self.association.send_data(context_id, encoded, is_command=True)
 
     def _take_output(self) -> None:
         self.sent += b"".join(self.association.take_output())

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dicomnode.dimse.channel import Admitted, Channel, DataSetSink, Lease, Refused
 from dicomnode.dimse.command import CEchoRQ, Command, CStoreRQ, answer, encode_command
+from dicomnode.net.accepted import AcceptedConnection
 from dicomnode.net.buffers import BufferPool
-from dicomnode.net.connection import Connection, Deadlines
+from dicomnode.net.connection import Connection
+from dicomnode.net.ending import Deadlines
 from dicomnode.ul.association import Association, Role
-from dicomnode.ul.framing import fragments
+from dicomnode.ul.framing import p_data
 from dicomnode.ul.negotiation import AcceptorPolicy, SupportedContext, negotiate
 from dicomnode.ul.pdu import AAssociateRQ, Rejection
 from tests import wire
 
-PATIENT = Deadlines(artim=30, pdu=30, idle=30, write=30)
+PATIENT = Deadlines(artim=30, pdu=30, idle=30, write=30, connect=30, response=30)
 
 
 @pytest.fixture(autouse=True)
 def endless_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine, turns end only where a test says so."""
-    monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", 1e9)
+    monkeypatch.setattr("dicomnode.net.reading._TURN_SECONDS", 1e9)
 
 
 class FakeTransport(asyncio.Transport):
@@ -36,12 +39,19 @@ class FakeTransport(asyncio.Transport):
         self.reading = True
         self.closed = False
         self.aborted = False
+        self.unsent_bytes = 0
 
     def write(self, data: Any) -> None:
         self.written += data
 
     def writelines(self, list_of_data: Any) -> None:
         self.written += b"".join(list_of_data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent_bytes
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -135,7 +145,7 @@ class Bench:
         self.slots = 0
         self.told: list[str] = []
         self.lost = asyncio.Event()
-        self.connection = Connection(
+        self.connection = AcceptedConnection(
             1,
             Association(Role.ACCEPTOR, maximum_length=16384, artim_seconds=deadlines.artim),
             pool=self.pool,
@@ -214,8 +224,8 @@ def store_pdus(data: bytes, message_id: int = 1) -> bytes:
         has_data_set=True,
     )
     return b"".join(
-        wire.pdu(wire.P_DATA, b"".join(value.encode() for value in values))
-        for values in fragments(3, encode_command(command), data, 16384)
+        p_data(3, encode_command(command), 16384, is_command=True)
+        + p_data(3, data, 16384, is_command=False)
     )
 
 
@@ -346,15 +356,15 @@ async def test_a_protocol_error_is_aborted_and_named() -> None:
 @pytest.mark.parametrize(
     ("deadlines", "prepare", "sentence"),
     [
-        (Deadlines(artim=0.02, pdu=9, idle=9, write=9), None, "timeouts.artim_seconds"),
+        (replace(PATIENT, artim=0.02), None, "timeouts.artim_seconds"),
         (
-            Deadlines(artim=9, pdu=0.02, idle=9, write=9),
+            replace(PATIENT, pdu=0.02),
             lambda bench: bench.feed(store_pdus(b"x")[:50]),
             "timeouts.pdu_seconds",
         ),
-        (Deadlines(artim=9, pdu=9, idle=0.02, write=9), lambda bench: 0, "timeouts.idle_seconds"),
+        (replace(PATIENT, idle=0.02), lambda bench: 0, "timeouts.idle_seconds"),
         (
-            Deadlines(artim=9, pdu=9, idle=9, write=0.02),
+            replace(PATIENT, write=0.02),
             lambda bench: bench.connection.pause_writing(),
             "timeouts.write_seconds",
         ),
@@ -376,7 +386,7 @@ async def test_each_deadline_ends_the_association_and_names_its_setting(
 
 
 async def test_an_association_with_work_in_hand_is_not_idle() -> None:
-    deadlines = Deadlines(artim=9, pdu=9, idle=0.02, write=9)
+    deadlines = replace(PATIENT, idle=0.02)
     busy, idle = Bench(deadlines=deadlines), Bench(deadlines=deadlines)
     busy.associate()
     busy.feed(store_pdus(b"data"))
@@ -445,7 +455,7 @@ async def test_a_peer_that_sends_many_requests_at_once_lets_others_have_their_tu
     bench, other = Bench(), Bench()
     bench.associate()
     other.associate()
-    monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", -1.0)
+    monkeypatch.setattr("dicomnode.net.reading._TURN_SECONDS", -1.0)
     assert bench.feed(ECHO_PDU * 500) == len(ECHO_PDU) * 500
     first = count_pdus(bench.sent())
     assert 0 < first < 100 and not bench.transport.reading
@@ -456,7 +466,7 @@ async def test_a_peer_that_sends_many_requests_at_once_lets_others_have_their_tu
     for _ in range(500):
         await asyncio.sleep(0)
         answered += count_pdus(bench.sent())
-    monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", 1e9)
+    monkeypatch.setattr("dicomnode.net.reading._TURN_SECONDS", 1e9)
     await asyncio.sleep(0)
     assert answered == 500 and bench.transport.reading
     bench.lose()
@@ -469,10 +479,10 @@ async def test_after_a_turn_that_took_long_others_have_theirs(
 ) -> None:
     bench = Bench()
     bench.associate()
-    monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", -1.0)
+    monkeypatch.setattr("dicomnode.net.reading._TURN_SECONDS", -1.0)
     bench.feed(ECHO_PDU)
     assert count_pdus(bench.sent()) == 1 and not bench.transport.reading
-    monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", 1e9)
+    monkeypatch.setattr("dicomnode.net.reading._TURN_SECONDS", 1e9)
     await asyncio.sleep(0)
     assert bench.transport.reading
     bench.feed(ECHO_PDU)
@@ -484,7 +494,7 @@ async def test_what_waits_for_its_turn_when_the_connection_is_lost_is_dropped(
 ) -> None:
     bench = Bench()
     bench.associate()
-    monkeypatch.setattr("dicomnode.net.connection._TURN_SECONDS", -1.0)
+    monkeypatch.setattr("dicomnode.net.reading._TURN_SECONDS", -1.0)
     bench.feed(ECHO_PDU * 500)
     bench.lose()
     bench.sent()
@@ -492,11 +502,26 @@ async def test_what_waits_for_its_turn_when_the_connection_is_lost_is_dropped(
     assert (bench.sent(), bench.slots, bench.pool.in_use_bytes) == (b"", 0, 0)
 
 
-async def test_requests_are_not_taken_from_a_peer_that_does_not_read() -> None:
+async def test_only_so_many_requests_are_taken_from_a_peer_that_does_not_read() -> None:
     bench = Bench()
     bench.associate()
     bench.connection.pause_writing()
-    assert not bench.transport.reading
+    one_by_one = 0
+    while bench.transport.reading:
+        bench.feed(ECHO_PDU)
+        one_by_one += 1
+        assert one_by_one < 1000
+    assert one_by_one > 10
+    bench.connection.resume_writing()
+    assert bench.transport.reading
+
+
+async def test_a_connection_paused_twice_reads_only_when_neither_holds() -> None:
+    bench = Bench()
+    bench.associate()
+    bench.connection.pause_writing()
+    while bench.transport.reading:
+        bench.feed(ECHO_PDU)
     bench.connection.pause()
     bench.connection.resume_writing()
     assert not bench.transport.reading
@@ -511,7 +536,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_a_peer_that_closes_its_half_and_does_not_read_is_dropped() -> None:
-    bench = Bench(deadlines=Deadlines(artim=9, pdu=9, idle=9, write=0.02))
+    bench = Bench(deadlines=replace(PATIENT, write=0.02))
     bench.associate()
     bench.transport.close()  # as the loop does at the end of file, with output unwritten
     await until(lambda: bench.transport.aborted)
@@ -571,7 +596,7 @@ async def test_a_release_inside_a_data_set_is_aborted_at_once() -> None:
 
 
 async def test_who_gets_no_receive_buffer_for_too_long_is_aborted_and_others_go_on() -> None:
-    bench = Bench(blocks=1, deadlines=Deadlines(artim=9, pdu=0.02, idle=9, write=9))
+    bench = Bench(blocks=1, deadlines=replace(PATIENT, pdu=0.02))
     bench.associate()
     other = bench.pool.take()
     assert other is not None

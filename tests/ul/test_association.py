@@ -22,7 +22,6 @@ from dicomnode.ul.events import (
     ReleaseConfirmation,
     ReleaseIndication,
 )
-from dicomnode.ul.framing import fragments
 from dicomnode.ul.pdu import (
     AAbort,
     AAssociateRJ,
@@ -84,9 +83,9 @@ def test_an_association_is_made_used_and_released():
     assert both.to_acceptor() == [AssociateIndication(REQUEST)]
     both.acceptor.accept(RESPONSE, 0.0)
     assert both.to_requestor() == [AssociateAccepted(RESPONSE)]
-    both.requestor.send_data([VALUE])
+    both.requestor.send_data(1, b"command!", is_command=True)
     assert both.to_acceptor() == [DataIndication(1, True, True, memoryview(b"command!"))]
-    both.acceptor.send_data([VALUE])
+    both.acceptor.send_data(1, b"command!", is_command=True)
     assert both.to_requestor() == [DataIndication(1, True, True, memoryview(b"command!"))]
     both.requestor.release(0.0)
     assert both.to_acceptor() == [ReleaseIndication()]
@@ -124,7 +123,7 @@ def test_data_still_arrives_while_we_await_the_answer_to_our_release():
     both = Joined.established()
     both.requestor.release(0.0)
     both.to_acceptor()
-    both.acceptor.send_data([VALUE])
+    both.acceptor.send_data(1, b"command!", is_command=True)
     assert both.to_requestor() == [DataIndication(1, True, True, memoryview(b"command!"))]
     both.acceptor.respond_release(0.0)
     assert both.to_requestor() == [ReleaseConfirmation()]
@@ -154,8 +153,10 @@ def test_a_release_collision_is_answered_by_the_requestor_first():
 def test_a_message_crosses_in_fragments_and_comes_out_whole():
     both = Joined.established()
     data_set = bytes(range(256)) * 400
-    for values in fragments(1, b"command!", data_set, both.requestor.peer_maximum_length):
-        both.requestor.send_data(values)
+    both.requestor.send_data(1, b"command!", is_command=True)
+    half = 3 * both.requestor.fragment_bytes
+    both.requestor.send_data(1, data_set[:half], is_command=False, is_last=False)
+    both.requestor.send_data(1, data_set[half:], is_command=False)
     events = both.to_acceptor()
     assert b"".join(e.data for e in events if not e.is_command) == data_set
     assert [e.is_last for e in events] == [True, *[False] * (len(events) - 2), True]
@@ -216,9 +217,11 @@ def test_data_are_views_into_the_received_buffer():
 
 def test_sent_data_are_not_copied():
     association = established(Role.REQUESTOR)
-    data = memoryview(bytes(1000))
-    association.send_data([PresentationDataValue(1, False, True, data)])
-    assert association.take_output()[1] is data
+    data = bytearray(b"data set")
+    association.send_data(1, memoryview(data), is_command=False)
+    _, sent = association.take_output()
+    data[:] = b"replaced"
+    assert bytes(sent) == b"replaced"
     assert association.take_output() == []
 
 
@@ -226,10 +229,10 @@ def test_sent_data_are_not_copied():
 def test_the_peers_maximum_length_is_learned_and_kept(role):
     association = established(role)
     assert association.peer_maximum_length == MAXIMUM_LENGTH
-    association.send_data([PresentationDataValue(1, False, True, bytes(MAXIMUM_LENGTH - 6))])
-    with pytest.raises(LocalProtocolError, match="maximum length of 16384"):
-        association.send_data([PresentationDataValue(1, False, True, bytes(MAXIMUM_LENGTH - 5))])
-    assert association.state is State.STA6
+    association.send_data(1, bytes(MAXIMUM_LENGTH - 6), is_command=False)
+    assert len(association.take_output()) == 2
+    association.send_data(1, bytes(MAXIMUM_LENGTH - 5), is_command=False)
+    assert len(association.take_output()) == 4
 
 
 def test_a_peer_that_names_no_maximum_length_has_none():
@@ -237,7 +240,8 @@ def test_a_peer_that_names_no_maximum_length_has_none():
     feed(association, dataclasses.replace(REQUEST, user_information=()))
     association.accept(RESPONSE, 0.0)
     assert association.peer_maximum_length == 0
-    association.send_data([PresentationDataValue(1, False, True, bytes(1 << 20))])
+    association.send_data(1, bytes(100_000), is_command=False)
+    assert [len(buffer) for buffer in association.take_output()[1:]] == [12, 100_000]
 
 
 def test_an_acceptor_does_not_request():

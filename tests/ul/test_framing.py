@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomnode.errors import LocalProtocolError, RemoteProtocolError
-from dicomnode.ul.framing import MAXIMUM_ASSOCIATE_LENGTH, fragments, read_header
-from dicomnode.ul.pdu import PDV_HEADER_LENGTH, PDataTF
+from dicomnode.ul.framing import MAXIMUM_ASSOCIATE_LENGTH, p_data, read_header
+from dicomnode.ul.pdu import PDV_HEADER_LENGTH, PDUType, decode_pdu
 
 MAXIMUM = 16384
 
@@ -79,52 +79,60 @@ def test_any_six_bytes_are_a_header_or_a_protocol_error(data, maximum_length):
         assert length == int.from_bytes(data[2:6])
 
 
-def test_a_message_is_a_pdu_for_the_command_and_pdus_for_the_data_set():
-    pdus = list(fragments(3, b"command!", bytes(25_000), MAXIMUM))
-    shapes = [(v.context_id, v.is_command, v.is_last, len(v.data)) for (v,) in pdus]
+def cut(data, maximum_length=MAXIMUM, **kind):
+    """Cut ``data``; return the PDUs as they are read again."""
+    buffers = p_data(3, data, maximum_length, **({"is_command": False} | kind))
+    heads, fragments = buffers[::2], buffers[1::2]
+    return [
+        decode_pdu(PDUType.P_DATA_TF, memoryview(head + bytes(fragment))[6:])
+        for head, fragment in zip(heads, fragments, strict=True)
+    ]
+
+
+def values(pdus):
+    return [pdu.values for pdu in pdus]
+
+
+def test_what_does_not_fit_one_pdu_is_cut_and_its_last_fragment_marked():
+    pdus = cut(bytes(25_000))
+    shapes = [(v.context_id, v.is_command, v.is_last, len(v.data)) for (v,) in values(pdus)]
     assert shapes == [
-        (3, True, True, 8),
         (3, False, False, MAXIMUM - PDV_HEADER_LENGTH),
         (3, False, True, 25_000 - MAXIMUM + PDV_HEADER_LENGTH),
     ]
 
 
-def test_a_message_without_a_data_set_is_its_command_alone():
-    ((value,),) = fragments(1, b"command!", None, MAXIMUM)
-    assert (value.is_command, value.is_last) == (True, True)
-
-
-def test_an_empty_data_set_is_one_empty_last_fragment():
-    _, (value,) = fragments(1, b"command!", b"", MAXIMUM)
-    assert (value.is_command, value.is_last, bytes(value.data)) == (False, True, b"")
+@pytest.mark.parametrize("is_command", [True, False])
+@pytest.mark.parametrize("is_last", [True, False])
+@pytest.mark.parametrize("data", [b"", b"command!"])
+def test_what_fits_is_one_pdu(data, is_last, is_command):
+    ((value,),) = values(cut(data, is_command=is_command, is_last=is_last))
+    assert (value.is_command, value.is_last, bytes(value.data)) == (is_command, is_last, data)
 
 
 def test_fragments_are_views_of_the_data_set():
     data_set = bytearray(b"abcd")
-    _, (value,) = fragments(1, b"command!", memoryview(data_set), MAXIMUM)
+    _, fragment = p_data(1, memoryview(data_set), MAXIMUM, is_command=False)
     data_set[:] = b"wxyz"
-    assert bytes(value.data) == b"wxyz"
+    assert bytes(fragment) == b"wxyz"
 
 
 @given(st.binary(max_size=300), st.integers(8, 64))
-def test_fragments_fit_the_maximum_length_and_join_to_the_message(data_set, maximum_length):
-    pdus = [PDataTF(values) for values in fragments(1, b"command!", data_set, maximum_length)]
+def test_fragments_fit_the_maximum_length_and_join_to_the_data_set(data_set, maximum_length):
+    pdus = cut(data_set, maximum_length)
     assert all(len(pdu.encode()) - 6 <= maximum_length for pdu in pdus)
-    values = [value for pdu in pdus for value in pdu.values]
-    assert b"".join(v.data for v in values if v.is_command) == b"command!"
-    assert b"".join(v.data for v in values if not v.is_command) == data_set
-    assert [v.is_last for v in values if not v.is_command].index(True) == sum(
-        not v.is_command for v in values
-    ) - 1
-    assert all(len(v.data) % 2 == 0 for v in values if not v.is_last)
+    found = [value for (value,) in values(pdus)]
+    assert b"".join(bytes(value.data) for value in found) == data_set
+    assert [value.is_last for value in found] == [False] * (len(found) - 1) + [True]
+    assert all(len(value.data) % 2 == 0 for value in found if not value.is_last)
 
 
 def test_a_peer_without_a_maximum_length_gets_pdus_of_bounded_length():
-    longest = max(len(value.data) for (value,) in fragments(1, b"", bytes(1 << 20), 0))
+    longest = max(len(value.data) for (value,) in values(cut(bytes(1 << 20), 0)))
     assert longest + PDV_HEADER_LENGTH == 1 << 17
 
 
 @pytest.mark.parametrize("maximum_length", range(1, 8))
 def test_a_maximum_length_without_room_for_data_is_refused(maximum_length):
     with pytest.raises(LocalProtocolError, match="no room"):
-        list(fragments(1, b"command!", None, maximum_length))
+        p_data(1, b"command!", maximum_length, is_command=True)

@@ -37,7 +37,6 @@ from tests.ul.endpoints import (
     REQUEST,
     RESPONSE,
     ROLES,
-    VALUE,
     association_in,
 )
 
@@ -74,7 +73,7 @@ DRIVERS = {
     Evt.A_ASSOCIATE_REJECT: lambda association: association.reject(
         Rejection.LOCAL_LIMIT_EXCEEDED, NOW
     ),
-    Evt.P_DATA_REQUEST: lambda association: association.send_data([VALUE]),
+    Evt.P_DATA_REQUEST: lambda association: association.send_data(1, b"command!", is_command=True),
     Evt.P_DATA_TF_PDU: receive(DATA),
     Evt.A_RELEASE_REQUEST: lambda association: association.release(NOW),
     Evt.A_RELEASE_RQ_PDU: receive(AReleaseRQ()),

@@ -21,7 +21,7 @@ from dicomnode.ul.pdu import (
     Rejection,
     abort_pdu,
     decode_pdu,
-    p_data_buffers,
+    p_data_header,
 )
 from tests.ul import oracle
 from tests.ul.recorded import PDUS
@@ -274,13 +274,12 @@ def test_data_of_a_p_data_tf_are_views_not_copies():
     assert bytes(value.data) == b"wxyz"
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_buffers_of_a_p_data_tf_hold_the_data_themselves(count):
-    data = memoryview(b"payload!")
-    values = (PresentationDataValue(1, False, True, data),) * count
-    buffers = p_data_buffers(values)
-    assert sum(buffer is data for buffer in buffers) == count
-    assert whole(b"".join(buffers)) == PDataTF(values)
+@pytest.mark.parametrize("is_command", [True, False])
+@pytest.mark.parametrize("is_last", [True, False])
+def test_the_header_before_one_fragment_is_that_of_a_pdu_with_one_value(is_command, is_last):
+    value = PresentationDataValue(3, is_command, is_last, b"payload!")
+    header = p_data_header(3, 8, is_command=is_command, is_last=is_last)
+    assert header + b"payload!" == PDataTF((value,)).encode()
 
 
 @pytest.mark.parametrize("name", PDUS)

@@ -1,0 +1,229 @@
+"""What goes out on one association: message after message, no faster than the peer takes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
+
+from dicomnode.dimse.channel import DataSetSource
+from dicomnode.dimse.command import Command, encode_command
+from dicomnode.errors import LocalProtocolError
+from dicomnode.ul.association import Association
+
+# Between these marks the transport is kept supplied: what is read from a file meanwhile must
+# come before it has run dry, and what waits cannot be taken back when the peer cancels.
+_HIGH_WATER_BYTES = 256 * 1024
+_LOW_WATER_BYTES = 64 * 1024
+# Buffers of less are joined by copying: a writing of many costs more.
+_JOINED_BYTES = 8 * 1024
+
+Message: TypeAlias = tuple[int, Command, bytes | memoryview | None]
+
+
+class Sender:
+    """Queues messages behind the one that is being streamed (PS3.8 Annex E), and streams in turn.
+
+    ``abort`` ends the association with a sentence for the log; ``on_unblocked`` is called when
+    ``is_blocked`` has become false. The owner asks whether it may send at all.
+    """
+
+    def __init__(
+        self,
+        association: Association,
+        abort: Callable[[str], None],
+        on_unblocked: Callable[[], None],
+    ) -> None:
+        self._association = association
+        self._abort = abort
+        self._on_unblocked = on_unblocked
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._ended = False
+        self._encoded: tuple[Command | None, bytes] = None, b""
+        self._is_full = False
+        self._is_streaming = False
+        self._queue: deque[Message | asyncio.Future[None]] = deque()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._handed_bytes = 0
+        self._taken_bytes = 0
+        self._stalled_since: float | None = None
+
+    def open(self, transport: asyncio.Transport) -> None:
+        """Send to ``transport`` from now on."""
+        self._transport = transport
+        transport.set_write_buffer_limits(_HIGH_WATER_BYTES, _LOW_WATER_BYTES)
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether a message has been begun and not ended, so that nothing else can be sent."""
+        return self._is_streaming
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the transport has more to write than it should."""
+        return self._is_full
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether what is sent now has to wait, for the peer or for the end of a stream."""
+        return self._is_full or self._is_streaming
+
+    # -- messages ----------------------------------------------------------------------------
+
+    def send(self, context_id: int, command: Command, data_set: bytes | memoryview | None) -> None:
+        """Send one message, or queue it while another one is being streamed."""
+        if self._is_streaming:
+            self._queue.append((context_id, command, data_set))
+            return
+        self._put(context_id, command, data_set)
+        self.flush()
+
+    async def stream(self, context_id: int, command: Command, data_set: DataSetSource) -> None:
+        """Send one message piece by piece, when its turn has come."""
+        if self._is_streaming:
+            await self._turn()
+        if self._ended:
+            return
+        self._is_streaming = True
+        whole = False
+        try:
+            self._put(context_id, command, None)
+            await self._stream_data(context_id, data_set)
+            whole = True
+        except Exception as error:
+            kind = type(error).__name__
+            self._abort(f"a data set could not be sent to its end ({kind}: {error})")
+        finally:
+            if not whole:
+                self._abort("the sending of a data set was given up")
+            self._pass_on()
+
+    async def _stream_data(self, context_id: int, data_set: DataSetSource) -> None:
+        association, size = self._association, self._association.fragment_bytes
+        # The end of what was read may be the last fragment, which is marked.
+        kept = memoryview(b"")
+        while piece := await data_set.read():
+            if self._ended:
+                return
+            # Only the last fragment may have an odd length.
+            data = memoryview(bytes(kept) + piece if len(kept) % 2 else piece)
+            if len(kept) and len(kept) % 2 == 0:
+                association.send_data(context_id, kept, is_command=False, is_last=False)
+            cut = (len(data) - 1) // size * size
+            kept = data[cut:]
+            if cut:
+                association.send_data(context_id, data[:cut], is_command=False, is_last=False)
+            self.flush()
+            while self._is_full and not self._ended:
+                await self._change()
+        if not self._ended:
+            association.send_data(context_id, kept, is_command=False)
+            self.flush()
+
+    async def _turn(self) -> None:
+        turn = self._loop.create_future()
+        self._queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        """Send what waited for the end of a stream, up to the next one."""
+        while self._queue and not self._ended:
+            waiting = self._queue.popleft()
+            if not isinstance(waiting, asyncio.Future):
+                self._put(*waiting)
+            elif not waiting.done():
+                self.flush()
+                waiting.set_result(None)
+                return
+        self._is_streaming = False
+        if not self._ended:
+            self.flush()
+        self._wake()
+
+    def _put(self, context_id: int, command: Command, data_set: bytes | memoryview | None) -> None:
+        association = self._association
+        # The Pending responses of one operation are often all equal.
+        if command is not self._encoded[0] and command != self._encoded[0]:
+            self._encoded = command, encode_command(command)
+        try:
+            association.send_data(context_id, self._encoded[1], is_command=True)
+            if data_set is not None:
+                association.send_data(context_id, data_set, is_command=False)
+        except LocalProtocolError as error:
+            # Such as a peer's maximum length that leaves no room for data.
+            self._abort(str(error))
+
+    # -- the transport -----------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write what the association has to say."""
+        output = self._association.take_output()
+        if not output or self._transport.is_closing():
+            return
+        size = sum(map(len, output))
+        self._handed_bytes += size
+        if size <= _JOINED_BYTES:
+            self._transport.write(b"".join(output))
+        else:
+            self._transport.writelines(output)
+
+    def pause(self) -> None:
+        """The transport is full."""
+        self._is_full = True
+        self.watch()
+
+    def resume(self) -> None:
+        """The transport takes more again."""
+        self._is_full = False
+        self._stalled_since = None
+        self._wake()
+
+    async def drained(self) -> None:
+        """Wait until what is sent goes out at once, or nothing can be sent any more."""
+        while self.is_blocked and not self._ended:
+            await self._change()
+
+    def end(self) -> None:
+        """The association has ended: nothing is sent any more."""
+        self._ended = True
+        for waiting in self._queue:
+            if isinstance(waiting, asyncio.Future) and not waiting.done():
+                waiting.set_result(None)
+        self._queue.clear()
+        self._wake()
+
+    async def _change(self) -> None:
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if not self.is_blocked:
+            self._on_unblocked()
+
+    # -- progress ----------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """What has been written is to be taken by the peer within its deadline."""
+        if self._stalled_since is None:
+            self._stalled_since = self._loop.time()
+            self._taken_bytes = self._handed_bytes - self._transport.get_write_buffer_size()
+
+    def stalled_since(self, now: float) -> float | None:
+        """Return since when the peer is known to have taken nothing, None when nothing waits."""
+        if self._stalled_since is not None:
+            taken = self._handed_bytes - self._transport.get_write_buffer_size()
+            if taken > self._taken_bytes:
+                self._taken_bytes, self._stalled_since = taken, now
+        return self._stalled_since
