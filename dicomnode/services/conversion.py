@@ -1,0 +1,118 @@
+"""Converts stored objects in processes of their own (``storage.converter``).
+
+Two at once: a third waits. A process that takes too long or dies harms its object alone, and
+another takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import suppress
+from typing import Final
+
+from dicomnode.errors import ConversionFailed, OutOfResources
+from dicomnode.storage.converter import Job, Result
+from dicomnode.storage.files import FileStore
+
+_PROCESSES: Final = 2
+_MAX_CONVERTED_BYTES: Final = 2 * 1024**3
+_MAX_SECONDS: Final = 300.0
+
+
+class Converters:
+    """Processes that are started when they are first needed.
+
+    ``min_free_bytes`` of the storage are never used up by converted objects.
+    """
+
+    def __init__(self, files: FileStore, min_free_bytes: int, *, seconds: float = _MAX_SECONDS):
+        self._files = files
+        self._min_free_bytes = min_free_bytes
+        self._seconds = seconds
+        self._turn = asyncio.Semaphore(_PROCESSES)
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._all: set[asyncio.subprocess.Process] = set()
+
+    async def convert(
+        self, path: str, offset: int, size: int, stored: str, wanted: str
+    ) -> tuple[int, int]:
+        """Convert the data set at ``offset`` of an object's file, ``path`` as the index has it.
+
+        Returns a file descriptor, which the caller owns, of a file without a name that holds the
+        converted data set, and its size. Raises ConversionFailed.
+        """
+        target = self._files.new_temporary()
+        try:
+            async with self._turn:
+                try:
+                    free = await asyncio.to_thread(self._files.free_bytes)
+                except OutOfResources as error:
+                    raise ConversionFailed(error.comment) from error
+                job = Job(
+                    path=self._files.abs_path(path),
+                    offset=offset,
+                    size=size,
+                    stored=stored,
+                    wanted=wanted,
+                    target=target,
+                    max_bytes=max(0, min(_MAX_CONVERTED_BYTES, free - self._min_free_bytes)),
+                )
+                result = await self._ask(job)
+            if result.failure:
+                raise ConversionFailed(result.failure)
+            try:
+                return await asyncio.to_thread(os.open, target, os.O_RDONLY), result.size
+            except OSError as error:
+                raise ConversionFailed(f"disk error: {error.strerror}") from error
+        finally:
+            with suppress(OSError):
+                os.unlink(target)
+
+    async def _ask(self, job: Job) -> Result:
+        process = self._idle.pop() if self._idle else await self._start()
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(job.encode())
+            async with asyncio.timeout(self._seconds):
+                line = await process.stdout.readline()
+            result = Result(**json.loads(line))
+        except TimeoutError:
+            return Result(failure=f"converting took longer than {self._seconds:g} s")
+        except (ValueError, TypeError, OSError):
+            return Result(failure="the decoder crashed")
+        else:
+            self._idle.append(process)
+            return result
+        finally:
+            # Whoever stopped waiting leaves it at work; it is of no use to the next.
+            if process not in self._idle:
+                await self._kill(process)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "dicomnode.storage.converter"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,  # the terminal's Ctrl-C is for the node, which drains
+            )
+        except OSError as error:
+            raise ConversionFailed(f"no process for converting: {error.strerror}") from error
+        self._all.add(process)
+        return process
+
+    async def _kill(self, process: asyncio.subprocess.Process) -> None:
+        self._all.discard(process)
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+    async def close(self) -> None:
+        """End the processes; conversions that are under way fail."""
+        self._idle.clear()
+        for process in list(self._all):
+            await self._kill(process)

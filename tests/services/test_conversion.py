@@ -1,0 +1,127 @@
+"""Objects converted in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydicom.data import get_testdata_file
+
+from dicomnode.errors import ConversionFailed
+from dicomnode.services.conversion import Converters
+from dicomnode.storage.files import FileStore
+from dicomnode.storage.part10 import read_file_meta
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+IMPLICIT = "1.2.840.10008.1.2"
+
+
+class Archive:
+    def __init__(self, files: FileStore, directory: Path) -> None:
+        self.files = files
+        self.directory = directory
+
+    def put(self, name: str) -> tuple[str, int, int, str]:
+        source = get_testdata_file(name)
+        assert isinstance(source, str)
+        data = Path(source).read_bytes()
+        (self.directory / "objects" / name).write_bytes(data)
+        with open(source, "rb") as file:
+            meta = read_file_meta(file.fileno())
+        offset = meta.data_set_offset
+        return f"objects/{name}", offset, len(data) - offset, meta.transfer_syntax_uid
+
+    def leftovers(self) -> list[str]:
+        return os.listdir(self.directory / "incoming")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    files = FileStore(tmp_path, durability="relaxed")
+    files.open()
+    return Archive(files, tmp_path)
+
+
+@pytest.fixture
+async def converters(archive: Archive) -> AsyncIterator[Converters]:
+    made = Converters(archive.files, 0)
+    yield made
+    await made.close()
+
+
+async def test_an_object_is_converted_and_leaves_no_file(
+    archive: Archive, converters: Converters
+) -> None:
+    fd, size = await converters.convert(*archive.put("MR_small_RLE.dcm"), EXPLICIT)
+    try:
+        assert size == os.fstat(fd).st_size > 64 * 64 * 2
+    finally:
+        os.close(fd)
+    assert archive.leftovers() == []
+
+
+async def test_more_than_there_are_processes_for_take_turns(
+    archive: Archive, converters: Converters
+) -> None:
+    objects = [archive.put(name) for name in ("CT_small.dcm", "MR_small.dcm", "rtplan.dcm")] * 3
+    done = await asyncio.gather(*(converters.convert(*each, IMPLICIT) for each in objects))
+    for fd, _ in done:
+        os.close(fd)
+    assert len(converters._all) == 2
+
+
+async def test_what_cannot_be_converted_fails_with_the_reason(
+    archive: Archive, converters: Converters
+) -> None:
+    path, offset, size, stored = archive.put("CT_small.dcm")
+    with pytest.raises(ConversionFailed, match="cut short"):
+        await converters.convert(path, offset, size - 5, stored, IMPLICIT)
+    with pytest.raises(ConversionFailed, match="No such file"):
+        await converters.convert("objects/missing", offset, size, stored, IMPLICIT)
+    assert archive.leftovers() == []
+
+
+async def test_no_more_is_written_than_the_storage_can_spare(archive: Archive) -> None:
+    converters = Converters(archive.files, 1 << 62)
+    with pytest.raises(ConversionFailed, match="more than 0 bytes"):
+        await converters.convert(*archive.put("CT_small.dcm"), IMPLICIT)
+    await converters.close()
+
+
+async def test_a_process_that_dies_fails_its_object_and_is_replaced(
+    archive: Archive, converters: Converters
+) -> None:
+    job = archive.put("CT_small.dcm")
+    fd, _ = await converters.convert(*job, IMPLICIT)
+    os.close(fd)
+    process = converters._idle[-1]
+    os.kill(process.pid, signal.SIGKILL)
+    await process.wait()
+    with pytest.raises(ConversionFailed, match="crashed"):
+        await converters.convert(*job, IMPLICIT)
+    fd, _ = await converters.convert(*job, IMPLICIT)
+    os.close(fd)
+
+
+async def test_a_process_that_takes_too_long_is_ended(archive: Archive) -> None:
+    converters = Converters(archive.files, 0, seconds=0.0)
+    with pytest.raises(ConversionFailed, match="took longer"):
+        await converters.convert(*archive.put("CT_small.dcm"), IMPLICIT)
+    assert converters._all == set()
+
+
+async def test_whoever_stops_waiting_leaves_no_process_at_work(
+    archive: Archive, converters: Converters
+) -> None:
+    task = asyncio.create_task(converters.convert(*archive.put("CT_small.dcm"), IMPLICIT))
+    while not converters._all:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert converters._all == set()
+    assert archive.leftovers() == []
