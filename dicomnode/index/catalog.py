@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from dicomnode.errors import CatalogError
 from dicomnode.index import schema
 from dicomnode.index.backend import Backend, Synchronous
+from dicomnode.index.conditions import Condition
 from dicomnode.index.entry import (
     Added,
     AddOutcome,
@@ -29,8 +30,10 @@ from dicomnode.index.entry import (
     InstanceEntry,
     InstanceRow,
 )
+from dicomnode.index.keys import Level
 from dicomnode.index.reading import SearchStopped, Stop
 from dicomnode.index.registrar import Registrar
+from dicomnode.index.search import Row, Search, Wanted
 from dicomnode.index.selection import Selection
 from dicomnode.index.statements import ROW
 from dicomnode.index.writer import Operation, Writer
@@ -46,6 +49,7 @@ __all__ = [
     "InstanceRow",
     "SearchStopped",
     "Stop",
+    "Wanted",
 ]
 
 _STUDIES_PER_STEP = 20
@@ -67,6 +71,7 @@ class Catalog:
             raise CatalogError(f"index.url cannot be used: {error}") from None
         self._writer: Writer | None = None
         self._selection = Selection(self._backend)
+        self._search = Search(self._backend)
         self.rebuilt_from: str | None = None
 
     # -- opening -----------------------------------------------------------------------------------
@@ -201,6 +206,22 @@ class Catalog:
         with self._read() as connection:
             row = connection.execute(statement).first()
         return InstanceRow(*row) if row is not None else None
+
+    def find(
+        self, level: Level, conditions: Sequence[Condition], limit: int, stop: Stop
+    ) -> array[int]:
+        """Return the row ids of what satisfies all conditions at ``level``, ``limit`` at most.
+
+        Raises CatalogError, SearchStopped.
+        """
+        return self._search.find(level, conditions, limit, stop)
+
+    def fetch(self, wanted: Wanted, ids: Sequence[int], stop: Stop) -> list[Row]:
+        """Return the values of ``wanted`` for each of ``ids``; what is gone is left out.
+
+        Raises CatalogError, SearchStopped.
+        """
+        return self._search.fetch(wanted, ids, stop)
 
     def select_instances(
         self, unique_keys: Mapping[str, Sequence[str]], stop: Stop | None = None

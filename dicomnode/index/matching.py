@@ -16,7 +16,7 @@ from typing import Final, cast
 
 from dicomnode.index import moments
 from dicomnode.index.moments import Interval
-from dicomnode.index.names import fold
+from dicomnode.index.names import fold, groups
 from dicomnode.index.wildcards import Wild, is_wild, simplified
 
 _WILD_VRS: Final = frozenset(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
@@ -25,6 +25,7 @@ _INTEGER_VRS: Final = frozenset(("IS", "US", "UL", "SS", "SL"))
 # The index holds no longer values.
 _MAX_PATTERN: Final = 1024
 _MAX_COMPONENTS: Final = 5
+_MAX_GROUPS: Final = 3
 _MAX_PATTERNS: Final = 64
 # PS3.5 Table 6.2-1, IS and DS.
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,12}\Z")
@@ -208,7 +209,7 @@ def _names(values: Sequence[str], multiple: bool) -> Match | None:
     for value in values:
         patterns = tuple(
             "" if simplified(group) == "*" else simplified(group)
-            for group in fold(value).split("=")
+            for group in fold(value).split("=")[:_MAX_GROUPS]
         )
         if not any(patterns):
             return None
@@ -217,13 +218,11 @@ def _names(values: Sequence[str], multiple: bool) -> Match | None:
 
 
 def _accepts_name(patterns: Sequence[str], name: str) -> bool:
-    groups = name.split("=")
     if len(patterns) == 1:
-        return any(_accepts_group(patterns[0], group) for group in groups)
-    groups += [""] * (len(patterns) - len(groups))
+        return any(_accepts_group(patterns[0], group) for group in groups(name))
     return all(
         not pattern or _accepts_group(pattern, group)
-        for pattern, group in zip(patterns, groups, strict=False)
+        for pattern, group in zip(patterns, groups(name), strict=False)
     )
 
 
