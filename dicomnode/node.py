@@ -17,13 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from dicomnode import __version__
+from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.dimse.command import CEchoRQ, CStoreRQ, Request
 from dicomnode.errors import ConfigurationError, DicomnodeError
 from dicomnode.index.catalog import Catalog
 from dicomnode.net.acceptor import Acceptor, Listening
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.ending import Deadlines
+from dicomnode.net.requestor import Requestor
 from dicomnode.observe.http import OK, HTTPServer, build_app
 from dicomnode.observe.logs import Log
 from dicomnode.observe.metrics import Metrics
@@ -43,6 +44,8 @@ from dicomnode.storage.files import FileStore
 # As many objects wait for the disk at once; more threads would only wait for the interpreter.
 _WORKERS = 4
 _LISTED_CONFLICTS = 100
+# Whoever is asked for objects has taken or refused the A-ABORT by then.
+_CLOSE_SECONDS = 1.0
 # The interpreter's 5 ms would be what a worker waits for the loop, and the loop for a worker.
 _SWITCH_INTERVAL_SECONDS = 0.002
 
@@ -64,6 +67,7 @@ class Node:
         self._workers: Workers
         self._pool: BufferPool
         self._admission: Admission
+        self._requestor: Requestor
         self._acceptor: Acceptor
         self._http: HTTPServer | None = None
 
@@ -132,38 +136,7 @@ class Node:
 
     async def _listen(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings
-        limits, timeouts = settings.limits, settings.timeouts
-        self._pool = BufferPool(
-            asyncio.get_running_loop(),
-            block_bytes=max(256 * 1024, 2 * limits.maximum_pdu_bytes),
-            limit_bytes=limits.receive_buffer_bytes,
-        )
-        self._metrics.set_receive_buffer_source(
-            lambda: (self._pool.in_use_bytes, self._pool.limit_bytes)
-        )
-        self._admission = Admission(_rules(settings), self._registry)
-        self._acceptor = Acceptor(
-            Listening(
-                settings.node.host,
-                settings.node.port,
-                maximum_pdu_bytes=limits.maximum_pdu_bytes,
-                max_connections=2 * limits.max_associations + 64,
-            ),
-            numbers=itertools.count(1),
-            pool=self._pool,
-            deadlines=Deadlines(
-                artim=timeouts.artim_seconds,
-                pdu=timeouts.pdu_seconds,
-                idle=timeouts.idle_seconds,
-                write=timeouts.write_seconds,
-                connect=timeouts.connect_seconds,
-                response=timeouts.response_seconds,
-            ),
-            admission=self._admission,
-            provider=Dispatcher(self._services(), self._journal),
-            observer=self._journal,
-            on_connection=self._journal.connected,
-        )
+        self._open_network(undo)
         if settings.http.enabled:
             app = build_app(
                 self._metrics, self.ready, self.status, self._journal.explanations.listed
@@ -175,6 +148,44 @@ class Node:
         await self._acceptor.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
+
+    def _open_network(self, undo: contextlib.AsyncExitStack) -> None:
+        settings = self._settings
+        limits, deadlines, numbers = settings.limits, _deadlines(settings), itertools.count(1)
+        self._pool = BufferPool(
+            asyncio.get_running_loop(),
+            block_bytes=max(256 * 1024, 2 * limits.maximum_pdu_bytes),
+            limit_bytes=limits.receive_buffer_bytes,
+        )
+        self._metrics.set_receive_buffer_source(
+            lambda: (self._pool.in_use_bytes, self._pool.limit_bytes)
+        )
+        self._requestor = Requestor(
+            numbers=numbers,
+            maximum_pdu_bytes=limits.maximum_pdu_bytes,
+            implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+            implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+            pool=self._pool,
+            deadlines=deadlines,
+            observer=self._journal,
+        )
+        undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
+        self._admission = Admission(_rules(settings), self._registry)
+        self._acceptor = Acceptor(
+            Listening(
+                settings.node.host,
+                settings.node.port,
+                maximum_pdu_bytes=limits.maximum_pdu_bytes,
+                max_connections=2 * limits.max_associations + 64,
+            ),
+            numbers=numbers,
+            pool=self._pool,
+            deadlines=deadlines,
+            admission=self._admission,
+            provider=Dispatcher(self._services(), self._journal),
+            observer=self._journal,
+            on_connection=self._journal.connected,
+        )
 
     def _services(self) -> dict[type[Request], Service]:
         storage = self._settings.storage
@@ -304,6 +315,18 @@ class Node:
     def abort_all(self) -> None:
         """Abort every association now, so that ``stop`` need not wait for them."""
         self._acceptor.abort_all()
+
+
+def _deadlines(settings: Settings) -> Deadlines:
+    timeouts = settings.timeouts
+    return Deadlines(
+        artim=timeouts.artim_seconds,
+        pdu=timeouts.pdu_seconds,
+        idle=timeouts.idle_seconds,
+        write=timeouts.write_seconds,
+        connect=timeouts.connect_seconds,
+        response=timeouts.response_seconds,
+    )
 
 
 def _rules(settings: Settings) -> Rules:
