@@ -209,7 +209,7 @@ class Sender:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        if not self.is_blocked:
+        if not (self.is_blocked or self._ended):
             self._on_unblocked()
 
     # -- progress ----------------------------------------------------------------------------
