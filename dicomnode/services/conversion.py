@@ -15,6 +15,7 @@ from typing import Final
 
 from dicomnode.errors import ConversionFailed, OutOfResources
 from dicomnode.storage.converter import Job, Result
+from dicomnode.storage.disk import OpenFile
 from dicomnode.storage.files import FileStore
 
 _PROCESSES: Final = 2
@@ -38,11 +39,11 @@ class Converters:
 
     async def convert(
         self, path: str, offset: int, size: int, stored: str, wanted: str
-    ) -> tuple[int, int]:
+    ) -> tuple[OpenFile, int]:
         """Convert the data set at ``offset`` of an object's file, ``path`` as the index has it.
 
-        Returns a file descriptor, which the caller owns, of a file without a name that holds the
-        converted data set, and its size. Raises ConversionFailed.
+        Returns a file without a name that holds the converted data set, and its size. Raises
+        ConversionFailed.
         """
         target = self._files.new_temporary()
         try:
@@ -64,7 +65,7 @@ class Converters:
             if result.failure:
                 raise ConversionFailed(result.failure)
             try:
-                return await asyncio.to_thread(os.open, target, os.O_RDONLY), result.size
+                return await asyncio.to_thread(_open, target), result.size
             except OSError as error:
                 raise ConversionFailed(f"disk error: {error.strerror}") from error
         finally:
@@ -116,3 +117,7 @@ class Converters:
         self._idle.clear()
         for process in list(self._all):
             await self._kill(process)
+
+
+def _open(path: str) -> OpenFile:
+    return OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))

@@ -105,6 +105,27 @@ class OpenDirectory:
                 os.close(self._fd)
 
 
+class OpenFile:
+    """A file open for reading; closed when the last one that uses it lets go of it."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def read(self, size: int, position: int) -> bytes:
+        """Return up to ``size`` bytes at ``position``. Raises OSError."""
+        return os.pread(self._fd, size, position)
+
+    def fileno(self) -> int:
+        """Return the file descriptor, to be used only while this object is held."""
+        return self._fd
+
+    def __del__(self) -> None:
+        with suppress(OSError):
+            os.close(self._fd)
+
+
 def sync_filesystem(path: str) -> None:
     """Make everything on the filesystem of the directory ``path`` durable. Raises OSError."""
     if _syncfs is None:

@@ -56,11 +56,8 @@ async def converters(archive: Archive) -> AsyncIterator[Converters]:
 async def test_an_object_is_converted_and_leaves_no_file(
     archive: Archive, converters: Converters
 ) -> None:
-    fd, size = await converters.convert(*archive.put("MR_small_RLE.dcm"), EXPLICIT)
-    try:
-        assert size == os.fstat(fd).st_size > 64 * 64 * 2
-    finally:
-        os.close(fd)
+    file, size = await converters.convert(*archive.put("MR_small_RLE.dcm"), EXPLICIT)
+    assert size == os.fstat(file.fileno()).st_size > 64 * 64 * 2
     assert archive.leftovers() == []
 
 
@@ -68,9 +65,7 @@ async def test_more_than_there_are_processes_for_take_turns(
     archive: Archive, converters: Converters
 ) -> None:
     objects = [archive.put(name) for name in ("CT_small.dcm", "MR_small.dcm", "rtplan.dcm")] * 3
-    done = await asyncio.gather(*(converters.convert(*each, IMPLICIT) for each in objects))
-    for fd, _ in done:
-        os.close(fd)
+    await asyncio.gather(*(converters.convert(*each, IMPLICIT) for each in objects))
     assert len(converters._all) == 2
 
 
@@ -96,15 +91,13 @@ async def test_a_process_that_dies_fails_its_object_and_is_replaced(
     archive: Archive, converters: Converters
 ) -> None:
     job = archive.put("CT_small.dcm")
-    fd, _ = await converters.convert(*job, IMPLICIT)
-    os.close(fd)
+    await converters.convert(*job, IMPLICIT)
     process = converters._idle[-1]
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()
     with pytest.raises(ConversionFailed, match="crashed"):
         await converters.convert(*job, IMPLICIT)
-    fd, _ = await converters.convert(*job, IMPLICIT)
-    os.close(fd)
+    await converters.convert(*job, IMPLICIT)
 
 
 async def test_a_process_that_takes_too_long_is_ended(archive: Archive) -> None:

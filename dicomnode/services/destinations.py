@@ -1,0 +1,57 @@
+"""The associations that a C-MOVE asks its destination for (PS3.4 §C.4.2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from dicomnode.services.sop_classes import SENT_WITHOUT_LOSS
+from dicomnode.storage.transcode import can_convert
+from dicomnode.ul.items import PresentationContextRQ
+
+# Context IDs are odd and a byte (PS3.8 §9.3.2.2).
+MAX_CONTEXTS: Final = 128
+# What every SCP takes, or should (PS3.5 §10.1).
+_USUAL: Final = SENT_WITHOUT_LOSS[:2]
+
+# A SOP class and the transfer syntax that objects of it are stored in.
+Kind = tuple[str, str]
+
+
+def proposals(
+    kinds: Iterable[Kind], preference: Sequence[str] = ()
+) -> list[tuple[frozenset[Kind], tuple[PresentationContextRQ, ...]]]:
+    """Return, for each association that is needed, what kinds it is for and its contexts.
+
+    Each kind has a context with its transfer syntax alone, so that nobody else chooses it; each
+    SOP class one more with the usual uncompressed ones, and those of ``preference``, that its
+    objects could be converted to.
+    """
+    by_class: dict[str, list[str]] = {}
+    for sop_class_uid, transfer_syntax_uid in kinds:
+        by_class.setdefault(sop_class_uid, []).append(transfer_syntax_uid)
+    found: list[tuple[set[Kind], list[PresentationContextRQ]]] = []
+    for sop_class_uid, all_stored in by_class.items():
+        # More syntaxes of one class than one association takes: as if they were classes.
+        for start in range(0, len(all_stored), MAX_CONTEXTS - 1):
+            stored = all_stored[start : start + MAX_CONTEXTS - 1]
+            lists: list[tuple[str, ...]] = [(uid,) for uid in stored]
+            if others := _others(stored, preference):
+                lists.append(others)
+            if not found or len(found[-1][1]) + len(lists) > MAX_CONTEXTS:
+                found.append((set(), []))
+            served, contexts = found[-1]
+            served.update((sop_class_uid, uid) for uid in stored)
+            for syntaxes in lists:
+                context_id = 2 * len(contexts) + 1
+                contexts.append(PresentationContextRQ(context_id, sop_class_uid, syntaxes))
+    return [(frozenset(served), tuple(contexts)) for served, contexts in found]
+
+
+def _others(all_stored: Sequence[str], preference: Sequence[str]) -> tuple[str, ...]:
+    wanted = dict.fromkeys((*(uid for uid in preference if uid in SENT_WITHOUT_LOSS), *_USUAL))
+    return tuple(
+        uid
+        for uid in wanted
+        if uid not in all_stored and any(can_convert(stored, uid) for stored in all_stored)
+    )

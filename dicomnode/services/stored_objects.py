@@ -1,0 +1,156 @@
+"""Stored objects on their way out: the bytes of the file, or those of a conversion.
+
+Small ones are read whole, in a thread, with one call; large ones in pieces, one ahead of the
+network. Nothing is copied, and nothing but the length of the File Meta is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from dicomnode.errors import CannotUnderstand, DicomnodeError, OutOfResources
+from dicomnode.index.entry import InstanceRow
+from dicomnode.services.conversion import Converters
+from dicomnode.storage.disk import OpenFile
+from dicomnode.storage.files import FileStore
+from dicomnode.storage.part10 import read_file_meta
+
+# Data sets up to this are read whole, longer ones in pieces of it.
+PIECE_BYTES: Final = 1024 * 1024
+
+# Preamble, prefix, and File Meta Information Group Length (0002,0000) up to its value.
+_PREFIX: Final = b"DICM\x02\x00\x00\x00UL\x04\x00"
+_PREFIX_AT: Final = 128
+_GROUP_LENGTH_AT: Final = _PREFIX_AT + len(_PREFIX)
+_GROUP_LENGTH: Final = struct.Struct("<I")
+
+
+class Unreadable(DicomnodeError):
+    """A stored object cannot be read: its file is missing, or is not what the index says."""
+
+
+class Pieces:
+    """A long data set, read one piece ahead; a ``channel.DataSetSource``."""
+
+    def __init__(self, file: OpenFile, offset: int, size: int, threads: Executor) -> None:
+        self._file = file
+        self._position = offset
+        self._end = offset + size
+        self._threads = threads
+        self._ahead: asyncio.Future[bytes] | None = None
+
+    async def read(self) -> bytes:
+        """Return the next piece, b"" after the last. Raises Unreadable, OSError."""
+        ahead = self._ahead or self._begin()
+        if ahead is None:
+            return b""
+        piece = await ahead
+        if not piece:
+            raise Unreadable("the file is shorter than it was")
+        self._position += len(piece)
+        self._ahead = self._begin()
+        return piece
+
+    def _begin(self) -> asyncio.Future[bytes] | None:
+        size = min(PIECE_BYTES, self._end - self._position)
+        if size == 0:
+            return None
+        loop = asyncio.get_running_loop()
+        ahead = loop.run_in_executor(self._threads, self._file.read, size, self._position)
+        # Nobody asks for its error when the message is given up.
+        ahead.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return ahead
+
+
+@dataclass(frozen=True, slots=True)
+class Sendable:
+    """A data set of ``size`` bytes that can be sent once."""
+
+    data_set: memoryview | Pieces
+    size: int
+
+
+class StoredObjects:
+    """Reads the archive's objects for sending."""
+
+    def __init__(self, files: FileStore, converters: Converters, threads: Executor) -> None:
+        self._files = files
+        self._converters = converters
+        self._threads = threads
+
+    async def fetch(self, row: InstanceRow, transfer_syntax_uid: str) -> Sendable:
+        """Return the data set of an object in a transfer syntax, ready to be sent.
+
+        Raises Unreadable, ConversionFailed.
+        """
+        loop = asyncio.get_running_loop()
+        offset, size = row.size_bytes - row.data_set_bytes, row.data_set_bytes
+        if transfer_syntax_uid == row.transfer_syntax_uid:
+            found = await loop.run_in_executor(self._threads, self._open, row)
+            if isinstance(found, OpenFile):
+                return Sendable(Pieces(found, offset, size, self._threads), size)
+            return Sendable(found, size)
+        await loop.run_in_executor(self._threads, self._check, row)
+        file, converted_size = await self._converters.convert(
+            row.path, offset, size, row.transfer_syntax_uid, transfer_syntax_uid
+        )
+        return Sendable(Pieces(file, 0, converted_size, self._threads), converted_size)
+
+    def _check(self, row: InstanceRow) -> OpenFile:
+        """Open the file of ``row`` and see that it is what the index says."""
+        with _read_errors():
+            file = self._open_file(row)
+            _check_offset(file, row, file.read(_GROUP_LENGTH_AT + 4, 0))
+            return file
+
+    def _open(self, row: InstanceRow) -> memoryview | OpenFile:
+        """Return the whole data set, or for a long one its file."""
+        if row.data_set_bytes > PIECE_BYTES:
+            return self._check(row)
+        with _read_errors():
+            file = self._open_file(row)
+            data = file.read(row.size_bytes, 0)
+            if len(data) != row.size_bytes:
+                raise Unreadable("the file is shorter than it was")
+            _check_offset(file, row, data)
+            return memoryview(data)[row.size_bytes - row.data_set_bytes :]
+
+    def _open_file(self, row: InstanceRow) -> OpenFile:
+        file = OpenFile(self._files.open_object(row.path))
+        size = os.fstat(file.fileno()).st_size
+        if size != row.size_bytes:
+            raise Unreadable(f"the file has {size} bytes, {row.size_bytes} by the index")
+        return file
+
+
+@contextmanager
+def _read_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unreadable(f"the file cannot be read: {error.strerror}") from error
+    except OutOfResources as error:
+        raise Unreadable(error.comment) from error
+
+
+def _check_offset(file: OpenFile, row: InstanceRow, head: bytes) -> None:
+    """Check that the data set begins where the index says. Raises Unreadable."""
+    offset = row.size_bytes - row.data_set_bytes
+    if head[_PREFIX_AT:_GROUP_LENGTH_AT] == _PREFIX and len(head) >= _GROUP_LENGTH_AT + 4:
+        (length,) = _GROUP_LENGTH.unpack_from(head, _GROUP_LENGTH_AT)
+        if _GROUP_LENGTH_AT + 4 + length == offset:
+            return
+    # Files that came otherwise than by C-STORE may have a wrong length, or none.
+    try:
+        actual = read_file_meta(file.fileno()).data_set_offset
+    except CannotUnderstand as error:
+        raise Unreadable(f"the file is damaged: {error.comment}") from error
+    if actual != offset:
+        raise Unreadable("the file's data set does not begin where the index says")

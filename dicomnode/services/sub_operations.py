@@ -1,0 +1,184 @@
+"""The account of a C-GET's or C-MOVE's sub-operations, and the responses that tell of it.
+
+PS3.4 §C.4.2.1.4 to §C.4.2.1.8 and §C.4.3.1.3, Tables C.4-2 and C.4-3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from dataclasses import replace
+from typing import Final
+
+from dicomnode.dimse.command import SubOperationsResponse, answer
+from dicomnode.dimse.status import Category, Status, category, describe
+from dicomnode.services.dispatch import Operation
+from dicomnode.services.outcomes import Finding, RetrieveOutcome
+from dicomnode.storage.elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Encoding
+from dicomnode.storage.transcode import (
+    DEFLATED,
+    EXPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+
+_PENDING_SECONDS: Final = 1.0
+_FAILED_SOP_INSTANCE_UID_LIST: Final = 0x0008_0058
+# What one element of explicit VR can hold (PS3.5 §7.1.2): a thousand UIDs and more.
+_MAX_LIST_BYTES: Final = 0xFFFE
+_MAX_REASONS: Final = 20
+_MAX_COMMENT: Final = 64
+
+
+class SubOperations:
+    """Counts how the sub-operations of ``operation`` end, and answers it with Pending on the way.
+
+    ``destination`` is the move destination, "" for a C-GET.
+    """
+
+    def __init__(self, operation: Operation, destination: str = "") -> None:
+        self._operation = operation
+        self._destination = destination
+        self._failed_uids: list[str] = []
+        self._list_bytes = 0
+        # How often each came, in the order in which they first did.
+        self._reasons: dict[str, int] = {}
+        self._findings: list[Finding] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_pending = 0.0
+        self.level = ""
+        self.remaining = self.completed = self.failed = self.warning = 0
+        self.sent_bytes = 0
+
+    # -- on the way ------------------------------------------------------------------------------
+
+    def begin(self, count: int) -> None:
+        """Count ``count`` sub-operations as to be done; Pending goes out every second from now."""
+        self.remaining = count
+        loop = asyncio.get_running_loop()
+        self._last_pending = loop.time()
+        self._timer = loop.call_later(_PENDING_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._last_pending + _PENDING_SECONDS / 2:
+            self.pending()
+        self._timer = loop.call_at(self._last_pending + _PENDING_SECONDS, self._tick)
+
+    def pending(self) -> None:
+        """Tell the requester how far it is (PS3.7 §9.3.3.2)."""
+        self._last_pending = asyncio.get_running_loop().time()
+        self._operation.pending(self._response(Status.PENDING, remaining=True))
+
+    def stored(self, status: int, size: int, sop_instance_uid: str) -> None:
+        """Count a sub-operation that was answered with ``status``, of ``size`` bytes."""
+        kind = category(status)
+        words = f"answered with {status:04X}H {describe(status, 'C-STORE')}"
+        if kind in (Category.SUCCESS, Category.WARNING):
+            self.remaining -= 1
+            self.sent_bytes += size
+            if kind is Category.SUCCESS:
+                self.completed += 1
+            else:
+                self.warning += 1
+                self._count(words)
+            return
+        self.fail(words, sop_instance_uid)
+
+    def fail(self, reason: str, sop_instance_uid: str) -> None:
+        """Count a sub-operation that failed; the reason is a sentence for the log."""
+        self.remaining -= 1
+        self.failed += 1
+        self._count(reason)
+        if sop_instance_uid and self._list_bytes + len(sop_instance_uid) < _MAX_LIST_BYTES:
+            self._failed_uids.append(sop_instance_uid)
+            self._list_bytes += len(sop_instance_uid) + 1
+
+    def note(self, finding: Finding) -> None:
+        """Keep something to explain that is about the retrieval as a whole."""
+        self._findings.append(finding)
+
+    def _count(self, reason: str) -> None:
+        if reason not in self._reasons and len(self._reasons) >= _MAX_REASONS:
+            reason = "other reasons"
+        self._reasons[reason] = self._reasons.get(reason, 0) + 1
+
+    # -- at the end ------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Send no more Pending."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def conclude(self) -> None:
+        """Send the final response that the counters stand for."""
+        if self.failed and not (self.completed or self.warning or self.remaining):
+            status = Status.OUT_OF_RESOURCES_FOR_SUB_OPERATIONS
+        elif self.failed or self.warning:
+            status = Status.SUB_OPERATIONS_COMPLETE_WITH_FAILURES
+        else:
+            status = Status.SUCCESS
+        self._finish(self._response(status, remaining=False))
+
+    def cancelled(self) -> None:
+        """Send the final response to a retrieval that the requester cancelled."""
+        self._finish(self._response(Status.CANCEL, remaining=True))
+
+    def _finish(self, response: SubOperationsResponse) -> None:
+        self.stop()
+        comment = next(iter(self._reasons), "")[:_MAX_COMMENT]
+        if comment and response.status != Status.SUCCESS:
+            response = replace(response, error_comment=comment)
+        operation = self._operation
+        operation.outcome = self.outcome()
+        operation.conclude(response, self._identifier() if self._failed_uids else None)
+
+    def _response(self, status: int, *, remaining: bool) -> SubOperationsResponse:
+        response = answer(self._operation.request, status)
+        assert isinstance(response, SubOperationsResponse)
+        return replace(
+            response,
+            number_of_remaining_suboperations=self.remaining if remaining else None,
+            number_of_completed_suboperations=self.completed,
+            number_of_failed_suboperations=self.failed,
+            number_of_warning_suboperations=self.warning,
+        )
+
+    def _identifier(self) -> bytes:
+        """Return the identifier with the Failed SOP Instance UID List (0008,0058)."""
+        value = "\\".join(self._failed_uids).encode()
+        value += b"\0" * (len(value) & 1)
+        transfer_syntax_uid = self._operation.context.transfer_syntax
+        encoding = _ENCODINGS.get(transfer_syntax_uid, EXPLICIT_LITTLE)
+        header = encoding.header(_FAILED_SOP_INSTANCE_UID_LIST, b"UI", len(value))
+        if transfer_syntax_uid != DEFLATED:
+            return header + value
+        deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        data = deflate.compress(header + value) + deflate.flush()
+        return data + b"\0" * (len(data) & 1)
+
+    def outcome(self) -> RetrieveOutcome:
+        """Return what is to be told of the retrieval."""
+        total = self.remaining + self.completed + self.failed + self.warning
+        reasons = [
+            Finding(reason if count == total == 1 else f"{count} of {total}: {reason}")
+            for reason, count in self._reasons.items()
+        ]
+        return RetrieveOutcome(
+            level=self.level,
+            destination=self._destination,
+            completed=self.completed,
+            warning=self.warning,
+            failed=self.failed,
+            remaining=self.remaining,
+            sent_bytes=self.sent_bytes,
+            seconds=time.monotonic() - self._operation.started,
+            findings=tuple((*self._findings, *reasons)),
+        )
+
+
+_ENCODINGS: Final[dict[str, Encoding]] = {
+    IMPLICIT_VR_LITTLE_ENDIAN: IMPLICIT_LITTLE,
+    EXPLICIT_VR_BIG_ENDIAN: EXPLICIT_BIG,
+}
