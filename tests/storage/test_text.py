@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.charset import decode_bytes, python_encoding
 
-from dicomnode.storage.text import decode_text, encodings_of
+from dicomnode.storage.text import decode_text, encode_text, encodings_of, is_known_character_set
 
 # PS3.5 Annexes H, I, J and K: the standard's own examples.
 EXAMPLES = [
@@ -87,3 +87,58 @@ def test_code_extensions_decode_as_in_pydicom(name: str) -> None:
     raw = name.encode("iso2022_jp")
     expected = decode_bytes(raw, encodings, {0x5C, 0x5E, 0x3D}).strip(" ")
     assert decode_text(raw, encodings, "PN") == expected
+
+
+@pytest.mark.parametrize(("terms", "raw", "text"), EXAMPLES, ids=lambda v: str(v)[:20])
+def test_the_standards_examples_are_encoded(terms: bytes, raw: bytes, text: str) -> None:
+    encodings = encodings_of(terms)
+    encoded = encode_text(text, encodings, "PN")
+    assert decode_text(encoded, encodings, "PN") == text
+    assert decode_bytes(encoded, encodings, {0x5C, 0x5E, 0x3D}) == text
+
+
+@pytest.mark.parametrize(
+    ("terms", "text"),
+    [
+        (b"", "é"),
+        (b"ISO_IR 6", "é"),
+        (b"ISO_IR 100", "Ж"),
+        (b"ISO_IR 13", "山"),
+        (b"ISO 2022 IR 6\\ISO 2022 IR 87", "é"),
+        (b"\\ISO 2022 IR 149", "山é"),
+        (b"GBK", "\U0001f600"),
+    ],
+)
+def test_what_a_character_set_does_not_have_is_not_encoded(terms: bytes, text: str) -> None:
+    encodings = encodings_of(terms) if terms else ("iso8859",)
+    with pytest.raises(UnicodeEncodeError):
+        encode_text(text, encodings, "LO")
+
+
+CODE_EXTENSIONS = [
+    (b"\\ISO 2022 IR 87", "山田ab^= "),
+    (b"ISO 2022 IR 13\\ISO 2022 IR 87", "ﾔﾏ山田ab^="),
+    (b"ISO 2022 IR 6\\ISO 2022 IR 87\\ISO 2022 IR 159", "山丂ab^="),
+    (b"\\ISO 2022 IR 149", "洪길ab^="),
+    (b"\\ISO 2022 IR 58", "王小ab^="),
+    (b"ISO 2022 IR 100\\ISO 2022 IR 144\\ISO 2022 IR 126", "éЖΩab^="),
+    (b"ISO 2022 IR 100\\ISO 2022 IR 87", "é山ab^="),
+    (b"ISO_IR 192", "é山ab^="),
+    (b"GB18030", "é王ab^="),
+]
+
+
+@given(st.data())
+def test_what_is_encoded_is_decoded(data: st.DataObject) -> None:
+    terms, alphabet = data.draw(st.sampled_from(CODE_EXTENSIONS))
+    text = data.draw(st.text(alphabet, max_size=10)).strip(" ")
+    encodings = encodings_of(terms)
+    assert decode_text(encode_text(text, encodings, "PN"), encodings, "PN") == text
+
+
+def test_known_character_sets_are_told_from_others() -> None:
+    assert is_known_character_set(b"")
+    assert is_known_character_set(b"ISO_IR 100 ")
+    assert is_known_character_set(b"\\ISO 2022 IR 87")
+    assert not is_known_character_set(b"KLINGON")
+    assert not is_known_character_set(b"\xff")
