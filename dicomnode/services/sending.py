@@ -1,0 +1,178 @@
+"""Sends stored objects on one association after another, as sub-operations of a retrieval."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from dicomnode.dimse.channel import Channel
+from dicomnode.dimse.command import CStoreRQ
+from dicomnode.errors import AssociationError, AssociationTimedOut, ConversionFailed
+from dicomnode.index.entry import InstanceRow
+from dicomnode.observe.logs import Logger
+from dicomnode.services.requests import Requests
+from dicomnode.services.selected import Rows
+from dicomnode.services.sending_contexts import Choice, SendingContexts
+from dicomnode.services.stored_objects import Sendable, StoredObjects, Unreadable
+from dicomnode.services.sub_operations import SubOperations
+
+# After the loss of an association that took objects, another is asked for so often.
+_MAX_RECONNECTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An association that objects are sent on."""
+
+    channel: Channel
+    requests: Requests
+    contexts: SendingContexts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreParameters:
+    """What every C-STORE-RQ of a retrieval has (PS3.7 §9.1.1.1)."""
+
+    priority: int
+    response_seconds: float
+    move_originator_ae_title: str | None = None
+    move_originator_message_id: int | None = None
+
+
+class Control(Protocol):
+    """Whether a retrieval goes on."""
+
+    storing: bool
+
+    async def proceed(self) -> None:
+        """Wait until another object may be sent; asyncio.CancelledError when none may."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An object ready to be sent, or why it cannot be."""
+
+    row: InstanceRow
+    choice: Choice | None = None
+    sendable: Sendable | None = None
+    failure: str = ""
+
+
+class Sender:
+    """Sends the objects of a retrieval, reading one ahead of the one that is being sent.
+
+    ``reconnect`` makes another association in the place of one that was lost; None where there
+    can be no other.
+    """
+
+    def __init__(
+        self,
+        account: SubOperations,
+        objects: StoredObjects,
+        parameters: StoreParameters,
+        control: Control,
+        log: Logger,
+    ) -> None:
+        self._account = account
+        self._objects = objects
+        self._parameters = parameters
+        self._control = control
+        self._log = log
+
+    async def send(
+        self, rows: Rows, link: Link, reconnect: Callable[[], Awaitable[Link]] | None = None
+    ) -> Link:
+        """Send all of ``rows``; return the association that was last used.
+
+        Raises AssociationError when that was lost; what is left of ``rows`` has not been counted.
+        Raises CatalogError.
+        """
+        row = await rows.next()
+        ahead = self._begin(row, link)
+        reconnects, taken = 0, False
+        try:
+            while row is not None:
+                following = await rows.next()
+                assert ahead is not None
+                prepared = await ahead
+                ahead = self._begin(following, link)
+                try:
+                    taken = await self._store(prepared, link) or taken
+                except AssociationError as error:
+                    self._account.fail(str(error), row.sop_instance_uid)
+                    timed_out = isinstance(error, AssociationTimedOut)
+                    if timed_out:
+                        link.channel.abort(str(error))
+                    if not taken or timed_out or not reconnect or reconnects >= _MAX_RECONNECTS:
+                        raise
+                    _drop(ahead)
+                    link, reconnects, taken = await reconnect(), reconnects + 1, False
+                    ahead = self._begin(following, link)
+                row = following
+                if row is not None:
+                    await self._control.proceed()
+        finally:
+            _drop(ahead)
+        return link
+
+    def _begin(self, row: InstanceRow | None, link: Link) -> asyncio.Task[_Prepared] | None:
+        return asyncio.create_task(self._prepare(row, link)) if row is not None else None
+
+    async def _prepare(self, row: InstanceRow, link: Link) -> _Prepared:
+        choice = link.contexts.choose(row.sop_class_uid, row.transfer_syntax_uid)
+        if isinstance(choice, str):
+            return _Prepared(row, failure=choice)
+        try:
+            sendable = await self._objects.fetch(row, choice.transfer_syntax_uid)
+        except Unreadable as error:
+            self._log.error(
+                f"a stored object cannot be read: {error}",
+                sop_instance_uid=row.sop_instance_uid,
+                path=row.path,
+            )
+            return _Prepared(row, failure=str(error))
+        except ConversionFailed as error:
+            self._log.warning(
+                f"a stored object cannot be converted: {error}",
+                sop_instance_uid=row.sop_instance_uid,
+                stored=row.transfer_syntax_uid,
+                wanted=choice.transfer_syntax_uid,
+            )
+            return _Prepared(row, failure=str(error))
+        return _Prepared(row, choice, sendable)
+
+    async def _store(self, prepared: _Prepared, link: Link) -> bool:
+        """Perform one sub-operation; tell whether the peer answered it. Raises AssociationError."""
+        row, choice, sendable = prepared.row, prepared.choice, prepared.sendable
+        if choice is None or sendable is None:
+            self._account.fail(prepared.failure, row.sop_instance_uid)
+            return False
+        parameters = self._parameters
+        request = CStoreRQ(
+            has_data_set=True,
+            message_id=link.requests.next_message_id(),
+            affected_sop_class_uid=row.sop_class_uid,
+            affected_sop_instance_uid=row.sop_instance_uid,
+            priority=parameters.priority,
+            move_originator_ae_title=parameters.move_originator_ae_title,
+            move_originator_message_id=parameters.move_originator_message_id,
+        )
+        self._control.storing = True
+        try:
+            response = await link.requests.perform(
+                choice.context_id,
+                request,
+                sendable.data_set,
+                seconds=parameters.response_seconds,
+            )
+        finally:
+            self._control.storing = False
+        self._account.stored(response.status, sendable.size, row.sop_instance_uid)
+        return True
+
+
+def _drop(ahead: asyncio.Task[_Prepared] | None) -> None:
+    if ahead is not None and not ahead.cancel() and not ahead.cancelled():
+        ahead.exception()  # it was done: nobody else asks for what it raised
