@@ -164,12 +164,13 @@ def _index(studies: int) -> Path:
         building = made.with_suffix(".part")
         building.unlink(missing_ok=True)
         with Catalog(f"sqlite:///{building}", synchronous="OFF") as catalog:
-            _fill(catalog, studies)
+            fill(catalog, studies)
         building.rename(made)
     return made
 
 
-def _fill(catalog: Catalog, studies: int) -> None:
+def fill(catalog: Catalog, studies: int) -> None:
+    """Enter that many studies, as if their objects had been stored."""
     room = threading.Semaphore(_OUTSTANDING)
     failures: list[BaseException] = []
 

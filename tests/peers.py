@@ -177,15 +177,23 @@ def _accepts(address: Address) -> bool:
 
 @contextlib.contextmanager
 def storescp(
-    directory: Path, *options: str, bit_preserving: bool = True, nodelay: bool = True
+    directory: Path,
+    *options: str,
+    accept: str = "--accept-all",
+    bit_preserving: bool = True,
+    nodelay: bool = True,
+    port: int = 0,
 ) -> Iterator[Peer]:
-    """Run DCMTK's storescp; received files are in ``Peer.directory``."""
+    """Run DCMTK's storescp; received files are in ``Peer.directory``.
+
+    ``accept`` says which transfer syntaxes it takes; without ``port`` it is given a free one.
+    """
     received = directory / "received"
     received.mkdir(parents=True)
-    address = ("127.0.0.1", free_port())
+    address = ("127.0.0.1", port or free_port())
     command = [
         find_program("storescp") or "storescp",
-        *("--output-directory", str(received), "-aet", "STORESCP", "--accept-all"),
+        *("--output-directory", str(received), "-aet", "STORESCP", accept),
         *(["--bit-preserving"] if bit_preserving else []),
         *options,
         str(address[1]),
@@ -263,10 +271,10 @@ def orthanc_configuration(directory: Path, dicom_port: int, http_port: int) -> d
 
 
 @contextlib.contextmanager
-def orthanc(directory: Path, **settings: object) -> Iterator[Peer]:
+def orthanc(directory: Path, *, dicom_port: int = 0, **settings: object) -> Iterator[Peer]:
     """Run Orthanc with a configuration made here; ``settings`` replace its keys."""
     directory.mkdir(parents=True, exist_ok=True)
-    dicom, web = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+    dicom, web = ("127.0.0.1", dicom_port or free_port()), ("127.0.0.1", free_port())
     configuration = directory / "orthanc.json"
     chosen = {**orthanc_configuration(directory, dicom[1], web[1]), **settings}
     configuration.write_text(json.dumps(chosen))

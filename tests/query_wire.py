@@ -159,8 +159,10 @@ class Answers:
 class QueryWire(Wire):
     """One association that queries and retrieves; it reads through a buffer."""
 
-    def __init__(self, address: tuple[str, int], *, timeout: float = 10.0) -> None:
-        super().__init__(address, timeout=timeout)
+    def __init__(
+        self, address: tuple[str, int], *, timeout: float = 10.0, receive_buffer_bytes: int = 0
+    ) -> None:
+        super().__init__(address, timeout=timeout, receive_buffer_bytes=receive_buffer_bytes)
         self.keeps_identifiers = True
         self._buffered = self.socket.makefile("rb", buffering=1 << 20)
         self._known: dict[bytes, dict[int, bytes]] = {}
@@ -291,9 +293,10 @@ def querying(
     contexts: Sequence[Context] = CONTEXTS,
     timeout: float = 10.0,
     extended: Mapping[str, bytes] | None = None,
+    receive_buffer_bytes: int = 0,
 ) -> QueryWire:
     """Return an association for query and retrieve; the caller is SCP of CT images."""
-    wire = QueryWire(address, timeout=timeout)
+    wire = QueryWire(address, timeout=timeout, receive_buffer_bytes=receive_buffer_bytes)
     pdu_type, body = wire.associate(
         calling=calling,
         called=called,

@@ -167,8 +167,15 @@ class ConnectionEnded(Exception):
 class Wire:
     """One TCP connection to a node; every wait ends after ``timeout`` seconds."""
 
-    def __init__(self, address: tuple[str, int], *, timeout: float = 10.0) -> None:
-        self.socket = socket.create_connection(address, timeout=timeout)
+    def __init__(
+        self, address: tuple[str, int], *, timeout: float = 10.0, receive_buffer_bytes: int = 0
+    ) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(timeout)
+        if receive_buffer_bytes:
+            # Of use only before the connection is made.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        self.socket.connect(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._message_id = 0
         self.peer_maximum_length = 16384

@@ -1,4 +1,4 @@
-"""A node that keeps the newest of each UID: pydicom's test data uses several twice."""
+"""Nodes that keep the newest of each UID: pydicom's test data uses several twice."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests import peers
+from tests.interop.holdings import Holdings
+from tests.interop.holdings import holdings as run_holdings
 
 
 @pytest.fixture(scope="module")
@@ -15,3 +17,17 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[peers.NodeProc
     directory = tmp_path_factory.mktemp("archive")
     with peers.node_process(directory, storage={"on_conflict": "replace"}) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def holdings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Holdings]:
+    """Return a node that holds all samples, shared by all tests that change nothing in it.
+
+    Its destinations are addresses that tests may listen on; nobody does by default.
+    """
+    destinations = {
+        title: ("127.0.0.1", peers.free_port())
+        for title in ("ANY_SYNTAX", "UNCOMPRESSED", "ORTHANC", "SCU", "GDCMSCU", "NOBODY")
+    }
+    with run_holdings(tmp_path_factory.mktemp("holdings"), destinations) as running:
+        yield running

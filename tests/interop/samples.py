@@ -66,8 +66,21 @@ def data_set_bytes(path: Path) -> bytes:
 @cache
 def samples() -> tuple[Sample, ...]:
     """Return every sendable file of pydicom's test data that is on this machine."""
+    return _below("test_files")
+
+
+@cache
+def charset_samples() -> tuple[Sample, ...]:
+    """Return pydicom's files whose names are in the character sets of the world.
+
+    Of those that share their instance with another, only one.
+    """
+    return tuple({each.sop_instance_uid: each for each in _below("charset_files")}.values())
+
+
+def _below(folder: str) -> tuple[Sample, ...]:
     assert pydicom.data.__file__ is not None
-    root = Path(pydicom.data.__file__).parent / "test_files"
+    root = Path(pydicom.data.__file__).parent / folder
     found = (_sample(path) for path in sorted(root.rglob("*")) if path.is_file())
     return tuple(sample for sample in found if sample is not None)
 

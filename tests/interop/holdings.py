@@ -1,0 +1,86 @@
+"""A node that holds pydicom's test files and knows peers to move them to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from tests import peers
+from tests.interop.samples import Sample, charset_samples, samples
+from tests.wire import ASSOCIATE_AC, Wire
+
+
+@dataclass
+class Holdings:
+    """The node, what it holds by SOP Instance UID, and the addresses of its destinations."""
+
+    process: peers.NodeProcess
+    held: Mapping[str, Sample]
+    destinations: Mapping[str, peers.Address]
+    _headers: dict[str, Dataset] = field(default_factory=dict)
+
+    @property
+    def address(self) -> peers.Address:
+        """The node's DICOM address."""
+        return self.process.dicom_address
+
+    @property
+    def store_directory(self) -> Path:
+        """The node's storage directory."""
+        return self.process.config.parent / "store"
+
+    def stored(self, sop_instance_uid: str) -> Path:
+        """Return the stored file of an instance."""
+        return self.held[sop_instance_uid].stored_path(self.store_directory)
+
+    def header(self, sop_instance_uid: str) -> Dataset:
+        """Return an instance's attributes as pydicom reads them, without pixels."""
+        if sop_instance_uid not in self._headers:
+            path = self.held[sop_instance_uid].path
+            self._headers[sop_instance_uid] = pydicom.dcmread(path, stop_before_pixels=True)
+        return self._headers[sop_instance_uid]
+
+    def named(self, name: str) -> Sample:
+        """Return a held file by its name in pydicom's test data."""
+        return next(each for each in self.held.values() if each.path.name == name)
+
+    def of_study(self, study_uid: str) -> dict[str, Sample]:
+        """Return the instances of one study."""
+        return {uid: each for uid, each in self.held.items() if each.study_uid == study_uid}
+
+
+@contextlib.contextmanager
+def holdings(directory: Path, destinations: Mapping[str, peers.Address]) -> Iterator[Holdings]:
+    """Run a node that has been sent every sample; of those with one UID it keeps the last."""
+    entities: list[Mapping[str, Any]] = [
+        {"title": title, "host": host, "port": port} for title, (host, port) in destinations.items()
+    ]
+    storage = {"on_conflict": "replace", "durability": "relaxed"}
+    with peers.node_process(directory, entities=entities, storage=storage) as process:
+        everything = samples() + charset_samples()
+        send(process.dicom_address, everything)
+        held = {each.sop_instance_uid: each for each in everything}
+        yield Holdings(process, held, dict(destinations))
+
+
+def send(address: peers.Address, files: Iterable[Sample]) -> None:
+    """Store the files' data sets as they stand, over one association."""
+    files = list(files)
+    pairs = sorted({(each.sop_class_uid, each.transfer_syntax_uid) for each in files})
+    contexts = {pair: 2 * number + 1 for number, pair in enumerate(pairs)}
+    proposed = [(context_id, sop, (syntax,)) for (sop, syntax), context_id in contexts.items()]
+    with Wire(address) as wire:
+        assert wire.associate(calling="SAMPLES", contexts=proposed)[0] == ASSOCIATE_AC
+        for each in files:
+            context_id = contexts[each.sop_class_uid, each.transfer_syntax_uid]
+            status = wire.store(
+                each.sop_class_uid, each.sop_instance_uid, each.data_set, context_id=context_id
+            )
+            assert status == 0, (each.path.name, f"{status:04X}")
+        wire.release()
