@@ -90,7 +90,7 @@ class Connection(Reading):
         peer = transport.get_extra_info("peername")
         self.peer_address = peer[0] if peer else "unknown"
         self._open_socket_options(self._transport)
-        self._sender.open(self._transport)
+        self._sender.open(self._transport, self._socket)
         self.is_made = True
         if self._is_unwanted:
             self._transport.abort()

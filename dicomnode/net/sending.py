@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import socket
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
@@ -40,6 +45,7 @@ class Sender:
         self._on_unblocked = on_unblocked
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
+        self._kernel: socket.socket | None = None
         self._ended = False
         self._encoded: tuple[Command | None, bytes] = None, b""
         self._is_full = False
@@ -50,9 +56,10 @@ class Sender:
         self._taken_bytes = 0
         self._stalled_since: float | None = None
 
-    def open(self, transport: asyncio.Transport) -> None:
-        """Send to ``transport`` from now on."""
+    def open(self, transport: asyncio.Transport, kernel: socket.socket | None) -> None:
+        """Send to ``transport`` from now on; ``kernel`` is the socket below it."""
         self._transport = transport
+        self._kernel = kernel
         transport.set_write_buffer_limits(_HIGH_WATER_BYTES, _LOW_WATER_BYTES)
 
     @property
@@ -149,15 +156,15 @@ class Sender:
 
     def _put(self, context_id: int, command: Command, data_set: bytes | memoryview | None) -> None:
         association = self._association
-        # The Pending responses of one operation are often all equal.
-        if command is not self._encoded[0] and command != self._encoded[0]:
-            self._encoded = command, encode_command(command)
         try:
+            # The Pending responses of one operation are often all equal.
+            if command is not self._encoded[0] and command != self._encoded[0]:
+                self._encoded = command, encode_command(command)
             association.send_data(context_id, self._encoded[1], is_command=True)
             if data_set is not None:
                 association.send_data(context_id, data_set, is_command=False)
         except LocalProtocolError as error:
-            # Such as a peer's maximum length that leaves no room for data.
+            # Such as a value that does not fit its element.
             self._abort(str(error))
 
     # -- the transport -----------------------------------------------------------------------
@@ -218,12 +225,25 @@ class Sender:
         """What has been written is to be taken by the peer within its deadline."""
         if self._stalled_since is None:
             self._stalled_since = self._loop.time()
-            self._taken_bytes = self._handed_bytes - self._transport.get_write_buffer_size()
+            self._taken_bytes = self._count_taken()
 
     def stalled_since(self, now: float) -> float | None:
         """Return since when the peer is known to have taken nothing, None when nothing waits."""
         if self._stalled_since is not None:
-            taken = self._handed_bytes - self._transport.get_write_buffer_size()
+            taken = self._count_taken()
             if taken > self._taken_bytes:
                 self._taken_bytes, self._stalled_since = taken, now
         return self._stalled_since
+
+    def _count_taken(self) -> int:
+        """Count what has left the transport and, where the system tells, has been acknowledged.
+
+        The kernel holds megabytes and takes more only when much of that has gone: over a slow
+        line it would seem for minutes as if the peer took nothing.
+        """
+        waiting = self._transport.get_write_buffer_size()
+        if self._kernel is not None:
+            with contextlib.suppress(OSError):
+                queued = fcntl.ioctl(self._kernel, termios.TIOCOUTQ, bytes(4))
+                waiting += int.from_bytes(queued, sys.byteorder)
+        return self._handed_bytes - waiting

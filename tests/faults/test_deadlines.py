@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
 
 from tests.conftest import StartNode
@@ -9,6 +12,7 @@ from tests.faults.scu import Image, associated
 from tests.peers import eventually
 from tests.wire import (
     ABORT,
+    ASSOCIATE_AC,
     ASSOCIATE_RJ,
     CT_IMAGE_STORAGE,
     P_DATA,
@@ -106,3 +110,28 @@ def test_a_peer_that_does_not_read_is_let_go_after_the_write_deadline(
         except (ConnectionError, TimeoutError):
             pass
         eventually(lambda: node.metric("dicomnode_associations_active") == 0, "no association")
+
+
+def test_a_peer_that_reads_slowly_but_steadily_is_not_let_go(start_node: StartNode) -> None:
+    node = start_node(timeouts={"write_seconds": 0.5})
+    wire = Wire(node.dicom_address, receive_buffer_bytes=4096)
+    request = pdu(P_DATA, pdv(1, c_echo_rq(1), command=True))
+    done = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):
+            while not done.is_set():
+                wire.socket.sendall(request * 100)
+
+    with wire:
+        assert wire.associate()[0] == ASSOCIATE_AC
+        asking = threading.Thread(target=ask)
+        asking.start()
+        # For several times as long as a peer that reads nothing may take.
+        for _ in range(200):
+            assert wire.receive_exactly(1024)
+            done.wait(0.01)
+        assert node.metric("dicomnode_associations_active") == 1
+        done.set()
+        wire.socket.shutdown(socket.SHUT_RDWR)
+        asking.join()
