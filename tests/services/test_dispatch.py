@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,14 @@ from dicomnode.dimse.command import (
     CEchoRQ,
     CEchoRSP,
     CFindRQ,
+    CFindRSP,
     Command,
-    CommandField,
     CStoreRQ,
+    CStoreRSP,
     UnrecognizedCommand,
     UnrecognizedRSP,
 )
-from dicomnode.errors import RemoteProtocolError, StatusError
+from dicomnode.errors import AssociationAborted, RemoteProtocolError, StatusError
 from dicomnode.services.dispatch import AssociationHandler, Dispatcher, Operation
 from dicomnode.services.sop_classes import VERIFICATION
 from dicomnode.ul.negotiation import AcceptedContext
@@ -45,9 +47,14 @@ class FakeChannel:
         }
         self.negotiated = SimpleNamespace(contexts=contexts)
         self.sent: list[tuple[int, Any]] = []
+        self.data_sets: list[object] = []
 
     def send(self, context_id: int, command: Command, data_set: object = None) -> None:
         self.sent.append((context_id, command))
+        self.data_sets.append(data_set)
+
+    async def drained(self) -> None:
+        pass
 
 
 class Waiting:
@@ -161,7 +168,6 @@ def test_a_command_that_the_standard_does_not_have_is_not_recognized(on: Fixture
 def test_a_response_to_nothing_aborts(on: Fixture) -> None:
     with pytest.raises(RemoteProtocolError, match="nothing was requested"):
         on.handler.message(1, CEchoRSP(message_id_being_responded_to=1, status=0))
-    assert CommandField.C_ECHO_RSP == 0x8030
 
 
 def test_a_status_error_becomes_status_comment_and_offending_element(on: Fixture) -> None:
@@ -239,3 +245,63 @@ def test_one_operation_that_cannot_be_cancelled_does_not_keep_the_others_from_it
     on.handler.closed("aborted by peer")
     assert (sorted(on.echo.cancelled), on.errors) == ([1, 3], ["C-ECHO"])
     assert on.handler.outstanding == 0
+
+
+def find_response(status: int) -> CFindRSP:
+    return CFindRSP(message_id_being_responded_to=1, status=status)
+
+
+def test_pending_responses_come_before_the_one_final_response(on: Fixture) -> None:
+    on.handler.message(1, ECHO)
+    (operation,) = on.echo.operations
+    operation.pending(find_response(0xFF00), b"identifier")
+    operation.pending(find_response(0xFF01))
+    assert on.handler.outstanding == 1 and on.ended == []
+    operation.conclude(find_response(0xFE00))
+    operation.conclude(find_response(0x0000))
+    operation.pending(find_response(0xFF00), b"identifier")
+    assert on.statuses() == [0xFF00, 0xFF01, 0xFE00]
+    assert on.ended == [("C-ECHO", 0xFE00)] and on.handler.outstanding == 0
+
+
+def test_a_response_says_whether_a_data_set_follows_it(on: Fixture) -> None:
+    on.handler.message(1, ECHO)
+    (operation,) = on.echo.operations
+    operation.pending(find_response(0xFF00), b"identifier")
+    operation.pending(replace(find_response(0xFF00), has_data_set=True))
+    operation.conclude(find_response(0xB000), b"failed list")
+    assert [response.has_data_set for _, response in on.channel.sent] == [True, False, True]
+    assert on.channel.data_sets == [b"identifier", None, b"failed list"]
+
+
+def test_a_cancel_by_the_peer_and_the_end_of_the_association_are_told_apart(on: Fixture) -> None:
+    for message_id in (1, 2):
+        on.handler.message(1, replace(ECHO, message_id=message_id))
+    cancelled, ended = on.echo.operations
+    on.handler.message(1, CCancelRQ(message_id_being_responded_to=1))
+    assert (cancelled.cancelled_by_peer, cancelled.ended) == (True, False)
+    on.handler.closed("aborted by peer")
+    assert (ended.cancelled_by_peer, ended.ended) == (False, True)
+
+
+def test_a_request_on_a_context_where_we_are_scu_alone_is_refused(on: Fixture) -> None:
+    contexts = on.channel.negotiated.contexts
+    contexts[3] = replace(contexts[3], as_scp=False, as_scu=True)
+    on.handler.message(3, STORE)
+    assert on.statuses() == [0x0122] and on.store.operations == []
+
+
+async def test_a_sub_operation_on_the_peers_association_gets_its_response(on: Fixture) -> None:
+    on.handler.message(1, ECHO)
+    (operation,) = on.echo.operations
+    performing = asyncio.ensure_future(operation.requests.perform(3, STORE, b"data", seconds=60))
+    await asyncio.sleep(0)
+    assert on.channel.sent == [(3, STORE)] and on.handler.outstanding == 1
+    response = CStoreRSP(message_id_being_responded_to=STORE.message_id, status=0)
+    assert on.handler.message(3, response) is None
+    assert await performing == response
+    waiting = asyncio.ensure_future(operation.requests.perform(3, STORE, b"data", seconds=60))
+    await asyncio.sleep(0)
+    on.handler.closed("connection lost")
+    with pytest.raises(AssociationAborted, match="connection lost"):
+        await waiting
