@@ -110,7 +110,8 @@ class Requestor:
         except TimeoutError:
             why = f"no answer for {seconds:g} s (timeouts.connect_seconds)"
             raise AssociationTimedOut(f"cannot connect to {peer}: {why}") from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            # UnicodeError: a name that DNS cannot have.
             raise ConnectionFailed(f"cannot connect to {peer}: {_reason(error)}") from error
 
     def _give_up(self, connection: Connection) -> None:
@@ -144,8 +145,10 @@ class Requestor:
                     connection.close()
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | UnicodeError) -> str:
     """Say what the system says of ``error``, in its own words and not the event loop's."""
+    if isinstance(error, UnicodeError):
+        return "not a host name"
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return error.strerror or str(error)

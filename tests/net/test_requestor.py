@@ -245,6 +245,14 @@ async def test_a_host_that_is_not_found_fails_with_the_resolvers_words(
         await associate(on.requestor, on.proposal("nowhere.example"))
 
 
+@pytest.mark.parametrize("host", ["a" * 300, "no..host", "\udc80"])
+async def test_a_host_that_is_no_name_at_all_fails_as_well(host: str) -> None:
+    on = Calling()
+    on.build()
+    with pytest.raises(ConnectionFailed, match="not a host name"):
+        await associate(on.requestor, on.proposal(host))
+
+
 async def test_a_host_that_does_not_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang(*arguments: object) -> None:
         await asyncio.Event().wait()
