@@ -100,9 +100,12 @@ class Reading(asyncio.BufferedProtocol, ABC):
         while not self._closed:
             there_is_more = self._take_pdus()
             self._turn_seconds = time.monotonic() - started
-            self._behind = self._turn_seconds > _TURN_SECONDS
+            # The rest waits until the peer reads again.
+            unread = there_is_more and self._asked_unread >= _MAX_ASKED_UNREAD
+            self._behind = unread or self._turn_seconds > _TURN_SECONDS
             if self._behind:
-                self._loop.call_soon(self._take_turn)
+                if not unread:
+                    self._loop.call_soon(self._take_turn)
                 break
             if not there_is_more:
                 self._make_room()
@@ -157,6 +160,8 @@ class Reading(asyncio.BufferedProtocol, ABC):
 
     def _is_read_again(self) -> None:
         """The peer reads what is sent to it."""
+        if self._asked_unread >= _MAX_ASKED_UNREAD and self._behind:
+            self._loop.call_soon(self._take_turn)
         self._asked_unread = 0
         self._apply_pause()
 

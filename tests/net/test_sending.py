@@ -258,6 +258,17 @@ async def test_a_cancel_is_heard_although_the_peer_reads_nothing() -> None:
     assert len(heard) == 1000 and peer.transport.reading
 
 
+async def test_of_many_requests_in_one_segment_only_so_many_are_taken_from_a_deaf_peer() -> None:
+    peer = Sending()
+    peer.connection.pause_writing()
+    peer.feed(ECHO_PDU * 500)
+    await turns()
+    assert 50 < len(peer.messages()) < 100 and not peer.transport.reading
+    peer.connection.resume_writing()
+    await turns()
+    assert len(peer.messages()) == 500 and peer.transport.reading
+
+
 async def test_only_so_many_requests_are_taken_during_a_stream() -> None:
     peer = Sending()
     source = Source([b"aa"])
