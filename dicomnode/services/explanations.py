@@ -174,28 +174,28 @@ def _asked(operation: Operation, destination: str) -> str:
 
 
 def _answer(operation: Operation, status: int) -> str:
+    words = f"{status:04X}H {describe(status, operation.service)}"
     match operation.outcome:
         case QueryOutcome(matches=0) if status == Status.SUCCESS:
             return "no match"
         case RetrieveOutcome() as outcome:
-            if status == Status.SUCCESS:
-                return sub_operations_in_words(outcome)
-            words = describe(status, operation.service)
-            return f"{status:04X}H {words}: {sub_operations_in_words(outcome)}"
+            counts = sub_operations_in_words(outcome, status)
+            return counts if status == Status.SUCCESS else ": ".join(filter(None, (words, counts)))
         case _:
-            return f"{status:04X}H {describe(status, operation.service)}"
+            return words
 
 
-def sub_operations_in_words(outcome: RetrieveOutcome) -> str:
+def sub_operations_in_words(outcome: RetrieveOutcome, status: int | None) -> str:
     """Say what became of the sub-operations; results that none had are left out."""
+    if not outcome.sub_operations:
+        return "nothing to send" if status == Status.SUCCESS else ""
     counts = {
         "completed": outcome.completed,
         "with warning": outcome.warning,
         "failed": outcome.failed,
         "not begun": outcome.remaining,
     }
-    told = [f"{count} {words}" for words, count in counts.items() if count]
-    return ", ".join(told) or "nothing to send"
+    return ", ".join(f"{count} {words}" for words, count in counts.items() if count)
 
 
 def keys_in_words(outcome: QueryOutcome) -> str:

@@ -174,13 +174,23 @@ class Journal:
             operation.service, channel.calling_ae_title, status, seconds, operation.received_bytes
         )
         advice: tuple[str, ...] = ()
-        if operation.outcome is None and category(status) not in _QUIET:
+        if _is_refused(operation, status):
             advice = self.explanations.operation_ended(operation, status, comment)
         self._log_operation(operation, status, comment, seconds, advice)
 
     def query_ended(self, operation: Operation, outcome: QueryOutcome) -> None:
         """Tell the outcome of a C-FIND, after its final response or the end of its association."""
         operation.outcome = outcome
+        response = operation.response
+        if response is None:
+            self._log_operation(operation, None, "", outcome.seconds)
+        elif _is_refused(operation, response.status):
+            return
+        elif category(response.status) is Category.FAILURE or (
+            category(response.status) is Category.SUCCESS and not outcome.matches
+        ):
+            comment = response.error_comment or ""
+            self.explanations.operation_ended(operation, response.status, comment)
         self._metrics.query_finished(
             outcome.level, outcome.matches, outcome.sent_bytes, outcome.seconds
         )
@@ -188,20 +198,20 @@ class Journal:
         totals.queries += 1
         totals.empty_queries += not outcome.matches
         totals.matches += outcome.matches
-        response = operation.response
-        if response is None:
-            self._log_operation(operation, None, "", outcome.seconds)
-        elif category(response.status) is Category.FAILURE or (
-            category(response.status) is Category.SUCCESS and not outcome.matches
-        ):
-            comment = response.error_comment or ""
-            self.explanations.operation_ended(operation, response.status, comment)
         for finding in outcome.findings:
             self._log_finding(self._log.debug, operation, finding)
 
     def retrieve_ended(self, operation: Operation, outcome: RetrieveOutcome) -> None:
         """Tell the outcome of a C-GET or C-MOVE, as ``query_ended`` does of a C-FIND."""
         operation.outcome = outcome
+        response = operation.response
+        if response is None:
+            self._log_operation(operation, None, "", outcome.seconds)
+        elif _is_refused(operation, response.status):
+            return
+        elif category(response.status) not in _QUIET or outcome.findings:
+            comment = response.error_comment or ""
+            self.explanations.operation_ended(operation, response.status, comment)
         by_result = {
             "completed": outcome.completed,
             "warning": outcome.warning,
@@ -215,12 +225,6 @@ class Journal:
         totals.objects_sent += outcome.completed + outcome.warning
         totals.objects_failed += outcome.failed
         totals.sent_bytes += outcome.sent_bytes
-        response = operation.response
-        if response is None:
-            self._log_operation(operation, None, "", outcome.seconds)
-        elif category(response.status) not in _QUIET or outcome.findings:
-            comment = response.error_comment or ""
-            self.explanations.operation_ended(operation, response.status, comment)
         say = self._log.warning if outcome.failed or outcome.warning else self._log.info
         for finding in outcome.findings:
             self._log_finding(say, operation, finding)
@@ -238,7 +242,7 @@ class Journal:
         code = "unanswered" if status is None else f"{status:04X}"
         line = (
             f"{_way(channel)} {operation.service} {operation.request.message_id} {code}"
-            f"{_yield(operation)} {duration(seconds)}"
+            f"{_yield(operation, status)} {duration(seconds)}"
         )
         fields: dict[str, object] = {"advice": " ".join(advice)} if advice else {}
         details: dict[str, object] = {
@@ -251,7 +255,7 @@ class Journal:
             "seconds": seconds,
         }
         outcome = operation.outcome
-        if outcome is not None:
+        if outcome is not None and outcome.level:
             fields["query_level"] = outcome.level
             details |= _figures(outcome)
         if isinstance(outcome, QueryOutcome) and outcome.keys:
@@ -303,15 +307,31 @@ def _way(channel: Channel) -> str:
     return f"{channel.calling_ae_title} -> {channel.called_ae_title} #{channel.number}"
 
 
-def _yield(operation: Operation) -> str:
+def _is_refused(operation: Operation, status: int) -> bool:
+    """Tell whether ``operation`` came to nothing: there is nothing to count, only the reason."""
+    match operation.outcome:
+        case None:
+            return category(status) not in _QUIET
+        case QueryOutcome(matches=0):
+            return category(status) is Category.FAILURE
+        case RetrieveOutcome() as outcome if not outcome.sub_operations:
+            return category(status) is Category.FAILURE
+        case _:
+            return False
+
+
+def _yield(operation: Operation, status: int | None) -> str:
     """Say what came of ``operation``, between the status and the duration of its line."""
     match operation.outcome:
         case QueryOutcome(matches=matches):
+            if status is not None and _is_refused(operation, status):
+                return ""
             return f" {matches} {'match' if matches == 1 else 'matches'}"
         case RetrieveOutcome() as outcome:
-            to = f" to {outcome.destination}:" if outcome.destination else ""
+            to = f" to {outcome.destination}" if outcome.destination else ""
+            counts = sub_operations_in_words(outcome, status)
             sent = f", {size(outcome.sent_bytes)}" if outcome.sent_bytes else ""
-            return f"{to} {sub_operations_in_words(outcome)}{sent}"
+            return f"{to}{':' if to and counts else ''}{' ' if counts else ''}{counts}{sent}"
         case None if operation.service == "C-STORE" and operation.received_bytes:
             return f" {size(operation.received_bytes)}"
         case _:

@@ -23,7 +23,8 @@ class QueryOutcome:
     """A C-FIND that has its final response.
 
     ``keys`` are the keywords that were matched on, ``unsupported`` the tags that the index does
-    not have; ``findings`` say why nothing matched.
+    not have; ``findings`` say why nothing matched. ``level`` is "" when the request was refused
+    before its identifier was understood.
     """
 
     level: str
@@ -37,7 +38,10 @@ class QueryOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrieveOutcome:
-    """A C-GET or C-MOVE that has its final response; ``destination`` is "" for C-GET."""
+    """A C-GET or C-MOVE that has its final response; ``destination`` is "" for C-GET.
+
+    ``level`` is "" when the request was refused before its identifier was read.
+    """
 
     level: str
     destination: str = ""
@@ -48,6 +52,11 @@ class RetrieveOutcome:
     sent_bytes: int = 0
     seconds: float = 0.0
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def sub_operations(self) -> int:
+        """How many sub-operations there were to be."""
+        return self.completed + self.warning + self.failed + self.remaining
 
 
 Outcome = QueryOutcome | RetrieveOutcome
