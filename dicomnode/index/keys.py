@@ -128,6 +128,8 @@ STUDY    instances_of_study    NumberOfStudyRelatedInstances    00201208 IS
 SERIES   instances_of_series   NumberOfSeriesRelatedInstances   00201209 IS
 """)
 
+BY_TAG = {key.tag: key for key in (*KEYS, *COMPUTED_KEYS)}
+
 # What identifies an entity of each level (PS3.4 §C.6.1.1, §C.6.2.1), the highest level first.
 UNIQUE_KEYS = {
     Level.PATIENT: BY_KEYWORD["PatientID"],

@@ -58,31 +58,36 @@ class Identifier:
         levels = _LEVELS[self.root]
         return levels[levels.index(self.level) + 1 :]
 
-    def text(self, tag: int, vr: str) -> str:
-        """Return a value in Unicode; StatusError when its bytes are none of its character set."""
-        text = self.header.text(tag, vr)
+    def text(self, tag: int, vr: str, item: Header | None = None) -> str:
+        """Return a value of the identifier, or of one of its items, in Unicode.
+
+        Raises StatusError when its bytes are none of the character set.
+        """
+        text = (item or self.header).text(tag, vr)
         if "\ufffd" in text:
             comment = f"{_named(tag)} is not in the character set given"
             raise mismatch(comment, SPECIFIC_CHARACTER_SET, tag)
         return text
 
-    def values(self, key: Key) -> list[str]:
-        """Return the values of ``key`` without padding, [] for none; StatusError for too many.
+    def split(self, tag: int, vr: str, text: str) -> list[str]:
+        """Return the values in ``text`` without padding; UIDs are checked to be some.
 
-        UIDs are checked to be some.
+        Raises StatusError, also for too many.
         """
-        text = self.text(key.tag, key.vr)
-        if not text:
-            return []
         if text.count("\\") >= self.bounds.max_list_values:
             limit = self.bounds.max_list_values
-            raise mismatch(f"more values than limits.max_list_values ({limit})", key.tag)
+            raise mismatch(f"more values than limits.max_list_values ({limit})", tag)
         values = [value.strip(" ") for value in text.split("\\")]
-        if key.vr == "UI":
-            values = [value for value in values if value]
+        if vr == "UI":
+            values = [value.strip("\0") for value in values if value]
             if not all(map(_UID.match, values)):
-                raise mismatch(f"{key.keyword} is no UID", key.tag)
+                raise mismatch(f"{_named(tag)} is no UID", tag)
         return values
+
+    def values(self, key: Key) -> list[str]:
+        """Return the values of ``key``, [] for none. Raises StatusError, as ``split`` does."""
+        text = self.text(key.tag, key.vr)
+        return self.split(key.tag, key.vr, text) if text else []
 
 
 def parse(data: bytes, transfer_syntax_uid: str, root: Root, bounds: Bounds) -> Identifier:
@@ -97,8 +102,8 @@ def parse(data: bytes, transfer_syntax_uid: str, root: Root, bounds: Bounds) -> 
     if not word:
         raise mismatch("Query/Retrieve Level is missing", QUERY_RETRIEVE_LEVEL)
     if word not in levels:
-        known = ", ".join(levels)
-        raise mismatch(f"Query/Retrieve Level must be one of {known}", QUERY_RETRIEVE_LEVEL)
+        known = " or ".join(levels)
+        raise mismatch(f"Query/Retrieve Level must be {known}", QUERY_RETRIEVE_LEVEL)
     if not is_known_character_set(header.values.get(SPECIFIC_CHARACTER_SET, b"")):
         raise mismatch("Specific Character Set is not known", SPECIFIC_CHARACTER_SET)
     return Identifier(header, root, Level(word), bounds)

@@ -1,0 +1,196 @@
+"""Identifiers of query responses as bytes (PS3.4 §C.4.1.1.3.2), as fast as their number demands.
+
+A ``Layout`` is worked out once a query: which elements, in which order, from which values. The
+values of a match then cost little more than their bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, Final
+
+from dicomnode.storage.text import encode_text, encodings_of
+
+UNICODE: Final = b"ISO_IR 192"
+_SPECIFIC_CHARACTER_SET: Final = 0x0008_0005
+_DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+_IMPLICIT: Final = "1.2.840.10008.1.2"
+_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
+_MAX_SHORT_BYTES: Final = 0xFFFE
+# PS3.5 Table 7.1-2: VRs with a 16-bit length.
+_SHORT_VRS: Final = frozenset(
+    (
+        *("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH"),
+        *("SL", "SS", "ST", "TM", "UI", "UL", "US"),
+    )
+)
+_ITEM: Final = 0xFFFE_E000
+_TEXT_VRS: Final = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
+# The default repertoire, and what holds everything.
+_ASCII: Final = ("iso8859",)
+_UTF8: Final = ("utf8",)
+
+# Makes a whole element of a value, in the encodings given.
+Write = Callable[[Any, tuple[str, ...]], bytes]
+# An element that one answer alone has: its tag, and its bytes in the encodings given.
+Further = tuple[int, Callable[[tuple[str, ...]], bytes]]
+
+
+class Elements:
+    """Writes elements in one uncompressed transfer syntax (PS3.5 §7.1)."""
+
+    def __init__(self, transfer_syntax_uid: str) -> None:
+        self.order = ">" if transfer_syntax_uid == _BIG_ENDIAN else "<"
+        self.explicit = transfer_syntax_uid != _IMPLICIT
+        self._tag = struct.Struct(self.order + "HH")
+        self._short = struct.Struct(self.order + "H")
+        self._long = struct.Struct(self.order + "I")
+
+    def element(self, tag: int, vr: str, value: bytes) -> bytes:
+        """Return a whole element; ``value`` is padded here."""
+        return self.writer(tag, vr)(value)
+
+    def writer(self, tag: int, vr: str) -> Callable[[bytes], bytes]:
+        """Return what makes a whole element of a value."""
+        head = self._tag.pack(tag >> 16, tag & 0xFFFF)
+        pad = b"\0" if vr in ("UI", "OB", "UN") else b" "
+        pack = self._long.pack
+        limit = 0xFFFF_FFFE
+        if self.explicit and tag != _ITEM:
+            if vr in _SHORT_VRS:
+                head, pack, limit = head + vr.encode(), self._short.pack, _MAX_SHORT_BYTES
+            else:
+                head += vr.encode() + b"\0\0"
+
+        def write(value: bytes) -> bytes:
+            if len(value) > limit:
+                value = value[:limit].rpartition(b"\\")[0]
+            if len(value) & 1:
+                value += pad
+            return head + pack(len(value)) + value
+
+        return write
+
+    def items(self, tag: int, items: Iterable[bytes]) -> bytes:
+        """Return a sequence of items whose elements are given."""
+        return self.element(tag, "SQ", b"".join(self.element(_ITEM, "", item) for item in items))
+
+    def integer(self, value: int) -> bytes:
+        """Return the value of a US."""
+        return self._short.pack(value & 0xFFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One element of the answers: its tag and VR.
+
+    ``item_keys`` are keyword, tag and VR of what a sequence's items are asked for.
+    """
+
+    tag: int
+    vr: str
+    item_keys: tuple[tuple[str, int, str], ...] = ()
+
+
+class Layout:
+    """How the values of matches become identifiers.
+
+    ``fields`` are those that differ from match to match, in the order of the values;
+    ``constants`` are tag, VR and value of elements that are the same in all. Text is in
+    ``character_set``, a raw Specific Character Set, where that has all characters of an answer,
+    else in UTF-8; ``said`` has it said even where an answer is ASCII.
+    """
+
+    def __init__(
+        self,
+        transfer_syntax_uid: str,
+        fields: Sequence[Field],
+        constants: Sequence[tuple[int, str, bytes]],
+        *,
+        character_set: bytes,
+        said: bool,
+    ) -> None:
+        self.elements = elements = Elements(transfer_syntax_uid)
+        self._deflated = transfer_syntax_uid == _DEFLATED
+        self._encodings = encodings_of(character_set) if character_set else _ASCII
+        self._said = said
+        write_set = elements.writer(_SPECIFIC_CHARACTER_SET, "CS")
+        self._ours, self._unicode = write_set(character_set), write_set(UNICODE)
+        self._constants = tuple(elements.element(*constant) for constant in constants)
+        parts = [(field.tag, _writer(elements, field), at) for at, field in enumerate(fields)]
+        parts += [(tag, _as_it_is, at) for at, (tag, _, _) in enumerate(constants, len(parts))]
+        self._parts = sorted(parts, key=itemgetter(0))
+
+    def encode(self, row: Sequence[Any], further: Sequence[Further] = ()) -> bytes:
+        """Return the identifier of the match whose values are ``row``."""
+        values = (*row, *self._constants)
+        try:
+            chosen, body = self._ours, self._body(values, further, self._encodings)
+        except UnicodeEncodeError:
+            chosen, body = self._unicode, self._body(values, further, _UTF8)
+        # Nothing that can be asked for precedes (0008,0005).
+        if self._said or chosen is self._unicode or not body.isascii() or b"\x1b" in body:
+            body = chosen + body
+        return _deflate(body) if self._deflated else body
+
+    def _body(
+        self, values: Sequence[Any], further: Sequence[Further], encodings: tuple[str, ...]
+    ) -> bytes:
+        if not further:
+            return b"".join([write(values[at], encodings) for _, write, at in self._parts])
+        parts = [(tag, write(values[at], encodings)) for tag, write, at in self._parts]
+        parts += [(tag, write(encodings)) for tag, write in further]
+        return b"".join(element for _, element in sorted(parts))
+
+
+def _writer(elements: Elements, field: Field) -> Write:
+    """Return what writes the values that the index has of ``field``."""
+    vr = field.vr
+    write = elements.writer(field.tag, vr)
+    match vr:
+        case "SQ":
+            return _sequence_writer(elements, field)
+        case "IS":
+            return lambda value, encodings: write(b"" if value is None else b"%d" % value)
+        case "US":
+            return lambda value, encodings: write(b"" if value is None else elements.integer(value))
+        case _ if vr in _TEXT_VRS:
+            return lambda value, encodings: write(
+                value.encode() if value.isascii() else encode_text(value, encodings, vr)
+            )
+        case _:
+            return lambda value, encodings: write(value.encode("ascii", "replace"))
+
+
+def _sequence_writer(elements: Elements, field: Field) -> Write:
+    """Return what writes the JSON of a sequence's items (see ``index.entry``)."""
+
+    def write(value: str, encodings: tuple[str, ...]) -> bytes:
+        held: list[dict[str, str]] = json.loads(value) if value else []
+        items = [
+            b"".join(
+                elements.element(tag, vr, encode_text(item.get(keyword, ""), encodings, vr))
+                for keyword, tag, vr in field.item_keys
+            )
+            for item in held
+        ]
+        return elements.items(field.tag, items)
+
+    return write
+
+
+def _as_it_is(value: Any, encodings: tuple[str, ...]) -> bytes:
+    element: bytes = value
+    return element
+
+
+def _deflate(body: bytes) -> bytes:
+    """Return ``body`` as PS3.5 §A.5 has it, of even length."""
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflated = compressor.compress(body) + compressor.flush()
+    return deflated + b"\0" if len(deflated) & 1 else deflated
