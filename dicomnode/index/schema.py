@@ -71,6 +71,7 @@ patient = Table(
     Index("patient_by_alphabetic_name", "patient_name_alphabetic"),
     Index("patient_by_ideographic_name", "patient_name_ideographic"),
     Index("patient_by_phonetic_name", "patient_name_phonetic"),
+    Index("patient_by_birth_date", "patient_birth_date"),
 )
 
 # ``directory`` is the study's directory under the storage directory; the order of recovery.
@@ -84,6 +85,7 @@ study = Table(
     UniqueConstraint("study_instance_uid"),
     Index("study_by_date", "study_date"),
     Index("study_by_accession_number", "accession_number"),
+    Index("study_by_study_id", "study_id"),
 )
 
 # A Series Instance UID is unique within its study only: broken senders use one in several.

@@ -36,7 +36,9 @@ from dicomnode.storage.header import Header
 RETRIEVE_AE_TITLE: Final = 0x0008_0054
 INSTANCE_AVAILABILITY: Final = 0x0008_0056
 _ANSWERED_BY_US: Final = (SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE)
-_LEVELS: Final = list(Level)
+_PLACES: Final = {level: place for place, level in enumerate(Level)}
+_COMPUTED_TAGS: Final = frozenset(key.tag for key in COMPUTED_KEYS)
+_TAGS_OF_SERIES: Final = frozenset(key.tag for key in SERIES_KEYS_OF_STUDY)
 
 # At the IMAGE level: what was stored, in a private block of this creator.
 _CREATOR: Final = b"DICOMNODE"
@@ -133,10 +135,10 @@ def make_plan(identifier: Identifier, asked: Asked) -> Plan:
 
 def _take_key(draft: _Draft, identifier: Identifier, key: Key, *, relational: bool) -> None:
     """Add a key that the index knows, where the level of the query allows it."""
-    below = _LEVELS.index(key.level) > _LEVELS.index(identifier.level)
+    below = _PLACES[key.level] > _PLACES[identifier.level]
     within = _WITHIN_STUDY.get(key.keyword)
-    of_series = key in SERIES_KEYS_OF_STUDY
-    if key in COMPUTED_KEYS or (of_series and identifier.level is Level.STUDY):
+    of_series = key.tag in _TAGS_OF_SERIES
+    if key.tag in _COMPUTED_TAGS or (of_series and identifier.level is Level.STUDY):
         if below and not of_series:
             draft.unsupported.append(key.tag)
             return
