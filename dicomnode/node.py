@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
-from dicomnode.dimse.command import CEchoRQ, CStoreRQ, Request
+from dicomnode.dimse.command import CEchoRQ, CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, Request
 from dicomnode.errors import ConfigurationError, DicomnodeError
 from dicomnode.index.catalog import Catalog
 from dicomnode.net.acceptor import Acceptor, Listening
@@ -32,9 +32,13 @@ from dicomnode.registry import Registry, load_registry
 from dicomnode.services.admission import Admission, Rules
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
+from dicomnode.services.identifier import Bounds
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
+from dicomnode.services.query import Query, QueryRules
 from dicomnode.services.recovery import reconcile
+from dicomnode.services.retrieve import Retrieve
+from dicomnode.services.retrieve import Rules as RetrieveRules
 from dicomnode.services.storage import Storage
 from dicomnode.services.verification import Verification
 from dicomnode.services.workers import Workers
@@ -182,12 +186,24 @@ class Node:
             pool=self._pool,
             deadlines=deadlines,
             admission=self._admission,
-            provider=Dispatcher(self._services(), self._journal),
+            provider=Dispatcher(self._services(undo), self._journal),
             observer=self._journal,
             on_connection=self._journal.connected,
         )
 
-    def _services(self) -> dict[type[Request], Service]:
+    def _services(self, undo: contextlib.AsyncExitStack) -> dict[type[Request], Service]:
+        query, retrieve = self._query(), self._retrieve()
+        undo.push_async_callback(asyncio.to_thread, query.close)
+        undo.push_async_callback(retrieve.close)
+        return {
+            CEchoRQ: Verification(),
+            CStoreRQ: self._storage(),
+            CFindRQ: query,
+            CGetRQ: retrieve,
+            CMoveRQ: retrieve,
+        }
+
+    def _storage(self) -> Storage:
         storage = self._settings.storage
         intake = Intake(
             self._files,
@@ -197,7 +213,34 @@ class Node:
             on_conflict=storage.on_conflict,
             min_free_bytes=storage.min_free_bytes,
         )
-        return {CEchoRQ: Verification(), CStoreRQ: Storage(intake)}
+        return Storage(intake)
+
+    def _query(self) -> Query:
+        settings = self._settings
+        rules = QueryRules(
+            ae_title=settings.node.ae_title,
+            max_matches=settings.limits.max_matches,
+            bounds=_bounds(settings),
+        )
+        return Query(self._catalog, self._files, self._journal, rules, lambda: self._registry)
+
+    def _retrieve(self) -> Retrieve:
+        settings = self._settings
+        return Retrieve(
+            self._catalog,
+            self._files,
+            self._requestor,
+            lambda: self._registry,
+            self._journal,
+            self._log.logger,
+            RetrieveRules(
+                ae_title=settings.node.ae_title,
+                strict_ae_titles=settings.node.strict_ae_titles,
+                bounds=_bounds(settings),
+                response_seconds=settings.timeouts.response_seconds,
+                min_free_bytes=settings.storage.min_free_bytes,
+            ),
+        )
 
     # -- while running ---------------------------------------------------------------------------
 
@@ -315,6 +358,11 @@ class Node:
     def abort_all(self) -> None:
         """Abort every association now, so that ``stop`` need not wait for them."""
         self._acceptor.abort_all()
+
+
+def _bounds(settings: Settings) -> Bounds:
+    limits = settings.limits
+    return Bounds(limits.max_identifier_bytes, limits.max_list_values)
 
 
 def _deadlines(settings: Settings) -> Deadlines:

@@ -6,8 +6,14 @@ from collections.abc import Callable
 
 from pydicom._uid_dict import UID_dictionary
 
-from dicomnode.dimse.channel import Refused
+from dicomnode.dimse.channel import Proposal, Refused
 from dicomnode.dimse.status import Status
+from dicomnode.errors import (
+    AssociationError,
+    AssociationRejected,
+    AssociationTimedOut,
+    ConnectionFailed,
+)
 from dicomnode.registry import Registry
 from dicomnode.services.sop_classes import service_of
 from dicomnode.ul.items import ContextResult
@@ -22,6 +28,8 @@ class Advisor:
 
     def __init__(self, registry: Callable[[], Registry]) -> None:
         self._registry = registry
+        # By the title of a destination that could not be had the last time it was wanted.
+        self._unavailable: dict[str, str] = {}
 
     def on_rejection(self, request: AAssociateRQ, refused: Refused, peer_address: str) -> str:
         """Advise on an association that was rejected."""
@@ -80,6 +88,8 @@ class Advisor:
         match service, status:
             case "C-MOVE", Status.MOVE_DESTINATION_UNKNOWN:
                 return self._on_destination(destination)
+            case "C-MOVE", _ if destination in self._unavailable:
+                return self._unavailable[destination]
             case "C-FIND", Status.OUT_OF_RESOURCES:
                 return "Narrow the query, or raise limits.max_matches and restart the node."
             case (("C-FIND" | "C-GET" | "C-MOVE"), Status.DOES_NOT_MATCH_SOP_CLASS):
@@ -88,6 +98,36 @@ class Advisor:
                 return "See the node's log for the error, and /readyz for what is not ready."
             case _:
                 return ""
+
+    def requested(self, called_ae_title: str) -> None:
+        """Take note that a destination could be had."""
+        self._unavailable.pop(called_ae_title, None)
+
+    def request_failed(self, proposal: Proposal, error: AssociationError) -> str:
+        """Advise on an association that we asked for in vain, now and for the C-MOVE behind it."""
+        title, ours = proposal.called_ae_title, proposal.calling_ae_title
+        where = f"{proposal.host}:{proposal.port}"
+        match error:
+            case AssociationRejected(source=1, reason=3):
+                advice = f"Register {ours} at {title} as an AE that may store."
+            case AssociationRejected(source=1, reason=7):
+                advice = (
+                    f"What listens at {where} does not call itself {title}: correct title, host or"
+                    f" port of {title} in ae.toml, {_RELOAD}."
+                )
+            case AssociationRejected(result=2):
+                advice = f"{title} has too much to do just now: try again later."
+            case ConnectionFailed():
+                advice = (
+                    f"See whether {title} runs and listens at {where}; if that is not its address,"
+                    f" correct host and port of {title} in ae.toml, {_RELOAD}."
+                )
+            case AssociationTimedOut():
+                advice = f"See whether {title} at {where} hangs, or a firewall is in the way."
+            case _:
+                advice = f"See what the log of {title} says of the association."
+        self._unavailable[title] = advice
+        return advice
 
     def _on_destination(self, title: str) -> str:
         registry = self._registry()

@@ -62,7 +62,7 @@ class Explanations:
     def __init__(
         self, registry: Callable[[], Registry], *, patient_data: bool, now: Callable[[], float]
     ) -> None:
-        self._advisor = Advisor(registry)
+        self.advisor = Advisor(registry)
         self._patient_data = patient_data
         self._now = now
         self._kept: dict[Kind, OrderedDict[object, Explanation]] = {
@@ -78,7 +78,7 @@ class Explanations:
             f"association with {request.called_ae_title}",
             f"rejected: {refused.rejection.words}",
             [Finding(refused.why)],
-            [self._advisor.on_rejection(request, refused, peer_address)],
+            [self.advisor.on_rejection(request, refused, peer_address)],
         )
 
     def contexts_refused(self, channel: Channel) -> None:
@@ -86,7 +86,7 @@ class Explanations:
         title = channel.calling_ae_title
         together: dict[tuple[str, str], list[RefusedContext]] = {}
         for context in channel.negotiated.refused:
-            key = context.words, self._advisor.on_context(title, context)
+            key = context.words, self.advisor.on_context(title, context)
             together.setdefault(key, []).append(context)
         for (words, advice), contexts in together.items():
             noun = "presentation context" if len(contexts) == 1 else "presentation contexts"
@@ -108,7 +108,7 @@ class Explanations:
         found = list(operation.outcome.findings) if operation.outcome else []
         if comment and not found:
             found = [Finding(comment)]
-        advice = self._advisor.on_status(operation.service, status, destination)
+        advice = self.advisor.on_status(operation.service, status, destination)
         return self._remember(
             kinds.get(operation.service, Kind.OPERATION),
             channel.calling_ae_title,
@@ -164,9 +164,9 @@ class Explanations:
 def _asked(operation: Operation, destination: str) -> str:
     to = f" to {destination}" if destination else ""
     outcome = operation.outcome
-    if outcome is None:
+    if outcome is None or not outcome.level:
         return f"{operation.service}{to}"
-    level = f" at {outcome.level} level" if outcome.level else ""
+    level = f" at {outcome.level} level"
     by = ""
     if isinstance(outcome, QueryOutcome):
         by = f" by {keys_in_words(outcome)}" if outcome.keys else " without any key"

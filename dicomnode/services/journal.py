@@ -38,6 +38,7 @@ class AssociationRecord:
     since: float
     operations: int = 0
     received_bytes: int = 0
+    sent_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,9 @@ class Journal:
         self._metrics.association_ended()
         line = f"{_way(channel)} association {how}" + (f": {why}" if why else "")
         took = duration(time.monotonic() - record.since)
-        summary = f"{line}, {record.operations} operations, {size(record.received_bytes)}, {took}"
+        noun = "operation" if record.operations == 1 else "operations"
+        volume = f"{size(record.received_bytes)} received, {size(record.sent_bytes)} sent"
+        summary = f"{line}, {record.operations} {noun}, {volume}, {took}"
         if how == "released":
             self._log.info(summary)
             return
@@ -136,6 +139,7 @@ class Journal:
         negotiated = channel.negotiated
         self.outgoing[channel.number] = AssociationRecord(channel, time.monotonic())
         self._metrics.outgoing_association(channel.called_ae_title, ACCEPTED)
+        self.explanations.advisor.requested(channel.called_ae_title)
         accepted, refused = len(negotiated.contexts), len(negotiated.refused)
         self._log.info(
             f"{_way(channel)} association accepted by {channel.peer_address},"
@@ -146,7 +150,8 @@ class Journal:
         result = "rejected" if isinstance(error, AssociationRejected) else "failed"
         self._metrics.outgoing_association(proposal.called_ae_title, result)
         self._log.warning(
-            f"{proposal.calling_ae_title} -> {proposal.called_ae_title} no association: {error}"
+            f"{proposal.calling_ae_title} -> {proposal.called_ae_title} no association: {error}",
+            advice=self.explanations.advisor.request_failed(proposal, error),
         )
 
     def request_ended(self, channel: Channel, how: str, why: str) -> None:
@@ -169,6 +174,7 @@ class Journal:
         if record is not None:
             record.operations += 1
             record.received_bytes += operation.received_bytes
+            record.sent_bytes += operation.outcome.sent_bytes if operation.outcome else 0
         seconds = time.monotonic() - operation.started
         self._metrics.request_finished(
             operation.service, channel.calling_ae_title, status, seconds, operation.received_bytes
@@ -226,7 +232,8 @@ class Journal:
         totals.objects_failed += outcome.failed
         totals.sent_bytes += outcome.sent_bytes
         say = self._log.warning if outcome.failed or outcome.warning else self._log.info
-        for finding in outcome.findings:
+        # A single one stands on the operation's own line.
+        for finding in outcome.findings if len(outcome.findings) > 1 else ():
             self._log_finding(say, operation, finding)
 
     def _log_operation(
@@ -255,30 +262,32 @@ class Journal:
             "seconds": seconds,
         }
         outcome = operation.outcome
+        if outcome is not None and outcome.findings:
+            # A single finding says more than the comment to the peer; several have their lines.
+            first, *others = outcome.findings
+            comment = "" if others else first.words
+            fields |= {} if others else _fields(first)
         if outcome is not None and outcome.level:
             fields["query_level"] = outcome.level
             details |= _figures(outcome)
         if isinstance(outcome, QueryOutcome) and outcome.keys:
             fields["keys"] = keys_in_words(outcome)
+        if comment:
+            line = f"{line}: {comment}"
         if status is None or category(status) in _QUIET:
             self._log.info(line, details=details, **fields)
             return
         if uid := getattr(operation.request, "sop_instance_uid", None):
             fields = {"sop_instance_uid": uid} | fields
-        self._log.warning(f"{line}: {comment}" if comment else line, details=details, **fields)
+        self._log.warning(line, details=details, **fields)
 
     def _log_finding(
         self, say: Callable[..., None], operation: Operation, finding: Finding
     ) -> None:
-        fields: dict[str, object] = {}
-        if finding.patient_value:
-            fields["patient_value"] = finding.patient_value
-        if finding.advice:
-            fields["advice"] = finding.advice
         say(
             f"{_way(operation.channel)} {operation.service} {operation.request.message_id}:"
             f" {finding.words}",
-            **fields,
+            **_fields(finding),
         )
 
     # -- objects (from worker threads) -------------------------------------------------------------
@@ -336,6 +345,11 @@ def _yield(operation: Operation, status: int | None) -> str:
             return f" {size(operation.received_bytes)}"
         case _:
             return ""
+
+
+def _fields(finding: Finding) -> dict[str, object]:
+    told = {"patient_value": finding.patient_value, "advice": finding.advice}
+    return {name: value for name, value in told.items() if value}
 
 
 def _figures(outcome: Outcome) -> dict[str, object]:

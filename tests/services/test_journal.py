@@ -13,7 +13,14 @@ import pytest
 from dicomnode.dimse.channel import Proposal, Refused
 from dicomnode.dimse.command import CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, Request
 from dicomnode.dimse.status import Status
-from dicomnode.errors import AssociationRejected, ConnectionFailed, StatusError
+from dicomnode.errors import (
+    AssociationAborted,
+    AssociationError,
+    AssociationRejected,
+    AssociationTimedOut,
+    ConnectionFailed,
+    StatusError,
+)
 from dicomnode.observe.logs import Log
 from dicomnode.observe.metrics import Metrics
 from dicomnode.registry import AE, Registry
@@ -175,8 +182,8 @@ def test_a_query_of_many_keys_names_the_first_ones(on: Fixture) -> None:
 
 
 def test_a_query_without_keys_says_so(on: Fixture) -> None:
-    on.perform(C_FIND, Status.SUCCESS, replace(EMPTY, keys=(), level=""))
-    assert on.explained()[0]["asked"] == "C-FIND without any key"
+    on.perform(C_FIND, Status.SUCCESS, replace(EMPTY, keys=()))
+    assert on.explained()[0]["asked"] == "C-FIND at STUDY level without any key"
 
 
 def test_a_query_beyond_the_limit_is_explained_with_the_limit_to_raise(on: Fixture) -> None:
@@ -226,14 +233,15 @@ def test_a_move_is_one_line_with_destination_and_counters(on: Fixture) -> None:
 
 
 def test_each_finding_of_a_failed_retrieval_is_a_warning_of_its_own(on: Fixture) -> None:
-    finding = Finding("2 of 12: ARCHIVE refused CT Image Storage", advice="Let ARCHIVE take it.")
-    outcome = replace(MOVED, findings=(finding,))
+    refused = Finding("1 of 12: ARCHIVE refused CT Image Storage", advice="Let ARCHIVE take it.")
+    outcome = replace(MOVED, findings=(refused, Finding("1 of 12: the file is damaged")))
     on.perform(C_MOVE, Status.SUB_OPERATIONS_COMPLETE_WITH_FAILURES, outcome)
     assert on.lines() == [
         "warn  WS_1 -> DICOMNODE #7 C-MOVE 5 B000 to ARCHIVE: 10 completed, 2 failed, 5.0MB 1ms"
         " query_level=STUDY",
-        "warn  WS_1 -> DICOMNODE #7 C-MOVE 5: 2 of 12: ARCHIVE refused CT Image Storage"
+        "warn  WS_1 -> DICOMNODE #7 C-MOVE 5: 1 of 12: ARCHIVE refused CT Image Storage"
         ' advice="Let ARCHIVE take it."',
+        "warn  WS_1 -> DICOMNODE #7 C-MOVE 5: 1 of 12: the file is damaged",
     ]
     (told,) = on.explained()
     assert told["asked"] == "C-MOVE at STUDY level to ARCHIVE"
@@ -247,8 +255,8 @@ def test_a_get_without_objects_says_that_there_was_nothing_to_send(on: Fixture) 
     nothing = RetrieveOutcome(level="SERIES", findings=(Finding("no such series"),))
     on.perform(C_GET, Status.SUCCESS, nothing)
     assert on.lines() == [
-        "info  WS_1 -> DICOMNODE #7 C-GET 4 0000 nothing to send 1ms query_level=SERIES",
-        "info  WS_1 -> DICOMNODE #7 C-GET 4: no such series",
+        "info  WS_1 -> DICOMNODE #7 C-GET 4 0000 nothing to send 1ms: no such series"
+        " query_level=SERIES",
     ]
     assert on.explained()[0]["answer"] == "nothing to send"
 
@@ -302,6 +310,26 @@ def test_a_registered_destination_gets_the_advice_that_fits(
     assert words in on.explained()[0]["advice"][0]
 
 
+def test_a_refused_retrieval_counts_no_sub_operations(on: Fixture) -> None:
+    refused = RetrieveOutcome(level="", destination="ARCHIVE2", findings=(Finding("not known"),))
+    on.perform(C_MOVE, Status.MOVE_DESTINATION_UNKNOWN, refused)
+    assert on.lines()[0].startswith(
+        "warn  WS_1 -> DICOMNODE #7 C-MOVE 5 A801 to ARCHIVE2 1ms: not known advice="
+    )
+    assert len(on.lines()) == 1
+    assert on.value("dicomnode_retrieve_seconds_count", service="C-MOVE") is None
+    assert on.explained()[0]["answer"] == "A801H Move destination unknown"
+
+
+def test_an_association_ends_with_what_was_received_and_sent(on: Fixture) -> None:
+    on.journal.accepted(on.channel)
+    on.perform(C_MOVE, Status.SUCCESS, replace(MOVED, failed=0))
+    on.journal.ended(on.channel, "released", "")
+    assert on.lines()[-1] == (
+        "info  WS_1 -> DICOMNODE #7 association released, 1 operation, 0B received, 5.0MB sent, 1ms"
+    )
+
+
 def test_a_failed_store_is_explained_too(on: Fixture) -> None:
     on.begin(C_STORE).fail(StatusError("disk full", status=Status.OUT_OF_RESOURCES))
     (told,) = on.explained()
@@ -346,12 +374,43 @@ def test_a_requested_association_that_broke_off_is_a_warning(on: Fixture) -> Non
 def test_a_requested_association_that_was_not_made_says_why(on: Fixture) -> None:
     on.journal.request_failed(PROPOSAL, ConnectionFailed("cannot connect to ARCHIVE: refused"))
     on.journal.request_failed(PROPOSAL, AssociationRejected("ARCHIVE", 1, 1, 7, "Called AE title"))
-    assert on.lines()[0] == (
-        "warn  DICOMNODE -> ARCHIVE no association: cannot connect to ARCHIVE: refused"
+    assert on.lines()[0].startswith(
+        "warn  DICOMNODE -> ARCHIVE no association: cannot connect to ARCHIVE: refused advice="
     )
     name = "dicomnode_outgoing_associations_total"
     assert on.value(name, called_aet="ARCHIVE", result="failed") == 1
     assert on.value(name, called_aet="ARCHIVE", result="rejected") == 1
+
+
+def refused_by_archive(reason: int, result: int = 1) -> AssociationRejected:
+    return AssociationRejected("ARCHIVE", result, 1, reason, "words")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionFailed("refused"), "whether ARCHIVE runs and listens at 10.0.0.9:104"),
+        (AssociationTimedOut("no answer"), "whether ARCHIVE at 10.0.0.9:104 hangs"),
+        (AssociationAborted("aborted"), "what the log of ARCHIVE says"),
+        (refused_by_archive(3), "Register DICOMNODE at ARCHIVE"),
+        (refused_by_archive(7), "does not call itself ARCHIVE"),
+        (refused_by_archive(1, result=2), "try again later"),
+    ],
+)
+def test_a_move_to_who_could_not_be_had_says_what_to_do_about_it(
+    on: Fixture, error: AssociationError, words: str
+) -> None:
+    on.journal.request_failed(PROPOSAL, error)
+    failed = replace(MOVED, completed=0, failed=12)
+    on.perform(C_MOVE, Status.OUT_OF_RESOURCES_FOR_SUB_OPERATIONS, failed)
+    assert words in on.explained()[0]["advice"][0]
+
+
+def test_advice_about_a_destination_ends_when_it_can_be_had_again(on: Fixture) -> None:
+    on.journal.request_failed(PROPOSAL, ConnectionFailed("refused"))
+    on.journal.requested(fake_channel(12, "DICOMNODE", "ARCHIVE", "10.0.0.9"))
+    on.perform(C_MOVE, Status.SUB_OPERATIONS_COMPLETE_WITH_FAILURES, MOVED)
+    assert on.explained()[0]["advice"] == []
 
 
 # -- refusals ----------------------------------------------------------------------------------
