@@ -268,7 +268,6 @@ class Connection(Reading):
             self._is_unwanted = True
         elif not self._closed and not self._transport.is_closing():
             self._transport.close()
-            self._sender.watch()
 
     def _maybe_release(self) -> None:
         """Answer A-RELEASE once every operation has its final response (PS3.8 §7.2.2)."""
@@ -325,11 +324,12 @@ class Connection(Reading):
         if now - self._last_read > _TICK_SECONDS / 2:
             self._let_go()
             self._received.rest()
-        if self._transport.is_closing():
-            self._sender.watch()  # it may be by the peer's end of file
-        expired = self._expired(now)
-        if expired is not None:
-            self._expire(expired)
+        if self._sender.stalled_seconds(now) > self._deadlines.write:
+            self._drop_deaf_peer()
+        elif (expired := self._expired(now)) is not None:
+            self.abort_as(Ending(How.TIMED_OUT, expired))
+            if self._starved_at is not None:
+                self.close_after_writing()  # the peer's close could not be read
         self._association.handle_timer(now)
         if artim is not None and artim <= now:
             self._artim_expired()
@@ -348,9 +348,6 @@ class Connection(Reading):
     def _expired(self, now: float) -> str | None:
         """Return the sentence of the deadline that has run out, if any."""
         limits = self._deadlines
-        stalled_since = self._sender.stalled_since(now)
-        if stalled_since is not None and now - stalled_since > limits.write:
-            return f"peer did not read for {limits.write:g} s (timeouts.write_seconds)"
         if self._starved_at is not None and now - self._starved_at > limits.pdu:
             return f"no receive buffer for {limits.pdu:g} s (limits.receive_buffer_bytes)"
         if not self._reading or self.established_at is None or self._ending is not None:
@@ -364,13 +361,9 @@ class Connection(Reading):
             return f"idle for {limits.idle:g} s (timeouts.idle_seconds)"
         return None
 
-    def _expire(self, rule: str) -> None:
-        ending = Ending(How.TIMED_OUT, rule)
-        if not self._sender.is_full and not self._transport.is_closing():
-            self.abort_as(ending)
-            if self._starved_at is not None:
-                self.close_after_writing()  # the peer's close could not be read
-            return
-        # Nothing more can be written to a peer that does not read: no A-ABORT, only the close.
-        self._ending = self._ending or ending
+    def _drop_deaf_peer(self) -> None:
+        """End the connection without A-ABORT, which the peer would not read either."""
+        seconds = self._deadlines.write
+        rule = f"peer did not read for {seconds:g} s (timeouts.write_seconds)"
+        self._ending = self._ending or Ending(How.TIMED_OUT, rule)
         self._transport.abort()

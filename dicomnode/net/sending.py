@@ -54,7 +54,7 @@ class Sender:
         self._waiters: list[asyncio.Future[None]] = []
         self._handed_bytes = 0
         self._taken_bytes = 0
-        self._stalled_since: float | None = None
+        self._stalled_since = self._loop.time()
 
     def open(self, transport: asyncio.Transport, kernel: socket.socket | None) -> None:
         """Send to ``transport`` from now on; ``kernel`` is the socket below it."""
@@ -66,11 +66,6 @@ class Sender:
     def is_streaming(self) -> bool:
         """Whether a message has been begun and not ended, so that nothing else can be sent."""
         return self._is_streaming
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the transport has more to write than it should."""
-        return self._is_full
 
     @property
     def is_blocked(self) -> bool:
@@ -184,12 +179,10 @@ class Sender:
     def pause(self) -> None:
         """The transport is full."""
         self._is_full = True
-        self.watch()
 
     def resume(self) -> None:
         """The transport takes more again."""
         self._is_full = False
-        self._stalled_since = None
         self._wake()
 
     async def drained(self) -> None:
@@ -221,29 +214,27 @@ class Sender:
 
     # -- progress ----------------------------------------------------------------------------
 
-    def watch(self) -> None:
-        """What has been written is to be taken by the peer within its deadline."""
-        if self._stalled_since is None:
-            self._stalled_since = self._loop.time()
-            self._taken_bytes = self._count_taken()
+    def stalled_seconds(self, now: float) -> float:
+        """Return for how long the peer is known to have taken nothing of what waits for it.
 
-    def stalled_since(self, now: float) -> float | None:
-        """Return since when the peer is known to have taken nothing, None when nothing waits."""
-        if self._stalled_since is not None:
-            taken = self._count_taken()
-            if taken > self._taken_bytes:
-                self._taken_bytes, self._stalled_since = taken, now
-        return self._stalled_since
+        It is known from one call to the next.
+        """
+        waiting = self._count_waiting()
+        taken = self._handed_bytes - waiting
+        if not waiting or taken > self._taken_bytes:
+            self._stalled_since = now
+        self._taken_bytes = taken
+        return now - self._stalled_since
 
-    def _count_taken(self) -> int:
-        """Count what has left the transport and, where the system tells, has been acknowledged.
+    def _count_waiting(self) -> int:
+        """Count what the peer has not acknowledged, as far as the system tells.
 
-        The kernel holds megabytes and takes more only when much of that has gone: over a slow
-        line it would seem for minutes as if the peer took nothing.
+        The kernel takes megabytes, and more only when much of that has gone: without looking
+        into it a dead peer would seem to take all, and one at a slow line for minutes nothing.
         """
         waiting = self._transport.get_write_buffer_size()
         if self._kernel is not None:
             with contextlib.suppress(OSError):
                 queued = fcntl.ioctl(self._kernel, termios.TIOCOUTQ, bytes(4))
                 waiting += int.from_bytes(queued, sys.byteorder)
-        return self._handed_bytes - waiting
+        return waiting

@@ -162,7 +162,7 @@ async def test_a_protocol_error_is_aborted_and_named() -> None:
         (replace(PATIENT, idle=0.02), lambda bench: 0, "timeouts.idle_seconds"),
         (
             replace(PATIENT, write=0.02),
-            lambda bench: bench.connection.pause_writing(),
+            lambda bench: setattr(bench.transport, "unsent_bytes", 100),
             "timeouts.write_seconds",
         ),
     ],
@@ -316,6 +316,7 @@ async def test_a_connection_paused_twice_reads_only_when_neither_holds() -> None
 async def test_a_peer_that_closes_its_half_and_does_not_read_is_dropped() -> None:
     bench = Bench(deadlines=replace(PATIENT, write=0.02))
     bench.associate()
+    bench.transport.unsent_bytes = 100
     bench.transport.close()  # as the loop does at the end of file, with output unwritten
     await until(lambda: bench.transport.aborted)
     bench.lose()

@@ -289,8 +289,8 @@ async def test_a_peer_that_takes_little_but_something_is_not_let_go() -> None:
     slow = Sending(deadlines=replace(PATIENT, write=0.05))
     stuck = Sending(deadlines=replace(PATIENT, write=0.05))
     for peer in (slow, stuck):
+        peer.connection.send(3, store(1), bytes(100_000))
         peer.transport.unsent_bytes = 100_000
-        peer.connection.pause_writing()
     looked_at = 0
     while not stuck.transport.aborted:
         await asyncio.sleep(0.005)
