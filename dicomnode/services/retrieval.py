@@ -309,6 +309,8 @@ class Retrieval:
             return
         if self._operation.ended:
             link.channel.abort("the requester of the C-MOVE is gone")
+        elif self.storing:
+            link.channel.abort("the C-MOVE was ended in the middle of an object")
         else:
             await self._parts.release(link.channel)
 

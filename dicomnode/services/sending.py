@@ -20,6 +20,7 @@ from dicomnode.services.sub_operations import SubOperations
 
 # After the loss of an association that took objects, another is asked for so often.
 _MAX_RECONNECTS: Final = 3
+_MAX_TOLD: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,10 @@ class StoreParameters:
 
 
 class Control(Protocol):
-    """Whether a retrieval goes on."""
+    """Whether a retrieval goes on.
+
+    ``storing`` is true while an object is being sent; it stays so when that was broken off.
+    """
 
     storing: bool
 
@@ -61,11 +65,7 @@ class _Prepared:
 
 
 class Sender:
-    """Sends the objects of a retrieval, reading one ahead of the one that is being sent.
-
-    ``reconnect`` makes another association in the place of one that was lost; None where there
-    can be no other.
-    """
+    """Sends the objects of a retrieval, reading one ahead of the one that is being sent."""
 
     def __init__(
         self,
@@ -80,13 +80,14 @@ class Sender:
         self._parameters = parameters
         self._control = control
         self._log = log
+        self._told: set[str] = set()
 
     async def send(
         self, rows: Rows, link: Link, reconnect: Callable[[], Awaitable[Link]] | None = None
     ) -> Link:
         """Send all of ``rows``; return the association that was last used.
 
-        Raises AssociationError when that was lost; what is left of ``rows`` has not been counted.
+        Raises AssociationError when that was lost; what ``rows`` still has has not been counted.
         Raises CatalogError.
         """
         row = await rows.next()
@@ -102,6 +103,7 @@ class Sender:
                     taken = await self._store(prepared, link) or taken
                 except AssociationError as error:
                     self._account.fail(str(error), row.sop_instance_uid)
+                    row = following
                     timed_out = isinstance(error, AssociationTimedOut)
                     if timed_out:
                         link.channel.abort(str(error))
@@ -113,6 +115,11 @@ class Sender:
                 row = following
                 if row is not None:
                     await self._control.proceed()
+        except AssociationError as error:
+            # The one that was read ahead is no longer among ``rows``.
+            if row is not None:
+                self._account.fail(str(error), row.sop_instance_uid)
+            raise
         finally:
             _drop(ahead)
         return link
@@ -134,14 +141,21 @@ class Sender:
             )
             return _Prepared(row, failure=str(error))
         except ConversionFailed as error:
-            self._log.warning(
-                f"a stored object cannot be converted: {error}",
-                sop_instance_uid=row.sop_instance_uid,
-                stored=row.transfer_syntax_uid,
-                wanted=choice.transfer_syntax_uid,
-            )
+            self._tell(str(error), row, choice)
             return _Prepared(row, failure=str(error))
         return _Prepared(row, choice, sendable)
+
+    def _tell(self, why: str, row: InstanceRow, choice: Choice) -> None:
+        """Log why an object could not be converted: the first of those with the same reason."""
+        if why in self._told or len(self._told) >= _MAX_TOLD:
+            return
+        self._told.add(why)
+        self._log.warning(
+            f"a stored object cannot be converted: {why}",
+            sop_instance_uid=row.sop_instance_uid,
+            stored=row.transfer_syntax_uid,
+            wanted=choice.transfer_syntax_uid,
+        )
 
     async def _store(self, prepared: _Prepared, link: Link) -> bool:
         """Perform one sub-operation; tell whether the peer answered it. Raises AssociationError."""
@@ -167,8 +181,10 @@ class Sender:
                 sendable.data_set,
                 seconds=parameters.response_seconds,
             )
-        finally:
+        except AssociationError:
             self._control.storing = False
+            raise
+        self._control.storing = False
         self._account.stored(response.status, sendable.size, row.sop_instance_uid)
         return True
 
