@@ -165,6 +165,7 @@ class Run:
         self._asked = asked
         self._stop = Stop()
         self._started = time.monotonic()
+        self._level = ""
         self._plan: Plan | None = None
         self._matches = 0
         self._sent_bytes = 0
@@ -239,6 +240,7 @@ class Run:
         rules = self._query.rules
         root = QUERY_RETRIEVE[self._operation.context.abstract_syntax][1]
         identifier = parse(self._data, self._asked.transfer_syntax_uid, root, rules.bounds)
+        self._level = identifier.level
         plan = make_plan(identifier, self._asked)
         self._data = b""
         conditions = [condition for _, _, condition in plan.conditions]
@@ -305,7 +307,7 @@ class Run:
     def _outcome(self) -> QueryOutcome:
         plan = self._plan
         return QueryOutcome(
-            level=plan.level if plan else "",
+            level=self._level,
             keys=tuple(keyword for keyword, _, _ in plan.conditions) if plan else (),
             unsupported=plan.unsupported if plan else (),
             matches=self._matches,

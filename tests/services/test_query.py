@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from pydicom import dcmread
+from pydicom.data import get_charset_files
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
@@ -167,8 +170,6 @@ async def archive(tmp_path: Path) -> AsyncIterator[Fixture]:
 
 
 def written(identifier: Dataset, syntax: str) -> bytes:
-    import zlib
-
     data = encoded(identifier, EXPLICIT if syntax == DEFLATED else syntax)
     if syntax != DEFLATED:
         return data
@@ -177,8 +178,6 @@ def written(identifier: Dataset, syntax: str) -> bytes:
 
 
 def read(data: bytes, syntax: str) -> Dataset:
-    import zlib
-
     if syntax == DEFLATED:
         data = zlib.decompress(data, wbits=-15)
     ds = read_dataset(DicomBytesIO(data), syntax == IMPLICIT, syntax != BIG)
@@ -376,6 +375,29 @@ async def test_the_registry_may_say_the_character_set(archive: Fixture) -> None:
     assert [match.SpecificCharacterSet for match in matches] == ["ISO_IR 100"] * 2
 
 
+def _charset_files() -> list[str]:
+    return [path for path in get_charset_files("*.dcm") if "chrSQ" not in path]
+
+
+@pytest.mark.parametrize("path", _charset_files(), ids=lambda path: Path(path).stem)
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+async def test_names_of_every_repertoire_are_found_and_come_back(
+    archive: Fixture, path: str, syntax: str
+) -> None:
+    stored = dcmread(path)
+    stored.decode()
+    name = stored.PatientName
+    add(
+        archive.catalog,
+        entry(1, SpecificCharacterSet=stored.SpecificCharacterSet, PatientName=name),
+    )
+    for said in (stored.SpecificCharacterSet, "ISO_IR 192"):
+        identifier = keys(PatientName=name, SpecificCharacterSet=said)
+        (match,), _ = await archive.find(identifier, syntax=syntax)
+        assert match.SpecificCharacterSet == said
+        assert str(match.PatientName).rstrip("=") == str(name).rstrip("=")
+
+
 # -- rules -------------------------------------------------------------------------------------
 
 
@@ -441,6 +463,29 @@ async def test_too_many_values_and_too_long_identifiers_are_refused(archive: Fix
     assert "limits.max_list_values" in (final.error_comment or "")
     _, final = await archive.find(bytes(5_000_000))
     assert "limits.max_identifier_bytes" in (final.error_comment or "")
+
+
+async def test_a_deflated_identifier_is_inflated_to_its_limit_only(archive: Fixture) -> None:
+    data = written(keys(PatientComments="x" * 8_000_000), DEFLATED)
+    assert len(data) < 100_000
+    _, final = await archive.find(data, syntax=DEFLATED)
+    assert final.status == 0xC000
+
+
+async def test_identifiers_that_wait_are_bounded(
+    archive: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicomnode.services.query._MAX_WAITING_BYTES", 80)
+    handler = archive.associate()
+    data = written(keys(StudyInstanceUID=""), EXPLICIT)
+    for message_id in range(1, 6):
+        archive.ask(handler, data, message_id)
+    refused = [response for response, _ in archive.channel.sent]
+    assert [response.status for response in refused] == [0xA700] * 2
+    assert refused[0].error_comment == "too many queries are waiting"
+    while len(archive.outcomes) < 3:
+        archive.told.clear()
+        await asyncio.wait_for(archive.told.wait(), 20)
 
 
 async def test_what_is_no_data_set_is_not_understood(archive: Fixture) -> None:
