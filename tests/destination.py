@@ -110,6 +110,7 @@ class Conversation:
 
     def wait_for_end(self) -> None:
         """Do nothing more until the node ends the connection, or the test is over."""
+        self.socket.settimeout(0.1)
         while not self.ended.is_set():
             try:
                 if not self.socket.recv(1 << 16):

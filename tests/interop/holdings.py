@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +57,36 @@ class Holdings:
 
 @contextlib.contextmanager
 def holdings(directory: Path, destinations: Mapping[str, peers.Address]) -> Iterator[Holdings]:
-    """Run a node that has been sent every sample; of those with one UID it keeps the last."""
+    """Run a node that holds every sample."""
     entities: list[Mapping[str, Any]] = [
         {"title": title, "host": host, "port": port} for title, (host, port) in destinations.items()
     ]
-    storage = {"on_conflict": "replace", "durability": "relaxed"}
+    storage = {"durability": "relaxed"}
     with peers.node_process(directory, entities=entities, storage=storage) as process:
-        everything = samples() + charset_samples()
+        everything = apart(samples() + charset_samples(), directory / "samples")
         send(process.dicom_address, everything)
         held = {each.sop_instance_uid: each for each in everything}
         yield Holdings(process, held, dict(destinations))
+
+
+def apart(found: Iterable[Sample], directory: Path) -> list[Sample]:
+    """Return the samples with a SOP Instance UID each: of many images there are several forms.
+
+    Those whose UID another one has are written to ``directory`` with another of the same length.
+    """
+    directory.mkdir()
+    kept: dict[str, Sample] = {}
+    for number, sample in enumerate(found, 100):
+        uid = sample.sop_instance_uid
+        if uid in kept:
+            content = sample.path.read_bytes()
+            uid = f"{uid[:-3]}{number}"
+            (directory / f"{number}").mkdir()
+            path = directory / f"{number}" / sample.path.name
+            path.write_bytes(content.replace(sample.sop_instance_uid.encode(), uid.encode()))
+            sample = replace(sample, path=path, sop_instance_uid=uid)
+        kept[uid] = sample
+    return list(kept.values())
 
 
 def send(address: peers.Address, files: Iterable[Sample]) -> None:

@@ -71,11 +71,8 @@ def samples() -> tuple[Sample, ...]:
 
 @cache
 def charset_samples() -> tuple[Sample, ...]:
-    """Return pydicom's files whose names are in the character sets of the world.
-
-    Of those that share their instance with another, only one.
-    """
-    return tuple({each.sop_instance_uid: each for each in _below("charset_files")}.values())
+    """Return pydicom's files whose names are in the character sets of the world."""
+    return _below("charset_files")
 
 
 def _below(folder: str) -> tuple[Sample, ...]:
