@@ -36,6 +36,8 @@ _PLENTY = 32
 _LOG_LIMIT_BYTES = 64 * 1024 * 1024
 _WRITER_CACHE_KIB = 16 * 1024
 _READER_CACHE_KIB = 2 * 1024
+# As many connections as are asked for; that many are kept, the one used last is used first.
+_READERS: dict[str, Any] = {"pool_size": 16, "max_overflow": -1, "pool_use_lifo": True}
 
 
 class Connection(Protocol):
@@ -99,12 +101,12 @@ class Backend:
         if self.is_sqlite:
             arguments: dict[str, Any] = {"check_same_thread": False, "isolation_level": None}
             self.writer = create_engine(self.url, poolclass=NullPool, connect_args=arguments)
-            self.reader = create_engine(self.url, max_overflow=-1)
+            self.reader = create_engine(self.url, **_READERS)
             event.listen(self.writer, "connect", _pragmas(_WRITER, synchronous=synchronous))
             event.listen(self.reader, "connect", _pragmas(_READER))
         else:
             self.writer = create_engine(self.url, poolclass=NullPool)
-            self.reader = create_engine(self.url, max_overflow=-1)
+            self.reader = create_engine(self.url, **_READERS)
 
     @property
     def name(self) -> str:

@@ -30,7 +30,7 @@ from dicomnode.index.matching import (
 from dicomnode.index.moments import Interval
 from dicomnode.index.schema import TABLES, instance, name_columns, series, study
 
-# More alternatives than this are not put into one statement.
+# More alternatives than this are not put into one statement, but tried one by one.
 _MAX_ALTERNATIVES: Final = 64
 
 Accepts = Callable[[Sequence[Any]], bool]
@@ -126,15 +126,15 @@ def _form(key: Key, match: Match) -> tuple[Form, tuple[Value, ...], bool]:
             return present
         case Texts(values, patterns, multiple):
             if not multiple:
-                parts = [_equal(key.column, values)] if values else []
-                return *_either([*parts, *(_like(key.column, text) for text in patterns)]), True
+                likes = [_like(key.column, text) for text in patterns]
+                return *_either([*_equal_to_any(key.column, values), *likes]), True
             if len(values) + len(patterns) > _MAX_ALTERNATIVES:
                 return present
             return *_either([_contains(key.column, text) for text in (*values, *patterns)]), False
-        case Names(alternatives, multiple):
-            return _named(key, alternatives, multiple)
+        case Names():
+            return _named(key, match)
         case Moments(kind, intervals):
-            if kind == "DT" or len(intervals) > _MAX_ALTERNATIVES:
+            if kind == "DT":
                 return present
             if kind == "DA" and all(interval.first == interval.last for interval in intervals):
                 return *_equal(key.column, tuple(interval.first for interval in intervals)), True
@@ -158,6 +158,10 @@ def _equal(column: str, values: tuple[str | int, ...]) -> _Part:
     if len(values) == 1:
         return Compare("=", column), values
     return Compare("among", column), (values,)
+
+
+def _equal_to_any(column: str, values: frozenset[str]) -> list[_Part]:
+    return [_equal(column, tuple(sorted(values)))] if values else []
 
 
 def _like(column: str, pattern: str) -> _Part:
@@ -197,17 +201,18 @@ def _empty(key: Key) -> tuple[Form, tuple[Value, ...], bool]:
     return *_both([(Compare("=", column), ("",)) for column in columns]), True
 
 
-def _named(
-    key: Key, alternatives: tuple[tuple[str, ...], ...], multiple: bool
-) -> tuple[Form, tuple[Value, ...], bool]:
-    if len(alternatives) > _MAX_ALTERNATIVES:
-        return Compare("present", key.column), (), False
+def _named(key: Key, names: Names) -> tuple[Form, tuple[Value, ...], bool]:
     columns = name_columns(key)
-    if multiple:
-        least = [next(filter(None, patterns)) for patterns in alternatives]
-        parts = [_contains(columns[0], name_patterns(pattern)[-1]) for pattern in least]
-        return *_either(parts), False
-    return *_either([_name(columns, patterns) for patterns in alternatives]), True
+    if not names.multiple:
+        equal = [part for column in columns for part in _equal_to_any(column, names.values)]
+        patterns = [_name(columns, patterns) for patterns in names.alternatives]
+        return *_either([*equal, *patterns]), True
+    # Of each alternative one group, and without what may be empty.
+    parts = [next(filter(None, patterns)) for patterns in names.alternatives]
+    least = [*sorted(names.values), *(name_patterns(part)[-1] for part in parts)]
+    if len(least) > _MAX_ALTERNATIVES:
+        return Compare("present", key.column), (), False
+    return *_either([_contains(columns[0], pattern) for pattern in least]), False
 
 
 def _name(columns: tuple[str, ...], patterns: tuple[str, ...]) -> _Part:
@@ -227,7 +232,8 @@ def _in_items(key: Key, keys: tuple[tuple[str, Match], ...]) -> Iterator[_Part]:
     """Yield comparisons with the JSON of a sequence's items that let through what may match."""
     for keyword, match in keys:
         if isinstance(match, Texts) and len(match.values) == 1 and not match.patterns:
-            member = json.dumps({keyword: match.values[0]}, ensure_ascii=False)[1:-1]
+            (value,) = match.values
+            member = json.dumps({keyword: value}, ensure_ascii=False)[1:-1]
             yield Compare("like", key.column), (f"%{wildcards.like(member)}%",)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 from dicomnode.index import moments
 from dicomnode.index.moments import Interval
@@ -62,7 +62,7 @@ class Numbers:
 class Decimals:
     """Matches any of some decimal numbers, however they are written."""
 
-    values: tuple[Decimal, ...]
+    values: frozenset[Decimal]
 
     def accepts(self, stored: str | int | None) -> bool:
         return any(_decimal(value) in self.values for value in str(stored).split("\\"))
@@ -72,7 +72,7 @@ class Decimals:
 class Texts:
     """Matches any of some values and patterns; of ``multiple`` stored values, one must match."""
 
-    values: tuple[str, ...]
+    values: frozenset[str]
     patterns: tuple[str, ...]
     multiple: bool
 
@@ -80,7 +80,7 @@ class Texts:
         text = str(stored)
         parts = text.split("\\") if self.multiple else [text]
         parts = [part.strip(" ") for part in parts]
-        if any(part in self.values for part in parts):
+        if not self.values.isdisjoint(parts):
             return True
         return any(_wild(pattern).accepts(part) for pattern in self.patterns for part in parts)
 
@@ -89,17 +89,21 @@ class Texts:
 class Names:
     """Matches person names.
 
-    Each alternative has the patterns of its component groups, folded: of one alone any group
-    that is stored may match, of several each must match its counterpart ("" matches any).
+    ``values`` are single component groups, folded, that any group may be equal to. Each of the
+    ``alternatives`` has the patterns of its groups: of one alone any group that is stored may
+    match, of several each must match its counterpart ("" matches any).
     """
 
+    values: frozenset[str]
     alternatives: tuple[tuple[str, ...], ...]
     multiple: bool
 
     def accepts(self, stored: str | int | None) -> bool:
         names = fold(str(stored)).split("\\") if self.multiple else [fold(str(stored))]
         return any(
-            _accepts_name(patterns, name) for patterns in self.alternatives for name in names
+            not self.values.isdisjoint(groups(name))
+            or any(_accepts_name(patterns, name) for patterns in self.alternatives)
+            for name in names
         )
 
 
@@ -134,6 +138,7 @@ class Items:
         )
 
 
+_T = TypeVar("_T")
 _wild = lru_cache(maxsize=256)(Wild)
 
 Match = Empty | Numbers | Decimals | Texts | Names | Moments | Items
@@ -156,18 +161,16 @@ def read_key(vr: str, values: Sequence[str], *, multiple: bool = False) -> Match
     if vr in _INTEGER_VRS:
         return Numbers(tuple(_integer(value) for value in values))
     if vr == "DS":
-        return Decimals(tuple(_known_decimal(value) for value in values))
+        return Decimals(frozenset(map(_known_decimal, values)))
     if vr not in _WILD_VRS:
-        return Texts(tuple(values), (), multiple)
+        return Texts(frozenset(values), (), multiple)
     if any(len(value) > _MAX_PATTERN for value in map(simplified, values)):
         raise BadKey(f"is longer than {_MAX_PATTERN} characters")
-    if sum(map(is_wild, values)) > _MAX_PATTERNS:
-        raise BadKey(f"has more than {_MAX_PATTERNS} values with wild cards")
     if vr == "PN":
         return _names(values, multiple)
     return Texts(
-        tuple(value for value in values if not is_wild(value)),
-        tuple(simplified(value) for value in values if is_wild(value)),
+        frozenset(value for value in values if not is_wild(value)),
+        _few([simplified(value) for value in values if is_wild(value)]),
         multiple,
     )
 
@@ -205,7 +208,8 @@ def name_patterns(pattern: str) -> list[str]:
 
 
 def _names(values: Sequence[str], multiple: bool) -> Match | None:
-    alternatives = []
+    equal: list[str] = []
+    alternatives: list[tuple[str, ...]] = []
     for value in values:
         patterns = tuple(
             "" if simplified(group) == "*" else simplified(group)
@@ -213,8 +217,11 @@ def _names(values: Sequence[str], multiple: bool) -> Match | None:
         )
         if not any(patterns):
             return None
-        alternatives.append(patterns)
-    return Names(tuple(alternatives), multiple)
+        if len(patterns) == 1 and not is_wild(patterns[0]):
+            equal.append(patterns[0])
+        else:
+            alternatives.append(patterns)
+    return Names(frozenset(equal), _few(alternatives), multiple)
 
 
 def _accepts_name(patterns: Sequence[str], name: str) -> bool:
@@ -234,10 +241,18 @@ def _accepts_group(pattern: str, group: str) -> bool:
 
 def _moments(kind: moments.Kind, values: Sequence[str]) -> Moments:
     try:
-        return Moments(kind, tuple(moments.interval(value, kind) for value in values))
+        intervals = [moments.interval(value, kind) for value in values]
     except ValueError:
         words = {"DA": "date", "TM": "time", "DT": "date-time"}[kind]
         raise BadKey(f"is no {words} or range of {words}s") from None
+    return Moments(kind, _few(intervals))
+
+
+def _few(patterns: list[_T]) -> tuple[_T, ...]:
+    """Return ``patterns`` if they are few enough for each to be tried on every stored value."""
+    if len(patterns) > _MAX_PATTERNS:
+        raise BadKey(f"has more than {_MAX_PATTERNS} patterns or ranges")
+    return tuple(patterns)
 
 
 def _integer(value: str) -> int:

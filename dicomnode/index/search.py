@@ -78,13 +78,12 @@ class Search:
 
         A condition on a level below is satisfied by any one of what is below.
         """
-        # Conditions of the same form make the same statement, in whatever order they come.
-        ordered = sorted(conditions, key=lambda condition: str(condition.shape))
-        question = self._matching(level, tuple(condition.shape for condition in ordered))
-        tests = _tests(ordered)
+        question = self._matching(level, tuple(condition.shape for condition in conditions))
+        tests = _tests(conditions)
+        # In the order found; what has several below it is found several times.
         found: dict[int, None] = {}
         with reading(self._backend, stop) as cursor:
-            question.run(cursor, parameters(self._backend, ordered))
+            question.run(cursor, parameters(self._backend, conditions))
             while len(found) < limit and (rows := cursor.fetchmany(_FETCHED_AT_ONCE)):
                 if tests:
                     rows = [row for row in rows if all(test(row) for test in tests)]

@@ -157,6 +157,15 @@ def test_a_value_without_meaning_is_refused(vr: str, key: str) -> None:
     assert len(f"AdmittingDiagnosesDescription {raised.value}") <= 80
 
 
+def test_a_list_may_have_many_values_but_few_patterns() -> None:
+    many = "\\".join(f"name {number}" for number in range(20_000))
+    assert accepts("PN", many, "Name 19999")
+    assert accepts("LO", many, "x\\name 7", multiple=True)
+    for vr, value in (("PN", "a=b{}"), ("TM", "-1{}"), ("SH", "*{}")):
+        with pytest.raises(BadKey):
+            read_key(vr, [value.format(number % 10) for number in range(65)])
+
+
 def test_a_pattern_of_many_stars_is_as_one_of_few() -> None:
     assert accepts("LO", "*" * 5000 + "a", "bca")
 
