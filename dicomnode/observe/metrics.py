@@ -17,7 +17,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from pydicom.uid import UID
+from pydicom._uid_dict import UID_dictionary
 
 from dicomnode import __version__
 from dicomnode.observe.sources import Sources
@@ -206,9 +206,7 @@ class Metrics:
 
     def context_refused(self, abstract_syntax: str, words: str) -> None:
         """Count a presentation context that was refused in an accepted association."""
-        # pydicom names the UIDs of PS3.6; every other UID is its own name.
-        known = UID(abstract_syntax).name != abstract_syntax
-        uid = abstract_syntax if known else OTHER
+        uid = abstract_syntax if abstract_syntax in UID_dictionary else OTHER
         self._contexts_refused.labels(uid, self._reasons.bounded(words)).inc()
 
     def outgoing_association(self, called_ae_title: str, result: str) -> None:

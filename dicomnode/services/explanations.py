@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from pydicom.uid import UID
+from pydicom._uid_dict import UID_dictionary
 
 from dicomnode.dimse.channel import Channel, Refused
 from dicomnode.dimse.command import CMoveRQ
@@ -206,12 +206,17 @@ def keys_in_words(outcome: QueryOutcome) -> str:
 
 
 def _context(context: RefusedContext) -> str:
-    syntaxes = ", ".join(UID(uid).name for uid in context.transfer_syntaxes[:4])
+    syntaxes = ", ".join(_name(uid) for uid in context.transfer_syntaxes[:4])
     more = len(context.transfer_syntaxes) - 4
     also = f" and {more} more" if more > 0 else ""
-    name = UID(context.abstract_syntax).name
+    name = _name(context.abstract_syntax)
     uid = f" ({context.abstract_syntax})" if name != context.abstract_syntax else ""
     return f"{name}{uid}, proposed in {syntaxes}{also}"
+
+
+def _name(uid: str) -> str:
+    # Not by pydicom's UID, which warns of each value that is none.
+    return UID_dictionary[uid][0] if uid in UID_dictionary else uid
 
 
 def _as_json(entry: Explanation) -> dict[str, Any]:

@@ -487,6 +487,16 @@ def test_a_refused_context_is_explained_with_what_to_change(
     assert words in told["advice"][0]
 
 
+def test_a_context_with_an_abstract_syntax_that_is_no_uid_is_explained_as_it_came(
+    on: Fixture,
+) -> None:
+    result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
+    on.channel.negotiated.refused = (refused_context("x" * 5000, result),)
+    on.journal.accepted(on.channel)
+    (told,) = on.explained()
+    assert told["reasons"][0]["words"] == "x" * 300
+
+
 def test_contexts_refused_for_one_reason_are_one_explanation(on: Fixture) -> None:
     result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
     on.channel.negotiated.refused = tuple(refused_context(f"1.2.{n}", result) for n in range(60))
