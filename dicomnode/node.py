@@ -300,47 +300,18 @@ class Node:
         """Return the summary that /api/status shows."""
         archive = await asyncio.to_thread(self._archive_figures)
         conflicts = await asyncio.to_thread(self._identity_conflicts)
-        now = time.monotonic()
         host, port = self._acceptor.address
         return {
             "version": __version__,
             "ae_title": self._settings.node.ae_title,
             "host": host,
             "port": port,
-            "uptime_seconds": now - self._started_at,
+            "uptime_seconds": time.monotonic() - self._started_at,
             "durability": self._settings.storage.durability,
             "draining": self._draining,
             "archive": archive,
             "identity_conflict_list": conflicts,
-            "associations": [
-                {
-                    "number": record.channel.number,
-                    "calling_ae_title": record.channel.calling_ae_title,
-                    "peer_address": record.channel.peer_address,
-                    "seconds": now - record.since,
-                    "operations": record.operations,
-                }
-                for record in self._journal.associations.values()
-            ],
-            "outgoing_associations": [
-                {
-                    "number": record.channel.number,
-                    "called_ae_title": record.channel.called_ae_title,
-                    "peer_address": record.channel.peer_address,
-                    "seconds": now - record.since,
-                }
-                for record in self._journal.outgoing.values()
-            ],
-            "since_start": dataclasses.asdict(self._journal.totals),
-            "last_rejections": [
-                {
-                    "time": rejection.at,
-                    "peer_address": rejection.peer_address,
-                    "calling_ae_title": rejection.calling_ae_title,
-                    "words": f"{rejection.words}: {rejection.why}",
-                }
-                for rejection in self._journal.rejections
-            ],
+            **self._journal.figures(),
         }
 
     # -- stop ------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from dicomnode.dimse.channel import Channel, Proposal, Refused
 from dicomnode.dimse.status import Category, category
@@ -76,6 +77,41 @@ class Journal:
         self.associations: dict[int, AssociationRecord] = {}
         self.outgoing: dict[int, AssociationRecord] = {}
         self.rejections: deque[Rejection] = deque(maxlen=_REMEMBERED_REJECTIONS)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what /api/status shows of associations, operations and rejections."""
+        now = time.monotonic()
+        return {
+            "associations": [
+                {
+                    "number": record.channel.number,
+                    "calling_ae_title": record.channel.calling_ae_title,
+                    "peer_address": record.channel.peer_address,
+                    "seconds": now - record.since,
+                    "operations": record.operations,
+                }
+                for record in self.associations.values()
+            ],
+            "outgoing_associations": [
+                {
+                    "number": record.channel.number,
+                    "called_ae_title": record.channel.called_ae_title,
+                    "peer_address": record.channel.peer_address,
+                    "seconds": now - record.since,
+                }
+                for record in self.outgoing.values()
+            ],
+            "since_start": asdict(self.totals),
+            "last_rejections": [
+                {
+                    "time": rejection.at,
+                    "peer_address": rejection.peer_address,
+                    "calling_ae_title": rejection.calling_ae_title,
+                    "words": f"{rejection.words}: {rejection.why}",
+                }
+                for rejection in self.rejections
+            ],
+        }
 
     # -- connections and associations ------------------------------------------------------------
 
