@@ -26,7 +26,8 @@ _INTEGER_VRS: Final = frozenset(("IS", "US", "UL", "SS", "SL"))
 _MAX_PATTERN: Final = 1024
 _MAX_COMPONENTS: Final = 5
 _MAX_GROUPS: Final = 3
-_MAX_PATTERNS: Final = 64
+# More in one key would make SQL too deep.
+_MAX_PATTERNS: Final = 16
 # PS3.5 Table 6.2-1, IS and DS.
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,12}\Z")
 _DECIMAL: Final = re.compile(

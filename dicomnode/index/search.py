@@ -25,6 +25,8 @@ from dicomnode.index.schema import TABLES, instance, series
 _LEVELS = list(Level)
 _FETCHED_AT_ONCE = 1000
 _STATEMENTS_KEPT = 512
+# Of statements with more parameters none is kept: they are long, and seldom the same.
+_PARAMETERS_KEPT = 64
 # What ``Wanted.stored`` adds.
 _STORED = (
     instance.c.path,
@@ -78,7 +80,9 @@ class Search:
 
         A condition on a level below is satisfied by any one of what is below.
         """
-        question = self._matching(level, tuple(condition.shape for condition in conditions))
+        few = sum(len(condition.values) for condition in conditions) <= _PARAMETERS_KEPT
+        make = self._matching if few else self._make_matching
+        question = make(level, tuple(condition.shape for condition in conditions))
         tests = _tests(conditions)
         # In the order found; what has several below it is found several times.
         found: dict[int, None] = {}

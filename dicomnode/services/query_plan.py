@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from pydicom.datadict import dictionary_VR
+
 from dicomnode.index.catalog import Wanted
 from dicomnode.index.conditions import Condition, combined_condition, condition
 from dicomnode.index.keys import (
@@ -36,6 +38,8 @@ from dicomnode.storage.header import Header
 RETRIEVE_AE_TITLE: Final = 0x0008_0054
 INSTANCE_AVAILABILITY: Final = 0x0008_0056
 _ANSWERED_BY_US: Final = (SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE)
+# Of tags that are not supported, as many are told to logs.
+_MAX_TOLD: Final = 64
 _PLACES: Final = {level: place for place, level in enumerate(Level)}
 _COMPUTED_TAGS: Final = frozenset(key.tag for key in COMPUTED_KEYS)
 _TAGS_OF_SERIES: Final = frozenset(key.tag for key in SERIES_KEYS_OF_STUDY)
@@ -117,7 +121,7 @@ def make_plan(identifier: Identifier, asked: Asked) -> Plan:
             _take_key(draft, identifier, BY_TAG[tag], relational=asked.relational)
         elif identifier.level is Level.INSTANCE and can_be_read(tag):
             draft.file_tags.append(tag)
-            if identifier.header.values[tag].strip(b" \0"):
+            if _has_value(identifier.header, tag):
                 draft.unsupported.append(tag)
         else:
             draft.unsupported.append(tag)
@@ -129,7 +133,7 @@ def make_plan(identifier: Identifier, asked: Asked) -> Plan:
         _layout(draft, identifier, asked, private),
         tuple(draft.file_tags),
         private,
-        tuple(draft.unsupported),
+        tuple(draft.unsupported[:_MAX_TOLD]),
     )
 
 
@@ -145,7 +149,7 @@ def _take_key(draft: _Draft, identifier: Identifier, key: Key, *, relational: bo
         draft.computed.append(key)
         if within is None:
             # Numbers are returned, not matched (PS3.4 Tables C.6-1 to C.6-3).
-            if identifier.header.values[key.tag].strip(b" \0"):
+            if _has_value(identifier.header, key.tag):
                 draft.unsupported.append(key.tag)
         elif found := _match(identifier, within, key.tag):
             draft.within[within] = found
@@ -159,6 +163,14 @@ def _take_key(draft: _Draft, identifier: Identifier, key: Key, *, relational: bo
     found = _item_match(draft, identifier, key) if key.vr == "SQ" else _match(identifier, key)
     if found:
         draft.matches[key] = found
+
+
+def _has_value(header: Header, tag: int) -> bool:
+    """Tell whether there is a value, or one in an item, that something would have to match."""
+    values = [header.values[tag]]
+    if dictionary_VR(tag) == "SQ":
+        values = [value for item in header.items(tag) for value in item.values.values()]
+    return any(value.strip(b" \0") for value in values)
 
 
 def _match(identifier: Identifier, key: Key, tag: int | None = None) -> tuple[Match, str] | None:

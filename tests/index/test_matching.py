@@ -148,7 +148,7 @@ def test_of_several_stored_values_one_must_match() -> None:
         ("DS", "sNaN"),
         ("LO", "a" * 1025),
         ("LO", "*?" * 600),
-        ("LO", "\\".join(f"{number}*" for number in range(65))),
+        ("LO", "\\".join(f"{number}*" for number in range(17))),
     ],
 )
 def test_a_value_without_meaning_is_refused(vr: str, key: str) -> None:
@@ -163,7 +163,7 @@ def test_a_list_may_have_many_values_but_few_patterns() -> None:
     assert accepts("LO", many, "x\\name 7", multiple=True)
     for vr, value in (("PN", "a=b{}"), ("TM", "-1{}"), ("SH", "*{}")):
         with pytest.raises(BadKey):
-            read_key(vr, [value.format(number % 10) for number in range(65)])
+            read_key(vr, [value.format(number % 10) for number in range(17)])
 
 
 def test_a_pattern_of_many_stars_is_as_one_of_few() -> None:

@@ -300,6 +300,14 @@ def test_a_list_may_be_very_long(catalog: Catalog) -> None:
     assert found(catalog, Level.STUDY, *where(StudyInstanceUID=many)) == ["1.3"]
 
 
+def test_as_many_patterns_as_a_key_may_have_are_searched_for(catalog: Catalog) -> None:
+    three_studies(catalog)
+    patterns = "\\".join(f"{letter}*^*^*^*^*" for letter in "ABCDEFGHIJKLMNOP")
+    many = where(PatientName=patterns, ReferringPhysicianName=patterns, StudyDescription=patterns)
+    assert found(catalog, Level.STUDY, *many) == []
+    assert len(found(catalog, Level.STUDY, *where(PatientName=patterns))) == 3
+
+
 # -- stopping ----------------------------------------------------------------------------------
 
 

@@ -308,6 +308,14 @@ async def test_any_attribute_of_an_object_can_be_asked_back(archive: Fixture, sy
     assert match.EchoTime is None
 
 
+async def test_an_attribute_of_the_file_can_be_returned_but_not_matched(archive: Fixture) -> None:
+    archive.store(data_set(1, KVP="120"))
+    identifier = keys("IMAGE", StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.3.4", KVP="80")
+    (match,), _ = await archive.find(identifier)
+    assert match.KVP == 120
+    assert archive.channel.sent[0][0].status == 0xFF01
+
+
 async def test_an_object_without_its_file_is_answered_all_the_same(archive: Fixture) -> None:
     add(archive.catalog, entry(1))
     identifier = keys("IMAGE", StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.3.4", KVP="")
