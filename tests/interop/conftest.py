@@ -27,7 +27,7 @@ def holdings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Holdings]:
     """
     destinations = {
         title: ("127.0.0.1", peers.free_port())
-        for title in ("ANY_SYNTAX", "UNCOMPRESSED", "ORTHANC", "SCU", "GDCMSCU", "NOBODY")
+        for title in ("ANY_SYNTAX", "UNCOMPRESSED", "ORTHANC", "SCU", "NOBODY")
     }
     with run_holdings(tmp_path_factory.mktemp("holdings"), destinations) as running:
         yield running
