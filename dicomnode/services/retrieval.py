@@ -68,7 +68,8 @@ class Parts:
     log: Logger
     rules: Rules
     objects: StoredObjects
-    threads: Executor
+    searching: Executor
+    reading: Executor
     destinations: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     releases: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -159,7 +160,7 @@ class Retrieval:
         destination = self._destination(request) if isinstance(request, CMoveRQ) else None
         loop = asyncio.get_running_loop()
         selected = await loop.run_in_executor(
-            self._parts.threads, self._select, data, destination is not None
+            self._parts.searching, self._select, data, destination is not None
         )
         self._check()
         if not selected.ids:
@@ -237,7 +238,7 @@ class Retrieval:
         return Sender(self._account, self._parts.objects, parameters, self, self._parts.log)
 
     def _rows(self, selected: Selected, kinds: frozenset[tuple[str, str]] | None = None) -> Rows:
-        return Rows(selected, self._parts.catalog, self._parts.threads, kinds)
+        return Rows(selected, self._parts.catalog, self._parts.reading, kinds)
 
     async def _send_back(self, selected: Selected) -> None:
         """Send the objects on the association on which they were asked for."""

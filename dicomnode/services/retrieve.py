@@ -47,7 +47,7 @@ class Retrieve:
         log: Logger,
         rules: Rules,
     ) -> None:
-        # Two pools: a stalled disk must not hold up what needs the index alone.
+        # Two pools: long searches must not hold up retrievals that are under way.
         self._searching = ThreadPoolExecutor(_THREADS, "dicomnode-select")
         self._reading = ThreadPoolExecutor(_THREADS, "dicomnode-fetch")
         self._converters = Converters(files, rules.min_free_bytes)
@@ -60,7 +60,8 @@ class Retrieve:
             log=log,
             rules=rules,
             objects=StoredObjects(files, self._converters, self._reading),
-            threads=self._searching,
+            searching=self._searching,
+            reading=self._reading,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._last: dict[int, asyncio.Task[None]] = {}
