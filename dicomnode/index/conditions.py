@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, assert_never
 
-from sqlalchemy import ColumnElement, Table, and_, bindparam, exists, or_
+from sqlalchemy import ColumnElement, Table, and_, bindparam, exists, literal_column, or_
 
 from dicomnode.index import wildcards
 from dicomnode.index.backend import Backend
@@ -32,6 +32,9 @@ from dicomnode.index.schema import TABLES, instance, name_columns, series, study
 
 # More alternatives than this are not put into one statement, but tried one by one.
 _MAX_ALTERNATIVES: Final = 64
+
+# No column, so that an index alone may answer.
+_ANY: Final[ColumnElement[int]] = literal_column("1")
 
 Accepts = Callable[[Sequence[Any]], bool]
 
@@ -253,9 +256,9 @@ class Builder:
         if shape.within is None:
             return built
         if shape.level is Level.SERIES:
-            return exists().where(series.c.study == study.c.id, built).correlate(study)
+            return exists(_ANY).where(series.c.study == study.c.id, built).correlate(study)
         of_study = and_(series.c.study == study.c.id, instance.c.series == series.c.id)
-        return exists().where(of_study, built).correlate(study)
+        return exists(_ANY).where(of_study, built).correlate(study)
 
     def _form(self, table: Table, form: Form) -> ColumnElement[bool]:
         match form:

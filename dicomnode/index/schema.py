@@ -97,6 +97,7 @@ series = Table(
     *_columns(SERIES_KEYS),
     UniqueConstraint("study", "series_instance_uid"),
     Index("series_by_uid", "series_instance_uid"),
+    Index("series_by_study", "study", "modality"),
 )
 
 # ``received_at`` is in seconds since 1970 UTC. The index by series covers counts, SOP classes and
