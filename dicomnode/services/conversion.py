@@ -95,7 +95,8 @@ class Converters:
     async def _start(self) -> asyncio.subprocess.Process:
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "dicomnode.storage.converter"),
+                # -P: whatever lies in the working directory is none of our modules.
+                *(sys.executable, "-P", "-m", "dicomnode.storage.converter"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -83,6 +84,8 @@ def perform(job: Job) -> Result:
 
 def main() -> None:
     """Do jobs until there are no more."""
+    # A service manager sends it to all processes; the node drains, and may need this one for it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_DATA, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
     # What codecs print must not be taken for a result.
     results = os.fdopen(os.dup(1), "wb")

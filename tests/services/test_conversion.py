@@ -100,6 +100,17 @@ async def test_a_process_that_dies_fails_its_object_and_is_replaced(
     await converters.convert(*job, IMPLICIT)
 
 
+async def test_a_signal_to_stop_is_the_nodes_to_heed(
+    archive: Archive, converters: Converters
+) -> None:
+    job = archive.put("CT_small.dcm")
+    await converters.convert(*job, IMPLICIT)
+    (process,) = converters._idle
+    os.kill(process.pid, signal.SIGTERM)
+    await converters.convert(*job, IMPLICIT)
+    assert converters._idle == [process]
+
+
 async def test_a_process_that_takes_too_long_is_ended(archive: Archive) -> None:
     converters = Converters(archive.files, 0, seconds=0.0)
     with pytest.raises(ConversionFailed, match="took longer"):
