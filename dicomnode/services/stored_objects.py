@@ -46,6 +46,11 @@ class Pieces:
         self._threads = threads
         self._ahead: asyncio.Future[bytes] | None = None
 
+    @property
+    def is_read(self) -> bool:
+        """Whether all of it has been read, so that its last piece is on its way."""
+        return self._position == self._end
+
     async def read(self) -> bytes:
         """Return the next piece, b"" after the last. Raises Unreadable, OSError."""
         ahead = self._ahead or self._begin()
