@@ -254,13 +254,18 @@ class Retrieval:
 
     async def _send_to(self, destination: AE, selected: Selected) -> None:
         """Send the objects on as many associations as their presentation contexts need."""
-        for kinds, contexts in proposals(selected.kinds, destination.transfer_syntaxes):
+        needed = proposals(selected.kinds, destination.transfer_syntaxes)
+        for kinds, contexts in needed:
             rows = self._rows(selected, kinds)
             try:
                 await self._send_over(destination, contexts, rows)
             except AssociationError as error:
+                # All that is left has this one reason: read it only to name the objects.
                 while (row := await rows.next()) is not None:
                     self._account.fail(str(error), row.sop_instance_uid)
+                    if self._account.list_is_full and len(needed) == 1:
+                        self._fail_rest(str(error))
+                        return
 
     async def _send_over(
         self, destination: AE, contexts: tuple[PresentationContextRQ, ...], rows: Rows

@@ -27,6 +27,7 @@ _PENDING_SECONDS: Final = 1.0
 _FAILED_SOP_INSTANCE_UID_LIST: Final = 0x0008_0058
 # What one element of explicit VR can hold (PS3.5 §7.1.2): a thousand UIDs and more.
 _MAX_LIST_BYTES: Final = 0xFFFE
+_MAX_UID_BYTES: Final = 64
 _MAX_REASONS: Final = 20
 _MAX_COMMENT: Final = 64
 
@@ -95,9 +96,14 @@ class SubOperations:
         self.remaining -= 1
         self.failed += 1
         self._count(reason)
-        if sop_instance_uid and self._list_bytes + len(sop_instance_uid) < _MAX_LIST_BYTES:
+        if sop_instance_uid and not self.list_is_full:
             self._failed_uids.append(sop_instance_uid)
             self._list_bytes += len(sop_instance_uid) + 1
+
+    @property
+    def list_is_full(self) -> bool:
+        """Whether the Failed SOP Instance UID List can take no further UID."""
+        return self._list_bytes + _MAX_UID_BYTES > _MAX_LIST_BYTES
 
     def note(self, finding: Finding) -> None:
         """Keep something to explain that is about the retrieval as a whole."""

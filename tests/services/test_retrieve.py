@@ -524,6 +524,20 @@ async def test_a_destination_that_cannot_be_reached_fails_all_with_the_reason(
     assert len(bench.destinations.proposals) == 1
 
 
+async def test_a_failed_list_ends_where_an_element_does(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicomnode.services.sub_operations._MAX_LIST_BYTES", 100)
+    bench.keep_study(20)
+    bench.destinations.error = ConnectionFailed("connection refused")
+    bench.move(StudyInstanceUID="1.2.3")
+    final = await bench.finished()
+    assert (final.status, counters(final)) == (0xA702, (None, 0, 20, 0))
+    assert bench.channel.failed_uids == [f"1.2.3.4.{number}" for number in range(1, 5)]
+    (finding,) = bench.records.outcomes[0].findings
+    assert finding.words == "20 of 20: connection refused"
+
+
 async def test_a_destination_that_accepts_no_context_fails_all(bench: Bench) -> None:
     bench.keep_study(2)
     bench.destinations.accepts = lambda uid, offered: None
