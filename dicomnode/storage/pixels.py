@@ -95,7 +95,7 @@ def _frames(
 ) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
     try:
         # numpy and the codecs take their time; a node that converts nothing never loads them.
-        from pydicom.pixels import get_decoder
+        from pydicom.pixels.decoders.base import get_decoder
     except ImportError as error:
         raise ConversionFailed(_no_decoder(transfer_syntax_uid)) from error
     decoder = get_decoder(transfer_syntax_uid)
