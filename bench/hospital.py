@@ -161,8 +161,9 @@ def _index(studies: int) -> Path:
     made = cache_directory() / f"index-{studies}-{_schema_digest()}.sqlite"
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
+        for stale in made.parent.glob(f"index-{studies}-*"):
+            stale.unlink()
         building = made.with_suffix(".part")
-        building.unlink(missing_ok=True)
         with Catalog(f"sqlite:///{building}", synchronous="OFF") as catalog:
             fill(catalog, studies)
         building.rename(made)

@@ -141,7 +141,7 @@ def rows(runs: int) -> list[Figure]:
         "the studies of a year": {**_RETURNED, STUDY_DATE: _ONE_YEAR},
         "the studies of a year, counts and modalities": {**_COUNTED, STUDY_DATE: _ONE_YEAR},
         "names S*": {**_RETURNED, PATIENT_NAME: "S*"},
-        "names *a^*": {**_RETURNED, PATIENT_NAME: "*a^*"},
+        "names *ss*^*": {**_RETURNED, PATIENT_NAME: "*ss*^*"},
     }
     figures = []
     with ExitStack() as stack:
