@@ -6,8 +6,11 @@ work of its own, so that ``bench`` measures the servers and not the client.
 
 from __future__ import annotations
 
+import fcntl
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import termios
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -312,3 +315,15 @@ def querying(
 def values(encoded: bytes) -> dict[int, bytes]:
     """Return tag → raw value of an Implicit VR Little Endian identifier without sequences."""
     return command_values(encoded)
+
+
+def nothing_more_comes(wire: QueryWire) -> Callable[[], bool]:
+    """Return a condition: bytes wait to be read, and as many as when it was last asked."""
+    seen = [0]
+
+    def settled() -> bool:
+        unread = fcntl.ioctl(wire.socket, termios.FIONREAD, bytes(4))
+        seen.append(int.from_bytes(unread, sys.byteorder))
+        return seen[-1] == seen[-2] > 0
+
+    return settled

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import random
 import shutil
-import sys
-import termios
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -39,6 +36,7 @@ from tests.query_wire import (
     c_cancel_rq,
     c_find_rq,
     identifier,
+    nothing_more_comes,
     querying,
     values,
 )
@@ -308,18 +306,6 @@ def deaf(node: peers.NodeProcess) -> Iterator[QueryWire]:
     """Return an association whose peer has little room for what it does not read."""
     with querying(node.dicom_address, receive_buffer_bytes=4096) as wire:
         yield wire
-
-
-def nothing_more_comes(wire: QueryWire) -> Callable[[], bool]:
-    """Return a condition: bytes wait to be read, and as many as when it was last asked."""
-    seen = [0]
-
-    def settled() -> bool:
-        unread = fcntl.ioctl(wire.socket, termios.FIONREAD, bytes(4))
-        seen.append(int.from_bytes(unread, sys.byteorder))
-        return seen[-1] == seen[-2] > 0
-
-    return settled
 
 
 def test_a_hundred_peers_that_ask_for_everything_and_do_not_read_harm_nobody(

@@ -28,6 +28,7 @@ from tests.query_wire import (
     c_move_rq,
     c_store_rsp,
     identifier,
+    nothing_more_comes,
     querying,
 )
 from tests.wire import P_DATA, Wire, pdu, pdv
@@ -407,6 +408,22 @@ def test_a_requester_that_does_not_read_is_let_go_after_the_write_deadline(
     with querying(node.dicom_address, receive_buffer_bytes=4096) as wire:
         get_and_read_nothing(wire)
         eventually(lambda: node.metric("dicomnode_associations_active") == 0, "no association")
+
+
+def test_a_requester_that_stops_reading_can_cancel_and_read_on(start_node: StartNode) -> None:
+    node = start_node(storage={"durability": "relaxed"})
+    large = [Image(number, size_bytes=8 << 20) for number in (1, 2, 3)]
+    store(node.dicom_address, *large)
+    with querying(node.dicom_address, receive_buffer_bytes=4096) as wire:
+        get_and_read_nothing(wire)
+        eventually(nothing_more_comes(wire), "the object waits for the peer")
+        wire.cancel(GET, 1)
+        # What has begun comes to its end; C-CANCEL lands before the next object.
+        context_id, command = first_object(wire)
+        wire.send(pdu(P_DATA, pdv(context_id, c_store_rsp(command), command=True)))
+        final = next(response for _, response, _ in wire.messages() if 0x0900 in response)
+        assert int.from_bytes(final[0x0900], "little") == CANCEL
+        assert wire.echo(ECHO) == 0
 
 
 def test_an_object_whose_file_is_gone_fails_and_the_others_come(start_node: StartNode) -> None:
