@@ -7,10 +7,12 @@ one at a time. Answers go out in batches, no faster than the peer takes them.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -32,6 +34,9 @@ from dicomnode.services.sop_classes import QUERY_RETRIEVE, extended_answer
 from dicomnode.storage.files import FileStore
 
 _THREADS: Final = 32
+# One thread at a time makes answers: more would only take the interpreter from the event loop.
+# Whoever has waited this long goes on all the same, so that a slow one holds up no other.
+_TURN_SECONDS: Final = 0.25
 _BATCH: Final = 128
 # Files are read for these matches: a batch of them takes longer.
 _BATCH_WITH_FILES: Final = 16
@@ -84,6 +89,7 @@ class Query:
         self.rules = rules
         self._registry = registry
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="dicomnode-query")
+        self._turn = threading.Lock()
         self._last: dict[int, asyncio.Task[None]] = {}
         self.running = 0
         self.waiting_bytes = 0
@@ -139,6 +145,16 @@ class Query:
             combined=bool(combined),
             character_set=(ae.character_set or "").encode() if ae else b"",
         )
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait, in a thread, for the turn to make answers, but not for long."""
+        taken = self._turn.acquire(timeout=_TURN_SECONDS)
+        try:
+            yield
+        finally:
+            if taken:
+                self._turn.release()
 
     async def in_thread(self, work: Callable[[], _T]) -> _T:
         """Run ``work`` in a thread of the pool."""
@@ -254,10 +270,11 @@ class Run:
         """Return the identifiers of some matches."""
         if not ids:
             return []
-        rows = self._query.catalog.fetch(plan.wanted, ids, self._stop)
-        encode = plan.layout.encode
-        if not plan.wanted.stored:
-            return [encode(row) for row in rows]
+        fetch, encode = self._query.catalog.fetch, plan.layout.encode
+        with self._query.turn():
+            rows = fetch(plan.wanted, ids, self._stop)
+            if not plan.wanted.stored:
+                return [encode(row) for row in rows]
         answers = []
         for row in rows:
             self._stop.check()
