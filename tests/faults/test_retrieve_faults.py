@@ -11,7 +11,8 @@ import pytest
 from tests import peers
 from tests.conftest import RunningNode, StartNode
 from tests.destination import Behaviour, Conversation, Destination, destination
-from tests.faults.scu import Image, store
+from tests.faults.scu import ROOT, Image, store
+from tests.interop.samples import STORAGE_CLASSES
 from tests.peers import eventually
 from tests.query_wire import (
     ECHO,
@@ -31,7 +32,7 @@ from tests.query_wire import (
     nothing_more_comes,
     querying,
 )
-from tests.wire import P_DATA, Wire, pdu, pdv
+from tests.wire import EXPLICIT_LE, P_DATA, Wire, data_set, pdu, pdv
 
 OBJECTS = 6
 CANCEL, FAILED, SOME_FAILED = 0xFE00, 0xA702, 0xB000
@@ -242,6 +243,30 @@ def test_a_destination_that_is_no_title_is_refused(start_node: StartNode, title:
         answers = wire.move(title, STUDY)
         assert answers.status in (UNKNOWN_DESTINATION, 0x0106, 0x0115, 0xA900)
     assert move(node, "ELSEWHERE").status == UNKNOWN_DESTINATION
+
+
+def test_more_kinds_than_an_association_has_contexts_for_go_over_several(
+    start_node: StartNode,
+) -> None:
+    classes = sorted(STORAGE_CLASSES)[:100]
+    study = f"{ROOT}.128"
+    with destination(whole) as target:
+        node = start_node(entities=[target.entity()], storage={"durability": "relaxed"})
+        contexts = [(2 * n + 1, sop, (EXPLICIT_LE,)) for n, sop in enumerate(classes)]
+        with Wire(node.dicom_address) as wire:
+            wire.associate(contexts=contexts)
+            for n, (context_id, sop, _) in enumerate(contexts):
+                uid = f"{study}.1.{n}"
+                data = data_set(sop, uid, study_uid=study, series_uid=f"{study}.1")
+                assert wire.store(sop, uid, data, context_id=context_id) == 0
+            wire.release()
+        with querying(node.dicom_address) as wire:
+            answers = wire.move(
+                "DESTINATION", {QUERY_RETRIEVE_LEVEL: "STUDY", STUDY_INSTANCE_UID: study}
+            )
+        assert (answers.status, answers.counters) == (0x0000, (None, len(classes), 0, 0))
+        assert set(target.stored) == {f"{study}.1.{n}" for n in range(len(classes))}
+        assert target.connections > 1
 
 
 def test_one_destination_that_hangs_keeps_no_other_waiting(start_node: StartNode) -> None:

@@ -6,12 +6,14 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
@@ -62,6 +64,7 @@ def requestor(
     pairs: Sequence[tuple[str, Sequence[str]]] = (),
     *,
     roles: bool = True,
+    relational: bool = False,
 ) -> Iterator[Association]:
     """Associate for C-GET and C-MOVE, as SCP of the storage classes of ``pairs``."""
     entity = AE("PYNETDICOM")
@@ -69,13 +72,19 @@ def requestor(
     contexts = [build_context(GET), build_context(MOVE)]
     contexts += [build_context(UID(sop), list(map(UID, syntaxes))) for sop, syntaxes in pairs]
     chosen = [build_role(UID(sop), scp_role=True) for sop in sorted({sop for sop, _ in pairs})]
+    items: list[Any] = chosen if roles else []
+    if relational:
+        item = SOPClassExtendedNegotiation()
+        item.sop_class_uid = GET
+        item.service_class_application_information = b"\1"
+        items.append(item)
     host, port = holdings.address
     association = entity.associate(
         host,
         port,
         contexts,
         ae_title="DICOMNODE",
-        ext_neg=chosen if roles and chosen else None,
+        ext_neg=items or None,
         evt_handlers=[(evt.EVT_C_STORE, arrivals.store)],
     )
     assert association.is_established
@@ -315,3 +324,18 @@ def test_nothing_found_is_success_with_nothing_done(holdings: Holdings) -> None:
         assert final.Status == 0x0000
         ((final, _),) = a.send_c_move(query, "SCU", MOVE)
         assert final.Status == 0x0000
+
+
+def test_instances_of_any_study_are_got_when_relational_retrieval_is_negotiated(
+    holdings: Holdings,
+) -> None:
+    wanted = [holdings.named(name) for name in ("CT_small.dcm", "MR_small.dcm")]
+    query = identifier("IMAGE", SOPInstanceUID=[each.sop_instance_uid for each in wanted])
+    arrivals = Arrivals()
+    with requestor(holdings, arrivals, pairs_of(wanted)) as association:
+        *_, (final, _) = association.send_c_get(query, GET)
+    assert final.Status == 0xA900
+    with requestor(holdings, arrivals, pairs_of(wanted), relational=True) as association:
+        *_, (final, _) = association.send_c_get(query, GET)
+    assert final.Status == 0x0000
+    assert set(arrivals.data_sets) == {each.sop_instance_uid for each in wanted}
