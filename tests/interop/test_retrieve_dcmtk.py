@@ -43,15 +43,23 @@ def getscu(holdings: Holdings, directory: Path, *arguments: str) -> Finished:
         *arguments,
         *holdings.address,
         timeout=60,
+        directory=directory,
     )
 
 
-def movescu(holdings: Holdings, destination: str, *arguments: str, root: str = "-S") -> Finished:
+def movescu(
+    holdings: Holdings,
+    destination: str,
+    *arguments: str,
+    root: str = "-S",
+    directory: Path | None = None,
+) -> Finished:
     return run_tool(
         *("movescu", "-v", root, "-aem", destination, "-aec", "DICOMNODE"),
         *arguments,
         *holdings.address,
         timeout=60,
+        directory=directory,
     )
 
 
@@ -145,12 +153,15 @@ def test_movescu_moves_a_patient(holdings: Holdings, tmp_path: Path) -> None:
 
 def test_movescu_receives_on_an_association_of_its_own(holdings: Holdings, tmp_path: Path) -> None:
     sample = holdings.named("CT_small.dcm")
+    port = str(holdings.destinations["SCU"][1])
+    # With +B movescu writes where it is, whatever -od says.
     done = movescu(
-        *(holdings, "SCU", "+P", str(holdings.destinations["SCU"][1]), "+B", "-od", str(tmp_path)),
-        *unique_keys(sample, "IMAGE"),
+        *(holdings, "SCU", "+P", port, "+B"), *unique_keys(sample, "IMAGE"), directory=tmp_path
     )
     assert "Received Final Move Response (Success)" in done.output, done.output
-    assert_bytes_are_those_stored(holdings, received(tmp_path))
+    files = received(tmp_path)
+    assert set(files) == {sample.sop_instance_uid}
+    assert_bytes_are_those_stored(holdings, files)
 
 
 @pytest.mark.parametrize("root", ["-P", "-S"])
