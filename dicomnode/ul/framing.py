@@ -22,6 +22,9 @@ MAXIMUM_ASSOCIATE_LENGTH = 1 << 20
 # Beyond this, longer PDUs gain nothing; it is also what most peers ask for at most.
 LONGEST_P_DATA = 1 << 17
 
+# Two objects for each fragment smaller than this would cost many times its bytes.
+_JOINED_FRAGMENT = 64
+
 _FIXED_LENGTH = 4
 
 # First bytes of other protocols that find their way to a DICOM port.
@@ -97,8 +100,9 @@ def p_data(
 ) -> list[Buffer]:
     """Cut a command or data set, or part of one, into P-DATA-TF PDUs of one fragment each.
 
-    Returns header and data of each in turn; the data are views, not copies. ``is_last`` marks
-    the last fragment as the last of its command or data set.
+    Returns header and data of each in turn; the data are views, not copies, except for peers
+    that take next to nothing in one PDU: theirs are joined. ``is_last`` marks the last fragment
+    as the last of its command or data set.
     """
     size = fragment_size(maximum_length)
     view = memoryview(data)
@@ -106,9 +110,24 @@ def p_data(
     buffers: list[Buffer] = []
     if tail:
         header = p_data_header(context_id, size, is_command=is_command, is_last=False)
-        for start in range(0, tail, size):
-            buffers += (header, view[start : start + size])
+        if size < _JOINED_FRAGMENT:
+            buffers.append(_joined(header, view[:tail], size))
+        else:
+            for start in range(0, tail, size):
+                buffers += (header, view[start : start + size])
     rest = view[tail:]
     buffers.append(p_data_header(context_id, len(rest), is_command=is_command, is_last=is_last))
     buffers.append(rest)
     return buffers
+
+
+def _joined(header: bytes, data: memoryview, size: int) -> bytearray:
+    """Return ``data`` with ``header`` before each ``size`` bytes of it; no remainder is left."""
+    count, stride = len(data) // size, len(header) + size
+    joined = bytearray(count * stride)
+    # Column by column: a peer may ask for half a million fragments of two bytes.
+    for column, byte in enumerate(header):
+        joined[column::stride] = bytes((byte,)) * count
+    for column in range(size):
+        joined[len(header) + column :: stride] = data[column::size]
+    return joined

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dicomnode.errors import LocalProtocolError, RemoteProtocolError
 from dicomnode.ul.framing import MAXIMUM_ASSOCIATE_LENGTH, p_data, read_header
-from dicomnode.ul.pdu import PDV_HEADER_LENGTH, PDUType, decode_pdu
+from dicomnode.ul.pdu import PDV_HEADER_LENGTH, decode_pdu
 
 MAXIMUM = 16384
 
@@ -81,12 +81,13 @@ def test_any_six_bytes_are_a_header_or_a_protocol_error(data, maximum_length):
 
 def cut(data, maximum_length=MAXIMUM, **kind):
     """Cut ``data``; return the PDUs as they are read again."""
-    buffers = p_data(3, data, maximum_length, **({"is_command": False} | kind))
-    heads, fragments = buffers[::2], buffers[1::2]
-    return [
-        decode_pdu(PDUType.P_DATA_TF, memoryview(head + bytes(fragment))[6:])
-        for head, fragment in zip(heads, fragments, strict=True)
-    ]
+    sent = memoryview(b"".join(p_data(3, data, maximum_length, **({"is_command": False} | kind))))
+    pdus = []
+    while sent:
+        pdu_type, length = read_header(sent, 0, maximum_length)
+        pdus.append(decode_pdu(pdu_type, sent[6 : 6 + length]))
+        sent = sent[6 + length :]
+    return pdus
 
 
 def values(pdus):
@@ -115,6 +116,14 @@ def test_fragments_are_views_of_the_data_set():
     _, fragment = p_data(1, memoryview(data_set), MAXIMUM, is_command=False)
     data_set[:] = b"wxyz"
     assert bytes(fragment) == b"wxyz"
+
+
+@pytest.mark.parametrize("maximum_length", [8, 9, 17, 69, 70, 71])
+def test_a_peer_that_takes_next_to_nothing_in_one_pdu_costs_no_more_than_its_bytes(maximum_length):
+    data = bytes(n % 251 for n in range(100_000))
+    buffers = p_data(3, data, maximum_length, is_command=False)
+    assert len(buffers) < 4000
+    assert b"".join(bytes(value.data) for (value,) in values(cut(data, maximum_length))) == data
 
 
 @given(st.binary(max_size=300), st.integers(8, 64))
