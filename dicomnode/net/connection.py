@@ -81,6 +81,8 @@ class Connection(Reading):
         # Between the accept and connection_made there is no transport to close.
         self.is_made = False
         self._is_unwanted = False
+        # When an operation was last seen under way, or its response on the way to the peer.
+        self._last_busy = 0.0
 
     # -- the transport's callbacks ---------------------------------------------------------
 
@@ -324,7 +326,10 @@ class Connection(Reading):
         if now - self._last_read > _TICK_SECONDS / 2:
             self._let_go()
             self._received.rest()
-        if self._sender.stalled_seconds(now) > self._deadlines.write:
+        stalled_seconds = self._sender.stalled_seconds(now)
+        if self.operations or self._sender.is_awaited:
+            self._last_busy = now
+        if stalled_seconds > self._deadlines.write:
             self._drop_deaf_peer()
         elif (expired := self._expired(now)) is not None:
             self.abort_as(Ending(How.TIMED_OUT, expired))
@@ -357,7 +362,9 @@ class Connection(Reading):
         silent = now - self._last_read
         if self._sink is not None and silent > min(limits.pdu, limits.idle):
             return f"message incomplete, silent for {silent:.3g} s (timeouts.pdu_seconds)"
-        if self._idles_out and self.operations == 0 and silent > limits.idle:
+        # Who waited for responses is silent for long, and had no turn to say anything.
+        idle = now - max(self._last_read, self._last_busy)
+        if self._idles_out and self.operations == 0 and idle > limits.idle:
             return f"idle for {limits.idle:g} s (timeouts.idle_seconds)"
         return None
 

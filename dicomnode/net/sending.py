@@ -31,7 +31,8 @@ class Sender:
     """Queues messages behind the one that is being streamed (PS3.8 Annex E), and streams in turn.
 
     ``abort`` ends the association with a sentence for the log; ``on_unblocked`` is called when
-    ``is_blocked`` has become false. The owner asks whether it may send at all.
+    ``is_blocked`` has become false. ``is_awaited`` is whether the peer had not taken everything
+    when ``stalled_seconds`` last looked. The owner asks whether it may send at all.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Sender:
         self._waiters: list[asyncio.Future[None]] = []
         self._handed_bytes = 0
         self._taken_bytes = 0
+        self.is_awaited = False
         self._stalled_since = self._loop.time()
 
     def open(self, transport: asyncio.Transport, kernel: socket.socket | None) -> None:
@@ -220,6 +222,7 @@ class Sender:
         It is known from one call to the next.
         """
         waiting = self._count_waiting()
+        self.is_awaited = waiting > 0
         taken = self._handed_bytes - waiting
         if not waiting or taken > self._taken_bytes:
             self._stalled_since = now

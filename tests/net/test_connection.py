@@ -194,6 +194,32 @@ async def test_an_association_with_work_in_hand_is_not_idle() -> None:
     assert busy.sent() == b"" and not busy.transport.closed
 
 
+async def test_who_waited_long_for_a_response_is_idle_only_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop, passed = asyncio.get_running_loop(), [0.0]
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + passed[0])
+
+    async def pass_time(seconds: float) -> None:
+        passed[0] += seconds
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    bench = Bench()
+    bench.associate()
+    bench.feed(store_pdus(b"data"))
+    await pass_time(2 * PATIENT.idle)
+    bench.services.answer_all()
+    bench.transport.unsent_bytes = 1
+    await pass_time(PATIENT.write - 2)
+    bench.transport.unsent_bytes = 0
+    await pass_time(PATIENT.idle - 2)
+    assert len(bench.told) == 1
+    await pass_time(4)
+    assert "timeouts.idle_seconds" in bench.told[-1]
+
+
 @pytest.mark.parametrize(
     "in_one_breath",
     [
