@@ -121,7 +121,7 @@ def p_data(
     return buffers
 
 
-def _joined(header: bytes, data: memoryview, size: int) -> bytearray:
+def _joined(header: bytes, data: memoryview, size: int) -> memoryview:
     """Return ``data`` with ``header`` before each ``size`` bytes of it; no remainder is left."""
     count, stride = len(data) // size, len(header) + size
     joined = bytearray(count * stride)
@@ -130,4 +130,4 @@ def _joined(header: bytes, data: memoryview, size: int) -> bytearray:
         joined[column::stride] = bytes((byte,)) * count
     for column in range(size):
         joined[len(header) + column :: stride] = data[column::size]
-    return joined
+    return memoryview(joined)
