@@ -91,6 +91,10 @@ class Channel(Protocol):
         Returns once all of it has been handed to the transport, or the association has ended.
         """
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether what is sent now waits, for the peer or for the end of a stream."""
+
     async def drained(self) -> None:
         """Wait until the peer has read enough for more to be sent; returns at once when ended."""
 
@@ -103,7 +107,8 @@ class Channel(Protocol):
     async def release(self) -> None:
         """Ask for the release of an association that we requested, and wait for its end.
 
-        Returns at once when it has ended already; gives up, with A-ABORT, after a deadline.
+        Returns at once when it has ended already; gives up, with A-ABORT, after a deadline or
+        when it is cancelled.
         """
 
     def abort(self, rule: str, *, source: int = 0, reason: int = 0) -> None:

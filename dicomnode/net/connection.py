@@ -237,6 +237,10 @@ class Connection(Reading):
         if self._ending is None and self._association.state in _MAY_SEND:
             await self._sender.stream(context_id, command, data_set)
 
+    @property
+    def is_blocked(self) -> bool:
+        return self._sender.is_blocked
+
     async def drained(self) -> None:
         await self._sender.drained()
 

@@ -94,8 +94,12 @@ class Operation:
         return self._owner.requests
 
     def pending(self, response: Response, identifier: bytes | None = None) -> None:
-        """Send a response with status Pending; whoever sends many of equal ones passes one."""
-        if not self.answered:
+        """Send a response with status Pending; whoever sends many of equal ones passes one.
+
+        Without an identifier it only tells how far the operation is. It is left out when it
+        would wait: behind a peer that reads next to nothing they would pile up.
+        """
+        if not self.answered and not (identifier is None and self.channel.is_blocked):
             has_data_set = identifier is not None
             if response.has_data_set is not has_data_set:
                 response = replace(response, has_data_set=has_data_set)

@@ -83,6 +83,7 @@ class FakeChannel:
 
     number = 1
     peer_address = "192.0.2.7"
+    is_blocked = False
 
     def __init__(self, calling: str, called: str, contexts: list[AcceptedContext]) -> None:
         self.calling_ae_title, self.called_ae_title = calling, called

@@ -39,6 +39,7 @@ class FakeChannel:
     calling_ae_title = "CT_1"
     called_ae_title = "DICOMNODE"
     peer_address = "192.0.2.7"
+    is_blocked = False
 
     def __init__(self) -> None:
         contexts = {
@@ -262,6 +263,19 @@ def test_pending_responses_come_before_the_one_final_response(on: Fixture) -> No
     operation.pending(find_response(0xFF00), b"identifier")
     assert on.statuses() == [0xFF00, 0xFF01, 0xFE00]
     assert on.ended == [("C-ECHO", 0xFE00)] and on.handler.outstanding == 0
+
+
+def test_pending_responses_that_only_count_do_not_pile_up_before_a_peer_that_does_not_read(
+    on: Fixture,
+) -> None:
+    on.handler.message(1, ECHO)
+    (operation,) = on.echo.operations
+    on.channel.is_blocked = True
+    for _ in range(3):
+        operation.pending(find_response(0xFF00))
+    operation.pending(find_response(0xFF01), b"identifier")
+    operation.conclude(find_response(0x0000))
+    assert on.statuses() == [0xFF01, 0x0000]
 
 
 def test_a_response_says_whether_a_data_set_follows_it(on: Fixture) -> None:
