@@ -86,6 +86,9 @@ class RequestedConnection(Connection):
         try:
             async with asyncio.timeout(seconds):
                 await self._over.wait()
+        except asyncio.CancelledError:
+            self.abort("nobody awaits the answer to A-RELEASE-RQ any more")
+            raise
         except TimeoutError:
             why = f"no answer to A-RELEASE-RQ for {seconds:g} s (timeouts.response_seconds)"
             self.abort_as(Ending(How.TIMED_OUT, why))
@@ -96,8 +99,8 @@ class RequestedConnection(Connection):
         match event:
             case AssociateAccepted(response):
                 self._establish(concluded(self._request, response))
-                self._observer.requested(self)
                 self._answered.set()
+                self._observer.requested(self)
             case AssociateRejected(response):
                 self._error = AssociationRejected(
                     self._peer, response.result, response.source, response.reason, response.words

@@ -340,6 +340,17 @@ async def test_a_peer_that_does_not_answer_the_release_is_aborted() -> None:
         assert "A-RELEASE-RQ" in on.told[-1] and on.told[-1].startswith("ended: timed out")
 
 
+async def test_a_release_that_is_given_up_ends_the_association() -> None:
+    async with calling(hang_after) as on:
+        association = await on.call()
+        release = asyncio.ensure_future(association.channel.release())
+        await until(lambda: on.peers[0].heard == [1, wire.RELEASE_RQ])
+        release.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await release
+        await until(lambda: on.peers[0].heard == [1, wire.RELEASE_RQ, wire.ABORT])
+
+
 async def test_a_release_collision_is_answered_by_the_requestor_first() -> None:
     async def script(peer: Conversation) -> None:
         await peer.accept()
