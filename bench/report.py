@@ -9,6 +9,7 @@ import datetime
 import os
 import platform
 import re
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class Section:
     def text(self, figures: list[Figure], runs: int) -> str:
         """Return the section with its table."""
         times = f"{runs} run{'s' if runs != 1 else ''}"
-        method = f"{self.method} Medians of {times}."
+        method = textwrap.fill(f"{self.method} Medians of {times}.", 99)
         parts = [f"## {self.title}", method, table(figures), self.notes]
         return "\n\n".join(part for part in parts if part)
 

@@ -169,7 +169,7 @@ SECTION = Section(
     "store",
     "Storing",
     "A time is that of DCMTK's `storescu`, its own start included; servers started empty each"
-    " time.",
+    " time, except where the line says what is held.",
     """- 516 x 512 KB, 1000 x 12 KB, 1 GB: CT images of noise, Explicit VR Little Endian.
 - full: answered after file, directory entry and index row are flushed; relaxed: nothing flushed.
 - Digest and index are on in every run of dicomnode.
