@@ -14,6 +14,7 @@ from pydicom import dcmread
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 from pydicom.multival import MultiValue
@@ -58,7 +59,7 @@ def _read(files: FileStore, path: str, tags: Sequence[int]) -> Dataset:
                 specific_tags=list(tags),
                 defer_size=_MAX_VALUE_BYTES,
             )
-    except (OutOfResources, OSError, ValueError, KeyError, EOFError, NotImplementedError):
+    except (OutOfResources, InvalidDicomError, OSError, ValueError, KeyError, EOFError):
         # The match stands whatever has become of its file; retrieval will tell.
         return Dataset()
 

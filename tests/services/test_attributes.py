@@ -1,0 +1,69 @@
+"""Attributes that only files have, against pydicom's own reading of its test files."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import cast
+
+import pydicom.data
+import pytest
+from pydicom import dcmread
+
+from dicomnode.services.answers import Layout
+from dicomnode.services.attributes import can_be_read, read_attributes
+from dicomnode.storage.files import FileStore
+from tests.services.test_answers import read
+from tests.storage.objects import BIG, EXPLICIT, IMPLICIT
+
+FILES = Path(pydicom.data.__file__).parent / "test_files"
+NAMES = [
+    "CT_small.dcm",
+    "MR_small_bigendian.dcm",
+    "JPEG2000.dcm",
+    "rtplan.dcm",
+    "rtdose.dcm",
+    "reportsi.dcm",
+    "nested_priv_SQ.dcm",
+    "examples_overlay.dcm",
+    "UN_sequence.dcm",
+]
+
+
+class AnyFile:
+    """Opens any path as an object of the store."""
+
+    def open_object(self, path: str) -> int:
+        return os.open(path, os.O_RDONLY)
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_every_attribute_comes_back_as_it_is_in_the_file(name: str, syntax: str) -> None:
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    path = FILES / name
+    expected = dcmread(path, stop_before_pixels=True, force=True)
+    expected.decode()
+    tags = [int(tag) for tag in expected if can_be_read(int(tag)) and tag != 0x00080005]
+    layout = Layout(syntax, [], [], character_set=b"", said=False)
+    files = cast(FileStore, AnyFile())
+    found = read(
+        layout.encode((), read_attributes(files, str(path), tags, layout.elements)), syntax
+    )
+    for tag in tags:
+        assert str(found[tag].value) == str(expected[tag].value)
+
+
+def test_a_file_that_cannot_be_read_gives_attributes_without_values() -> None:
+    layout = Layout(EXPLICIT, [], [], character_set=b"", said=False)
+    path = str(FILES / "no_meta.dcm")
+    further = read_attributes(cast(FileStore, AnyFile()), path, [0x00180060], layout.elements)
+    assert read(layout.encode((), further), EXPLICIT).KVP is None
+
+
+def test_bulk_data_private_and_unknown_attributes_are_not_read_from_files() -> None:
+    for tag in (0x7FE00010, 0x00091001, 0x00020010, 0x00420011, 0x60003000):
+        assert not can_be_read(tag)
+    assert can_be_read(0x00180060)
