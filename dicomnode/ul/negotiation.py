@@ -48,7 +48,7 @@ Roles: TypeAlias = Mapping[str, RoleSelection]
 class SupportedContext:
     """What we do for one abstract syntax: its transfer syntaxes and our roles.
 
-    ``preferred_as_scu`` outranks every other order where the context is for our SCU role alone.
+    Where the context is for our SCU role alone, ``preferred_as_scu`` outranks the proposer's order.
     """
 
     transfer_syntaxes: Container[str]
@@ -235,7 +235,7 @@ def _decide(
     as_scu = supported.scu and proposed.scp
     preference = policy.transfer_syntax_preference
     if as_scu and not as_scp:
-        preference = supported.preferred_as_scu + preference
+        preference += supported.preferred_as_scu
     transfer_syntax = _choose(context, supported, preference)
     if transfer_syntax is None:
         return _refused(context, ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED)

@@ -11,11 +11,18 @@ from dicomnode.dimse.channel import Admitted, Refused
 from dicomnode.registry import Registry, load_registry
 from dicomnode.services.admission import Admission, Rules
 from dicomnode.services.sop_classes import service_of
-from dicomnode.ul.items import PresentationContextRQ
+from dicomnode.ul.items import (
+    ExtendedNegotiation,
+    PresentationContextRQ,
+    RoleSelection,
+    UserItem,
+)
 from dicomnode.ul.pdu import DICOM_APPLICATION_CONTEXT, AAssociateRQ, Rejection
 
 VERIFICATION = "1.2.840.10008.1.1"
 CT = "1.2.840.10008.5.1.4.1.1.2"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 PRIVATE_CLASS = "1.2.276.0.99.1"
@@ -46,6 +53,9 @@ def registry(tmp_path: Path) -> Registry:
         title = "ECHOER"
         services = ["echo"]
         [[ae]]
+        title = "GETTER"
+        services = ["get"]
+        [[ae]]
         title = "PICKY"
         transfer_syntaxes = ["1.2.840.10008.1.2.1"]
         maximum_pdu_bytes = 16384
@@ -54,7 +64,12 @@ def registry(tmp_path: Path) -> Registry:
     return load_registry(path)
 
 
-def request(calling: str, called: str = "DICOMNODE", *abstract_syntaxes: str) -> AAssociateRQ:
+def request(
+    calling: str,
+    called: str = "DICOMNODE",
+    *abstract_syntaxes: str,
+    user: tuple[UserItem, ...] = (),
+) -> AAssociateRQ:
     contexts = tuple(
         PresentationContextRQ(2 * number + 1, uid, (IMPLICIT, EXPLICIT))
         for number, uid in enumerate(abstract_syntaxes or (VERIFICATION, CT))
@@ -64,7 +79,7 @@ def request(calling: str, called: str = "DICOMNODE", *abstract_syntaxes: str) ->
         calling_ae_title=calling,
         application_context_name=DICOM_APPLICATION_CONTEXT,
         presentation_contexts=contexts,
-        user_information=(),
+        user_information=user,
     )
 
 
@@ -112,6 +127,39 @@ def test_contexts_of_services_that_an_ae_may_not_use_are_refused(registry: Regis
     assert accepted.abstract_syntax == VERIFICATION
     (refused,) = answer.negotiated.refused
     assert refused.abstract_syntax == CT
+
+
+def test_whoever_may_get_and_not_store_is_sent_objects_and_sends_none(registry: Registry) -> None:
+    admission = Admission(RULES, registry)
+    as_scp = RoleSelection(CT, scu=False, scp=True)
+    asked = request("GETTER", "DICOMNODE", STUDY_ROOT_GET, STUDY_ROOT_FIND, CT, user=(as_scp,))
+    answer = admission.admit(asked, "10.0.0.3")
+    assert isinstance(answer, Admitted)
+    get, storage = answer.negotiated.contexts.values()
+    assert (get.abstract_syntax, get.as_scp) == (STUDY_ROOT_GET, True)
+    assert (storage.abstract_syntax, storage.as_scp, storage.as_scu) == (CT, False, True)
+    storing = admission.admit(request("GETTER", "DICOMNODE", CT), "10.0.0.3")
+    assert isinstance(storing, Admitted) and not storing.negotiated.contexts
+
+
+@pytest.mark.parametrize(
+    ("sop_class_uid", "proposed", "granted"),
+    [
+        (STUDY_ROOT_FIND, b"\1\1\1\1", b"\1\1\0\0"),
+        (STUDY_ROOT_FIND, b"\0\1\1", b"\0\1\0"),
+        (STUDY_ROOT_GET, b"\1\1", b"\1\0"),
+        (CT, b"\2\0\1", None),
+    ],
+)
+def test_extended_negotiation_grants_what_is_there_and_was_asked_for(
+    registry: Registry, sop_class_uid: str, proposed: bytes, granted: bytes | None
+) -> None:
+    item = ExtendedNegotiation(sop_class_uid, proposed)
+    asked = request("CT_1", "DICOMNODE", sop_class_uid, user=(item,))
+    answer = Admission(RULES, registry).admit(asked, "10.0.0.3")
+    assert isinstance(answer, Admitted)
+    answered = answer.negotiated.response.find(ExtendedNegotiation)
+    assert (answered.info if answered else None) == granted
 
 
 def test_the_registry_sets_transfer_syntax_preference_and_maximum_length(

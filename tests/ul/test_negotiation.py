@@ -11,6 +11,7 @@ from dicomnode.ul import items
 from dicomnode.ul.items import ContextResult, PresentationContextAC, PresentationContextRQ
 from dicomnode.ul.negotiation import (
     AcceptedContext,
+    SupportedContext,
     negotiate,
 )
 from dicomnode.ul.pdu import Rejection
@@ -138,6 +139,19 @@ def test_a_preference_that_is_not_proposed_leaves_the_proposers_order():
     preferring = policy(transfer_syntax_preference=(JPEG,))
     outcome = accepted(request(context(1, CT, IMPLICIT, EXPLICIT)), preferring)
     assert outcome.contexts[1].transfer_syntax == IMPLICIT
+
+
+@pytest.mark.parametrize(
+    ("scu", "preferred", "chosen"),
+    [(False, (), EXPLICIT), (False, (IMPLICIT,), IMPLICIT), (True, (), JPEG)],
+)
+def test_what_we_send_has_an_order_of_ours_that_the_registry_outranks(scu, preferred, chosen):
+    sending = SupportedContext((IMPLICIT, EXPLICIT, JPEG), True, True, (EXPLICIT, IMPLICIT))
+    outcome = accepted(
+        request(context(1, CT, JPEG, IMPLICIT, EXPLICIT), user=[role(CT, scu, True)]),
+        policy(lookup=lambda uid: sending, transfer_syntax_preference=preferred),
+    )
+    assert outcome.contexts[1].transfer_syntax == chosen
 
 
 def test_every_context_is_answered_in_its_own_right_and_order():
