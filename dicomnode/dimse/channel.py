@@ -129,7 +129,7 @@ class Handler(Protocol):
         """
 
     def closed(self, why: str) -> None:
-        """The association has ended; ``why`` is "released", "aborted by peer", …"""
+        """The association has ended; ``why`` is a sentence, or words such as "released"."""
 
 
 class Provider(Protocol):
@@ -195,7 +195,7 @@ class Observer(Protocol):
         """An association request was answered with A-ASSOCIATE-RJ."""
 
     def ended(self, channel: Channel, how: str, why: str) -> None:
-        """An established association ended; ``how`` is in the words of ``net.connection.How``."""
+        """An established association ended; ``how`` is in the words of ``net.ending.How``."""
 
     def failed(self, peer_address: str, how: str, why: str) -> None:
         """A connection ended before there was an association."""

@@ -35,7 +35,7 @@ class Journal(Protocol):
     """Is told of each operation that has ended."""
 
     def operation_ended(self, operation: Operation, status: int, comment: str) -> None:
-        """``operation`` got its final response, or none because the association ended."""
+        """``operation`` got its final response; not called when the association ended first."""
 
     def internal_error(self, what: str, error: BaseException) -> None:
         """A fault of our own, to be logged with its traceback."""
