@@ -134,4 +134,11 @@ class CatalogError(DicomnodeError):
 
 
 class ConversionFailed(DicomnodeError):
-    """A stored object cannot be had in another transfer syntax; the message says why."""
+    """A stored object cannot be had in another transfer syntax; the message says why.
+
+    ``advice`` is a sentence that says what to change, where something can be.
+    """
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(reason)
+        self.advice = advice

@@ -63,17 +63,16 @@ class Converters:
                 )
                 result = await self._ask(job)
             if result.failure:
-                raise ConversionFailed(result.failure)
+                raise ConversionFailed(result.failure, result.advice)
             try:
                 return await asyncio.to_thread(_open, target), result.size
             except OSError as error:
                 raise ConversionFailed(f"disk error: {error.strerror}") from error
         finally:
-            with suppress(OSError):
-                os.unlink(target)
+            await asyncio.to_thread(_remove, target)
 
     async def _ask(self, job: Job) -> Result:
-        process = self._idle.pop() if self._idle else await self._start()
+        process = self._take_idle() or await self._start()
         assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(job.encode())
@@ -91,6 +90,14 @@ class Converters:
             # Whoever stopped waiting leaves it at work; it is of no use to the next.
             if process not in self._idle:
                 await self._kill(process)
+
+    def _take_idle(self) -> asyncio.subprocess.Process | None:
+        while self._idle:
+            process = self._idle.pop()
+            if process.returncode is None:
+                return process
+            self._all.discard(process)  # ended by somebody else, such as a system short of memory
+        return None
 
     async def _start(self) -> asyncio.subprocess.Process:
         try:
@@ -118,6 +125,11 @@ class Converters:
         self._idle.clear()
         for process in list(self._all):
             await self._kill(process)
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def _open(path: str) -> OpenFile:

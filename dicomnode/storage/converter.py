@@ -42,10 +42,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """``size`` bytes were written, unless ``failure`` says why not."""
+    """``size`` bytes were written, unless ``failure`` says why not; ``advice`` what to change."""
 
     size: int = 0
     failure: str = ""
+    advice: str = ""
 
     def encode(self) -> bytes:
         """Return the result as a line."""
@@ -72,7 +73,7 @@ def perform(job: Job) -> Result:
         finally:
             os.close(source)
     except ConversionFailed as error:
-        return Result(failure=str(error))
+        return Result(failure=str(error), advice=error.advice)
     except OSError as error:
         return Result(failure=f"disk error while converting: {error.strerror}")
     except MemoryError:

@@ -211,6 +211,8 @@ def walk(source: Source, encoding: Encoding) -> Iterator[Event]:
             if tag == SEQUENCE_END and level.end is None:
                 levels.pop()
                 yield SequenceEnd()
+            elif tag == SEQUENCE_END and position == level.end:
+                pass  # superfluous, but clear
             elif tag == ITEM:
                 inner = DataSet(position, level.data_set, level.data_set.encoding)
                 levels.append(_Level(inner, _end(position, length), False))
@@ -218,11 +220,17 @@ def walk(source: Source, encoding: Encoding) -> Iterator[Event]:
             else:
                 raise ConversionFailed("a sequence holds something that is no item")
             continue
+        if len(levels) == 1 and _is_padding(source, position):
+            return
         element = _element(source, position, level.data_set)
         position = element.start
-        if element.tag == ITEM_END and level.end is None and len(levels) > 1:
+        if element.tag == ITEM_END and level.end is None:
             levels.pop()
             yield ItemEnd()
+        elif element.tag == ITEM_END and position == level.end and len(levels) > 1:
+            pass  # superfluous, but clear
+        elif element.tag in (ITEM, ITEM_END, SEQUENCE_END):
+            raise ConversionFailed("a data set holds a delimiter where none may be")
         elif element.tag == PIXEL_DATA and element.length == UNDEFINED:
             yield Encapsulated(level.data_set, position)
             position = _after_fragments(source, position, level.data_set.encoding)
@@ -237,6 +245,12 @@ def walk(source: Source, encoding: Encoding) -> Iterator[Event]:
             if position > source.size:
                 raise cut_short()
             yield element
+
+
+def _is_padding(source: Source, position: int) -> bool:
+    """Tell whether only zeros are left, too few for an element: senders even out files so."""
+    rest = source.size - position
+    return rest < 8 and source.read(position, rest) == bytes(rest)
 
 
 def _end(position: int, length: int) -> int | None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pydicom._uid_dict import UID_dictionary
+
 from dicomnode.errors import ConversionFailed
 
 if TYPE_CHECKING:
@@ -97,10 +99,10 @@ def _frames(
         # numpy and the codecs take their time; a node that converts nothing never loads them.
         from pydicom.pixels.decoders.base import get_decoder
     except ImportError as error:
-        raise ConversionFailed(_no_decoder(transfer_syntax_uid)) from error
+        raise _no_decoder(transfer_syntax_uid) from error
     decoder = get_decoder(transfer_syntax_uid)
     if not decoder.is_available:
-        raise ConversionFailed(_no_decoder(transfer_syntax_uid))
+        raise _no_decoder(transfer_syntax_uid)
     interpretation = pixels.photometric_interpretation
     lossy_jpeg = transfer_syntax_uid in (JPEG_BASELINE, JPEG_EXTENDED)
     with os.fdopen(os.dup(fd), "rb") as file:
@@ -122,8 +124,13 @@ def _frames(
                 pixel_representation=pixels.pixel_representation,
                 number_of_frames=pixels.number_of_frames,
                 pixel_keyword="PixelData",
+                # Bits above Bits Stored stay as they are: there may be overlays in them.
+                correct_unused_bits=False,
             ):
-                yield frame.astype(frame.dtype.newbyteorder("<"), copy=False).tobytes(), described
+                # Codecs give a byte for what is stored in no more bits.
+                bits = max(frame.dtype.itemsize * 8, pixels.bits_allocated)
+                dtype = f"<{frame.dtype.kind}{bits // 8}"
+                yield frame.astype(dtype, copy=False).tobytes(), described
         except ConversionFailed:
             raise
         except MemoryError:
@@ -154,8 +161,12 @@ def _all_alike(
         )
 
 
-def _no_decoder(transfer_syntax_uid: str) -> str:
-    return f"no decoder for {transfer_syntax_uid} is installed (dicomnode[codecs])"
+def _no_decoder(transfer_syntax_uid: str) -> ConversionFailed:
+    name = UID_dictionary[transfer_syntax_uid][0]
+    return ConversionFailed(
+        f"no decoder for {name} is installed",
+        "Install the decoders on the node (pip install 'dicomnode[codecs]'), and restart it.",
+    )
 
 
 def _short(error: BaseException) -> str:

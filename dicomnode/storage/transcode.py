@@ -237,7 +237,7 @@ class _Plan:
     def _frames(self, data_set: DataSet) -> int:
         text = self.text(data_set, _NUMBER_OF_FRAMES)
         try:
-            return int(text) if text else 1
+            return int(text or 1) or 1  # 0 is common where there is one
         except ValueError:
             raise ConversionFailed("Number of Frames is no number") from None
 

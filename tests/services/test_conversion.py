@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -91,13 +92,30 @@ async def test_a_process_that_dies_fails_its_object_and_is_replaced(
     archive: Archive, converters: Converters
 ) -> None:
     job = archive.put("CT_small.dcm")
+    # It takes a job, and ends.
+    dying = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "input()"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    converters._idle.append(dying)
+    converters._all.add(dying)
+    with pytest.raises(ConversionFailed, match="crashed"):
+        await converters.convert(*job, IMPLICIT)
+    await converters.convert(*job, IMPLICIT)
+    assert dying not in converters._all
+
+
+async def test_a_process_that_died_without_a_job_fails_no_object(
+    archive: Archive, converters: Converters
+) -> None:
+    job = archive.put("CT_small.dcm")
     await converters.convert(*job, IMPLICIT)
     process = converters._idle[-1]
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()
-    with pytest.raises(ConversionFailed, match="crashed"):
-        await converters.convert(*job, IMPLICIT)
     await converters.convert(*job, IMPLICIT)
+    assert process not in converters._all
 
 
 async def test_a_signal_to_stop_is_the_nodes_to_heed(

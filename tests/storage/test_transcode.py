@@ -23,6 +23,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
+    JPEGLSLossless,
     RLELossless,
 )
 
@@ -434,3 +435,113 @@ def test_the_file_position_does_not_matter(tmp_path: Path) -> None:
         size = path.stat().st_size - offset
         convert(file.fileno(), offset, size, EXPLICIT, IMPLICIT, target, max_bytes=MANY)
     assert read(target.getvalue(), IMPLICIT).PatientID
+
+
+def encapsulated(ds: Dataset, *frames: bytes, fragments: int = 1) -> Dataset:
+    ds.PixelData = pydicom.encaps.encapsulate(list(frames), fragments_per_frame=fragments)
+    ds["PixelData"].VR = "OB"
+    ds["PixelData"].is_undefined_length = True
+    return ds
+
+
+def image(bits_stored: int, *, signed: bool = False, number_of_frames: int = 1) -> Dataset:
+    """Return what describes an image of 64 x 64 pixels of 16 bits, without the pixels."""
+    ds = Dataset()
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.NumberOfFrames = number_of_frames
+    ds.Rows = ds.Columns = 64
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, bits_stored, bits_stored - 1
+    ds.PixelRepresentation = int(signed)
+    return ds
+
+
+def test_overlays_in_the_bits_above_those_stored_stay(tmp_path: Path) -> None:
+    pixels = np.arange(64 * 64, dtype="<u2") * 16 + 5
+    encoder = pydicom.pixels.get_encoder(RLELossless)
+    ds = image(16)
+    ds.PixelData = pixels.tobytes()
+    ds["PixelData"].VR = "OW"
+    ds = encapsulated(image(12), encoder.encode(ds))
+    after = read(converted(stored_file(tmp_path, ds, str(RLELossless)), EXPLICIT), EXPLICIT)
+    assert after.PixelData == pixels.tobytes()
+
+
+@pytest.mark.parametrize("signed", (False, True))
+def test_pixels_that_the_codec_gives_a_byte_have_what_is_allocated(
+    signed: bool, tmp_path: Path
+) -> None:
+    pixels = np.arange(64 * 64).astype("i1" if signed else "u1")
+    narrow = image(8, signed=signed)
+    narrow.BitsAllocated = 8
+    narrow.PixelData = pixels.tobytes()
+    narrow["PixelData"].VR = "OB"
+    frame = pydicom.pixels.get_encoder(JPEGLSLossless).encode(narrow)
+    ds = encapsulated(image(8, signed=signed), frame)
+    path = stored_file(tmp_path, ds, str(JPEGLSLossless))
+    for wanted in (EXPLICIT, BIG):
+        after = read(converted(path, wanted), wanted)
+        expected = pixels.astype("i2").astype("<i2" if wanted == EXPLICIT else ">i2")
+        assert after.PixelData == expected.tobytes()
+
+
+def test_no_frames_are_one_frame(tmp_path: Path) -> None:
+    ds = pydicom.dcmread(test_file("MR_small_RLE.dcm"))
+    ds.NumberOfFrames = 0
+    after = read(converted(stored_file(tmp_path, ds, str(RLELossless)), EXPLICIT), EXPLICIT)
+    assert len(after.PixelData) == 64 * 64 * 2
+
+
+SOP_INSTANCE_UID = struct.pack("<HH2sH", 8, 0x18, b"UI", 4) + b"1.2\0"
+AN_ITEM_END = struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
+A_SEQUENCE_END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+
+
+def sequence(value: bytes, length: int | None = None) -> bytes:
+    length = len(value) if length is None else length
+    return struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, length) + value
+
+
+def an_item(value: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<HHI", 0xFFFE, 0xE000, len(value) if length is None else length) + value
+
+
+@pytest.mark.parametrize("wanted", TARGETS, ids=NAMES.get)
+@pytest.mark.parametrize(
+    "data",
+    [
+        sequence(an_item(SOP_INSTANCE_UID + AN_ITEM_END)),
+        sequence(an_item(SOP_INSTANCE_UID + AN_ITEM_END) + A_SEQUENCE_END, 0xFFFFFFFF),
+        sequence(an_item(SOP_INSTANCE_UID) + A_SEQUENCE_END),
+    ],
+    ids=("item", "item of a sequence without length", "sequence"),
+)
+def test_a_superfluous_delimiter_is_not_written_again(
+    data: bytes, wanted: str, tmp_path: Path
+) -> None:
+    path, clean = tmp_path / "stored.dcm", tmp_path / "clean.dcm"
+    path.write_bytes(part10(data, EXPLICIT))
+    clean.write_bytes(part10(sequence(an_item(SOP_INSTANCE_UID)), EXPLICIT))
+    assert converted(path, wanted) == converted(clean, wanted)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        SOP_INSTANCE_UID + AN_ITEM_END,
+        SOP_INSTANCE_UID + A_SEQUENCE_END + SOP_INSTANCE_UID,
+        sequence(an_item(SOP_INSTANCE_UID, 0xFFFFFFFF) + A_SEQUENCE_END, 0xFFFFFFFF),
+        sequence(an_item(AN_ITEM_END + SOP_INSTANCE_UID)),
+    ],
+)
+def test_a_delimiter_where_none_may_be_is_a_failure(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "stored.dcm"
+    path.write_bytes(part10(data, EXPLICIT))
+    with pytest.raises(ConversionFailed, match="delimiter"):
+        converted(path, IMPLICIT)
+
+
+@pytest.mark.parametrize("zeros", (1, 7, 8, 15))
+def test_zeros_that_even_out_the_end_are_no_element(zeros: int, tmp_path: Path) -> None:
+    path = tmp_path / "stored.dcm"
+    path.write_bytes(part10(SOP_INSTANCE_UID + bytes(zeros), EXPLICIT))
+    assert converted(path, EXPLICIT) == SOP_INSTANCE_UID
