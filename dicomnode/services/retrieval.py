@@ -126,15 +126,14 @@ class Retrieval:
         if self._operation.cancelled_by_peer or self._operation.ended:
             raise asyncio.CancelledError
 
-    async def run(self, data: bytes, previous: asyncio.Task[None] | None) -> None:
-        """Wait for ``previous``, retrieve what the identifier ``data`` names, and answer."""
+    async def run(self, data: bytes, turn: asyncio.Lock) -> None:
+        """Wait for its ``turn``, retrieve what the identifier ``data`` names, and answer."""
         self._task = asyncio.current_task()
         operation, account = self._operation, self._account
         try:
             self._check()
-            if previous is not None:
-                await asyncio.wait((previous,))
-            await self._perform(data)
+            async with turn:
+                await self._perform(data)
         except (asyncio.CancelledError, SearchStopped):
             if operation.cancelled_by_peer:
                 account.cancelled()
@@ -220,7 +219,7 @@ class Retrieval:
             f"{keyword} {_some(values)}" for keyword, values in keys.items() if "UID" in keyword
         ]
         patients = keys.get("PatientID", ())
-        named = [*(["a PatientID"] if patients else []), *uids]
+        named = [*(["that PatientID"] if patients else []), *uids]
         words = f"no instance is held under {', '.join(named)}"
         return Finding(words, patient_value=_some(patients) if patients else "")
 
@@ -243,8 +242,11 @@ class Retrieval:
     async def _send_back(self, selected: Selected) -> None:
         """Send the objects on the association on which they were asked for."""
         operation = self._operation
+        title = operation.channel.calling_ae_title
         contexts = SendingContexts(
-            operation.channel.negotiated.contexts.values(), "the requester in the SCP role"
+            operation.channel.negotiated.contexts.values(),
+            "the requester in the SCP role",
+            lambda what: f"Let {title} propose {what} with SCP role selection.",
         )
         link = Link(operation.channel, operation.requests, contexts)
         try:
@@ -274,6 +276,7 @@ class Retrieval:
 
         async def connect() -> Link:
             nonlocal link
+            self._check()
             link = await self._connect(destination, contexts)
             return link
 
@@ -305,6 +308,7 @@ class Retrieval:
             SendingContexts(
                 association.negotiated.contexts.values(),
                 destination.title,
+                lambda what: f"Let {destination.title} accept {what}.",
                 destination.transfer_syntaxes,
             ),
         )

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
+from weakref import WeakValueDictionary
 
 from dicomnode.dimse.channel import DataSetSink, Requestor
 from dicomnode.dimse.command import CGetRQ, CMoveRQ
@@ -64,7 +65,8 @@ class Retrieve:
             reading=self._reading,
         )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._last: dict[int, asyncio.Task[None]] = {}
+        # By association; a lock is kept by the retrievals that hold it or wait for it.
+        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     def serves(self, sop_class_uid: str) -> bool:
         return sop_class_uid in QUERY_RETRIEVE
@@ -91,16 +93,10 @@ class Retrieve:
         return IdentifierSink(limit, lambda data: self._start(retrieval, data, number), too_long)
 
     def _start(self, retrieval: Retrieval, data: bytes, number: int) -> None:
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(retrieval.run(data, self._last.get(number)))
-        self._last[number] = task
+        turn = self._turns.setdefault(number, asyncio.Lock())
+        task = asyncio.get_running_loop().create_task(retrieval.run(data, turn))
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(done, number))
-
-    def _ended(self, task: asyncio.Task[None], number: int) -> None:
-        self._tasks.discard(task)
-        if self._last.get(number) is task:
-            del self._last[number]
+        task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
         """End what goes on, and the threads and processes."""

@@ -9,9 +9,15 @@ from typing import Final, Protocol
 
 from dicomnode.dimse.channel import Channel
 from dicomnode.dimse.command import CStoreRQ
-from dicomnode.errors import AssociationError, AssociationTimedOut, ConversionFailed
+from dicomnode.errors import (
+    AssociationAborted,
+    AssociationError,
+    AssociationTimedOut,
+    ConversionFailed,
+)
 from dicomnode.index.entry import InstanceRow
 from dicomnode.observe.logs import Logger
+from dicomnode.services.outcomes import Finding
 from dicomnode.services.requests import Requests
 from dicomnode.services.selected import Rows
 from dicomnode.services.sending_contexts import Choice, SendingContexts
@@ -59,9 +65,7 @@ class _Prepared:
     """An object ready to be sent, or why it cannot be."""
 
     row: InstanceRow
-    choice: Choice | None = None
-    sendable: Sendable | None = None
-    failure: str = ""
+    sending: tuple[Choice, Sendable] | Finding
 
 
 class Sender:
@@ -102,12 +106,13 @@ class Sender:
                 try:
                     taken = await self._store(prepared, link) or taken
                 except AssociationError as error:
-                    self._account.fail(str(error), row.sop_instance_uid)
+                    self._fail(str(error), row, link)
                     row = following
                     timed_out = isinstance(error, AssociationTimedOut)
                     if timed_out:
                         link.channel.abort(str(error))
-                    if not taken or timed_out or not reconnect or reconnects >= _MAX_RECONNECTS:
+                    hopeless = timed_out or not taken or reconnects >= _MAX_RECONNECTS
+                    if row is None or hopeless or not reconnect:
                         raise
                     _drop(ahead)
                     link, reconnects, taken = await reconnect(), reconnects + 1, False
@@ -118,7 +123,7 @@ class Sender:
         except AssociationError as error:
             # The one that was read ahead is no longer among ``rows``.
             if row is not None:
-                self._account.fail(str(error), row.sop_instance_uid)
+                self._fail(str(error), row, link)
             raise
         finally:
             _drop(ahead)
@@ -129,8 +134,8 @@ class Sender:
 
     async def _prepare(self, row: InstanceRow, link: Link) -> _Prepared:
         choice = link.contexts.choose(row.sop_class_uid, row.transfer_syntax_uid)
-        if isinstance(choice, str):
-            return _Prepared(row, failure=choice)
+        if isinstance(choice, Finding):
+            return _Prepared(row, choice)
         try:
             sendable = await self._objects.fetch(row, choice.transfer_syntax_uid)
         except Unreadable as error:
@@ -139,11 +144,11 @@ class Sender:
                 sop_instance_uid=row.sop_instance_uid,
                 path=row.path,
             )
-            return _Prepared(row, failure=str(error))
+            return _Prepared(row, Finding(str(error)))
         except ConversionFailed as error:
             self._tell(str(error), row, choice)
-            return _Prepared(row, failure=str(error))
-        return _Prepared(row, choice, sendable)
+            return _Prepared(row, Finding(str(error), advice=error.advice))
+        return _Prepared(row, (choice, sendable))
 
     def _tell(self, why: str, row: InstanceRow, choice: Choice) -> None:
         """Log why an object could not be converted: the first of those with the same reason."""
@@ -159,10 +164,11 @@ class Sender:
 
     async def _store(self, prepared: _Prepared, link: Link) -> bool:
         """Perform one sub-operation; tell whether the peer answered it. Raises AssociationError."""
-        row, choice, sendable = prepared.row, prepared.choice, prepared.sendable
-        if choice is None or sendable is None:
-            self._account.fail(prepared.failure, row.sop_instance_uid)
+        row, sending = prepared.row, prepared.sending
+        if isinstance(sending, Finding):
+            self._fail(sending.words, row, link, sending.advice)
             return False
+        choice, sendable = sending
         parameters = self._parameters
         request = CStoreRQ(
             has_data_set=True,
@@ -184,12 +190,34 @@ class Sender:
                 data_set,
                 seconds=parameters.response_seconds,
             )
-        except AssociationError:
+        except AssociationError as error:
             self._control.storing = False
+            if isinstance(error, AssociationAborted):
+                whose = link.channel.called_ae_title if moving else "the requester"
+                words = f"the association with {whose} ended: {error}"
+                raise AssociationAborted(words) from error
             raise
         self._control.storing = False
         self._account.stored(response.status, sendable.size, row.sop_instance_uid)
+        self._log.debug(
+            "a sub-operation was answered",
+            association=link.channel.number,
+            message_id=request.message_id,
+            sop_instance_uid=row.sop_instance_uid,
+            transfer_syntax_uid=choice.transfer_syntax_uid,
+            size=sendable.size,
+            status=response.status,
+        )
         return True
+
+    def _fail(self, reason: str, row: InstanceRow, link: Link, advice: str = "") -> None:
+        self._account.fail(reason, row.sop_instance_uid, advice)
+        self._log.debug(
+            "a sub-operation failed",
+            association=link.channel.number,
+            sop_instance_uid=row.sop_instance_uid,
+            reason=reason,
+        )
 
 
 def _drop(ahead: asyncio.Task[_Prepared] | None) -> None:

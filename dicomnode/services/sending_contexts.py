@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pydicom.uid import UID
+from pydicom._uid_dict import UID_dictionary
 
+from dicomnode.services.outcomes import Finding
 from dicomnode.services.sop_classes import SENT_WITHOUT_LOSS
 from dicomnode.storage.transcode import can_convert
 from dicomnode.ul.negotiation import AcceptedContext
@@ -24,22 +25,28 @@ class SendingContexts:
     """The accepted contexts that we have the SCU role on, by SOP class.
 
     As stored comes first; else what it can be converted to, in the order of ``preference`` and
-    then of SENT_WITHOUT_LOSS. ``peer`` names who accepted them.
+    then of SENT_WITHOUT_LOSS. ``peer`` names who accepted them; ``remedy`` is given what was not
+    accepted, and returns the advice that helps.
     """
 
     def __init__(
-        self, contexts: Iterable[AcceptedContext], peer: str, preference: Sequence[str] = ()
+        self,
+        contexts: Iterable[AcceptedContext],
+        peer: str,
+        remedy: Callable[[str], str],
+        preference: Sequence[str] = (),
     ) -> None:
         self._peer = peer
+        self._remedy = remedy
         self._accepted: dict[str, dict[str, int]] = {}
         for context in contexts:
             if context.as_scu:
                 syntaxes = self._accepted.setdefault(context.abstract_syntax, {})
                 syntaxes.setdefault(context.transfer_syntax, context.context_id)
         self._order = tuple(dict.fromkeys((*preference, *SENT_WITHOUT_LOSS)))
-        self._chosen: dict[tuple[str, str], Choice | str] = {}
+        self._chosen: dict[tuple[str, str], Choice | Finding] = {}
 
-    def choose(self, sop_class_uid: str, stored: str) -> Choice | str:
+    def choose(self, sop_class_uid: str, stored: str) -> Choice | Finding:
         """Return the choice for objects of a SOP class stored so, or why there is none."""
         kind = sop_class_uid, stored
         chosen = self._chosen.get(kind)
@@ -47,20 +54,24 @@ class SendingContexts:
             chosen = self._chosen[kind] = self._choose(*kind)
         return chosen
 
-    def _choose(self, sop_class_uid: str, stored: str) -> Choice | str:
+    def _choose(self, sop_class_uid: str, stored: str) -> Choice | Finding:
         accepted = self._accepted.get(sop_class_uid)
         if not accepted:
-            return f"{named(sop_class_uid)}: no presentation context accepted by {self._peer}"
+            name = named(sop_class_uid)
+            words = f"{name}: no presentation context accepted by {self._peer}"
+            return Finding(words, advice=self._remedy(name))
         for wanted in (stored, *self._order):
             if wanted in accepted and (wanted == stored or can_convert(stored, wanted)):
                 return Choice(accepted[wanted], wanted)
         takes = ", ".join(named(uid) for uid in accepted)
-        return (
-            f"{named(sop_class_uid)} in {named(stored)}: {self._peer} takes only {takes}, "
-            "to which it cannot be converted"
+        what = f"{named(sop_class_uid)} in {named(stored)}"
+        return Finding(
+            f"{what}: {self._peer} takes only {takes}, to which it cannot be converted",
+            advice=self._remedy(what),
         )
 
 
 def named(uid: str) -> str:
     """Return the standard's name of ``uid``, or itself when the standard has none."""
-    return UID(uid).name
+    # Not by pydicom's UID, which warns of each value that is none.
+    return UID_dictionary[uid][0] if uid in UID_dictionary else uid

@@ -1,7 +1,7 @@
 """Stored objects on their way out: the bytes of the file, or those of a conversion.
 
 Small ones are read whole, in a thread, with one call; large ones in pieces, one ahead of the
-network. Nothing is copied, and nothing but the length of the File Meta is looked at.
+network. Nothing is copied, and of the File Meta its length and transfer syntax are looked at.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from dicomnode.errors import CannotUnderstand, DicomnodeError, OutOfResources
@@ -30,6 +31,8 @@ _PREFIX: Final = b"DICM\x02\x00\x00\x00UL\x04\x00"
 _PREFIX_AT: Final = 128
 _GROUP_LENGTH_AT: Final = _PREFIX_AT + len(_PREFIX)
 _GROUP_LENGTH: Final = struct.Struct("<I")
+# More than File Meta has, but for private information in it.
+_FIRST_READ_BYTES: Final = 1024
 
 
 class Unreadable(DicomnodeError):
@@ -112,7 +115,7 @@ class StoredObjects:
         """Open the file of ``row`` and see that it is what the index says."""
         with _read_errors():
             file = self._open_file(row)
-            _check_offset(file, row, file.read(_GROUP_LENGTH_AT + 4, 0))
+            _check_meta(file, row, file.read(_FIRST_READ_BYTES, 0))
             return file
 
     def _open(self, row: InstanceRow) -> memoryview | OpenFile:
@@ -124,7 +127,7 @@ class StoredObjects:
             data = file.read(row.size_bytes, 0)
             if len(data) != row.size_bytes:
                 raise Unreadable("the file is shorter than it was")
-            _check_offset(file, row, data)
+            _check_meta(file, row, data)
             return memoryview(data)[row.size_bytes - row.data_set_bytes :]
 
     def _open_file(self, row: InstanceRow) -> OpenFile:
@@ -145,17 +148,30 @@ def _read_errors() -> Iterator[None]:
         raise Unreadable(error.comment) from error
 
 
-def _check_offset(file: OpenFile, row: InstanceRow, head: bytes) -> None:
-    """Check that the data set begins where the index says. Raises Unreadable."""
+def _check_meta(file: OpenFile, row: InstanceRow, head: bytes) -> None:
+    """Check that the data set begins where the index says, and is in that transfer syntax.
+
+    Another object may have taken the place of the one that the index had. Raises Unreadable.
+    """
     offset = row.size_bytes - row.data_set_bytes
     if head[_PREFIX_AT:_GROUP_LENGTH_AT] == _PREFIX and len(head) >= _GROUP_LENGTH_AT + 4:
         (length,) = _GROUP_LENGTH.unpack_from(head, _GROUP_LENGTH_AT)
-        if _GROUP_LENGTH_AT + 4 + length == offset:
+        is_there = _GROUP_LENGTH_AT + 4 + length == offset
+        if is_there and head.find(_transfer_syntax(row.transfer_syntax_uid), 0, offset) >= 0:
             return
     # Files that came otherwise than by C-STORE may have a wrong length, or none.
     try:
-        actual = read_file_meta(file.fileno()).data_set_offset
+        meta = read_file_meta(file.fileno())
     except CannotUnderstand as error:
         raise Unreadable(f"the file is damaged: {error.comment}") from error
-    if actual != offset:
+    if meta.data_set_offset != offset:
         raise Unreadable("the file's data set does not begin where the index says")
+    if meta.transfer_syntax_uid != row.transfer_syntax_uid:
+        raise Unreadable("the file is in another transfer syntax than the index says")
+
+
+@lru_cache(maxsize=64)
+def _transfer_syntax(uid: str) -> bytes:
+    """Return Transfer Syntax UID (0002,0010) as File Meta has it."""
+    value = uid.encode() + b"\0" * (len(uid) & 1)
+    return b"\x02\x00\x10\x00UI" + len(value).to_bytes(2, "little") + value

@@ -45,6 +45,7 @@ class SubOperations:
         self._list_bytes = 0
         # How often each came, in the order in which they first did.
         self._reasons: dict[str, int] = {}
+        self._advice: dict[str, str] = {}
         self._findings: list[Finding] = []
         self._timer: asyncio.TimerHandle | None = None
         self._last_pending = 0.0
@@ -91,11 +92,13 @@ class SubOperations:
             return
         self.fail(words, sop_instance_uid)
 
-    def fail(self, reason: str, sop_instance_uid: str) -> None:
-        """Count a sub-operation that failed; the reason is a sentence for the log."""
+    def fail(self, reason: str, sop_instance_uid: str, advice: str = "") -> None:
+        """Count a sub-operation that failed; ``reason`` and ``advice`` are as in a Finding."""
         self.remaining -= 1
         self.failed += 1
         self._count(reason)
+        if advice and reason in self._reasons:
+            self._advice[reason] = advice
         if sop_instance_uid and not self.list_is_full:
             self._failed_uids.append(sop_instance_uid)
             self._list_bytes += len(sop_instance_uid) + 1
@@ -173,7 +176,10 @@ class SubOperations:
         """Return what is to be told of the retrieval."""
         total = self.remaining + self.completed + self.failed + self.warning
         reasons = [
-            Finding(reason if count == total == 1 else f"{count} of {total}: {reason}")
+            Finding(
+                reason if count == total == 1 else f"{count} of {total}: {reason}",
+                advice=self._advice.get(reason, ""),
+            )
             for reason, count in self._reasons.items()
         ]
         return RetrieveOutcome(

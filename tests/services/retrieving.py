@@ -53,6 +53,10 @@ class Lines:
     def __init__(self) -> None:
         self.errors: list[str] = []
         self.warnings: list[str] = []
+        self.debugs: list[dict[str, object]] = []
+
+    def debug(self, message: str, **fields: object) -> None:
+        self.debugs.append({"message": message, **fields})
 
     def error(self, message: str, **fields: object) -> None:
         self.errors.append(message)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dicomnode.services.destinations import MAX_CONTEXTS, proposals
-from dicomnode.services.sending_contexts import Choice, SendingContexts
+from dicomnode.services.outcomes import Finding
+from dicomnode.services.sending_contexts import Choice, SendingContexts, named
 from dicomnode.ul.negotiation import AcceptedContext
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -59,7 +62,7 @@ def sending(*accepted: tuple[int, str, str], preference: tuple[str, ...] = ()) -
     contexts = [
         AcceptedContext(number, uid, syntax, False, True) for number, uid, syntax in accepted
     ]
-    return SendingContexts(contexts, "ARCHIVE", preference)
+    return SendingContexts(contexts, "ARCHIVE", "Let ARCHIVE accept {}.".format, preference)
 
 
 def test_the_stored_syntax_is_chosen_before_any_other() -> None:
@@ -73,15 +76,23 @@ def test_the_preference_decides_among_those_to_convert_to() -> None:
     assert contexts.choose(CT, JPEG_2000) == Choice(1, IMPLICIT)
 
 
-def test_the_reason_names_what_was_refused() -> None:
+def test_the_reason_names_what_was_refused_and_the_advice_what_to_accept() -> None:
     contexts = sending((1, CT, JPEG_2000))
-    assert contexts.choose(MR, EXPLICIT) == (
-        "MR Image Storage: no presentation context accepted by ARCHIVE"
+    assert contexts.choose(MR, EXPLICIT) == Finding(
+        "MR Image Storage: no presentation context accepted by ARCHIVE",
+        advice="Let ARCHIVE accept MR Image Storage.",
     )
-    assert contexts.choose(CT, MPEG_2) == (
+    assert contexts.choose(CT, MPEG_2) == Finding(
         "CT Image Storage in MPEG2 Main Profile / Main Level: ARCHIVE takes only"
-        " JPEG 2000 Image Compression (Lossless Only), to which it cannot be converted"
+        " JPEG 2000 Image Compression (Lossless Only), to which it cannot be converted",
+        advice="Let ARCHIVE accept CT Image Storage in MPEG2 Main Profile / Main Level.",
     )
-    assert contexts.choose("1.2.3", EXPLICIT) == (
-        "1.2.3: no presentation context accepted by ARCHIVE"
+    assert contexts.choose("1.2.3", EXPLICIT) == Finding(
+        "1.2.3: no presentation context accepted by ARCHIVE", advice="Let ARCHIVE accept 1.2.3."
     )
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", ("no UID", "", "1.2.3.x", "1" * 80))
+def test_what_is_no_uid_is_named_by_itself_without_a_warning(value: str) -> None:
+    assert named(value) == value

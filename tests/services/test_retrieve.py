@@ -112,7 +112,7 @@ async def test_a_patient_id_is_no_word_of_a_finding(bench: Bench) -> None:
     bench.get(sop_class=PATIENT_GET, level="PATIENT", PatientID="P1")
     await bench.finished()
     (finding,) = bench.records.outcomes[0].findings
-    assert "P1" not in finding.words
+    assert finding.words == "no instance is held under that PatientID"
     assert finding.patient_value == "P1"
 
 
@@ -169,6 +169,7 @@ async def test_a_sop_class_without_a_context_fails_with_the_reason(bench: Bench)
         "1 of 2: MR Image Storage: no presentation context accepted by the requester in the SCP"
         " role"
     )
+    assert finding.advice == "Let WS_1 propose MR Image Storage with SCP role selection."
 
 
 async def test_another_transfer_syntax_is_converted_to_where_that_can_be(bench: Bench) -> None:
@@ -309,7 +310,7 @@ async def test_retrievals_of_one_association_follow_one_another(bench: Bench) ->
     assert order == [7, 8]
     sent = [request.affected_sop_instance_uid for _, request, _ in bench.channel.stores]
     assert sent == ["1.1.4.1", "1.1.4.2", "1.2.4.1", "1.2.4.2"]
-    assert bench.service._last == {}
+    assert dict(bench.service._turns) == {}
 
 
 async def test_pending_goes_out_while_one_object_takes_its_time(
@@ -417,6 +418,35 @@ async def test_a_cancel_while_another_retrieval_goes_on_ends_the_waiting_one(
             await asyncio.sleep(0)
     assert bench.channel.final.message_id_being_responded_to == 8
     assert bench.channel.final.status == 0xFE00
+    bench.channel.end("test over")
+    await bench.finished()
+
+
+async def test_a_cancel_of_a_waiting_retrieval_lets_no_other_go_before_its_turn(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selected: list[str] = []
+    select = Catalog.select_instances
+
+    def spy(self: Catalog, keys: Any, stop: Any) -> Any:
+        selected.extend(keys["StudyInstanceUID"])
+        return select(self, keys, stop)
+
+    monkeypatch.setattr(Catalog, "select_instances", spy)
+    bench.keep_study(1, "1.1")
+    bench.channel.behaviour = lambda count: None
+    bench.get(7, StudyInstanceUID="1.1")
+    bench.get(8, StudyInstanceUID="1.2")
+    bench.get(9, StudyInstanceUID="1.3")
+    async with asyncio.timeout(30):
+        while not bench.channel.stores:
+            await asyncio.sleep(0)
+    bench.cancel(8)
+    bench.get(10, StudyInstanceUID="1.4")
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert bench.channel.final.message_id_being_responded_to == 8
+    assert selected == ["1.1"]
     bench.channel.end("test over")
     await bench.finished()
 
@@ -545,6 +575,7 @@ async def test_a_destination_that_accepts_no_context_fails_all(bench: Bench) -> 
     assert (await bench.finished()).status == 0xA702
     (finding,) = bench.records.outcomes[0].findings
     assert "no presentation context accepted by ARCHIVE" in finding.words
+    assert finding.advice == "Let ARCHIVE accept CT Image Storage."
     assert bench.destinations.channels[0].released
 
 
@@ -558,6 +589,17 @@ async def test_an_association_lost_after_success_is_made_anew_and_the_rest_sent(
     assert (final.status, counters(final)) == (0xB000, (None, 4, 1, 0))
     assert bench.channel.failed_uids == ["1.2.3.4.3"]
     assert len(bench.destinations.proposals) == 2
+    (finding,) = bench.records.outcomes[0].findings
+    assert finding.words == "1 of 5: the association with ARCHIVE ended: aborted by peer"
+
+
+async def test_an_association_lost_at_the_last_object_is_not_made_anew(bench: Bench) -> None:
+    bench.keep_study(3)
+    bench.destinations.behaviours = [lambda count: 0 if count < 3 else AssociationAborted]
+    bench.move(StudyInstanceUID="1.2.3")
+    final = await bench.finished()
+    assert (final.status, counters(final)) == (0xB000, (None, 2, 1, 0))
+    assert len(bench.destinations.proposals) == 1
 
 
 async def test_an_association_lost_at_the_first_object_fails_the_rest(bench: Bench) -> None:
@@ -631,6 +673,50 @@ async def test_a_cancelled_move_releases_its_association(bench: Bench) -> None:
     final = await bench.finished()
     assert (final.status, counters(final)) == (0xFE00, (3, 2, 0, 0))
     assert bench.destinations.channels[0].released
+
+
+async def test_a_cancel_between_two_associations_makes_no_second(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.keep(
+        *(data_set(n, SOPClassUID=f"1.2.826.0.1.3680043.10.{n}") for n in range(1, 66)),
+    )
+    release = FakeChannel.release
+
+    async def cancelled_meanwhile(self: FakeChannel) -> None:
+        bench.cancel()
+        await release(self)
+
+    monkeypatch.setattr(FakeChannel, "release", cancelled_meanwhile)
+    bench.move(StudyInstanceUID="1.2.3")
+    final = await bench.finished()
+    assert (final.status, counters(final)) == (0xFE00, (1, 64, 0, 0))
+    assert len(bench.destinations.proposals) == 1
+
+
+async def test_a_cancel_as_the_association_is_lost_makes_no_other(bench: Bench) -> None:
+    bench.keep_study(5)
+
+    def behave(count: int) -> int | type[AssociationAborted]:
+        if count == 2:
+            bench.cancel()
+            return AssociationAborted
+        return 0
+
+    bench.destinations.behaviours = [behave]
+    bench.move(StudyInstanceUID="1.2.3")
+    final = await bench.finished()
+    assert (final.status, counters(final)) == (0xFE00, (3, 1, 1, 0))
+    assert len(bench.destinations.proposals) == 1
+
+
+async def test_each_sub_operation_has_a_debug_line(bench: Bench) -> None:
+    bench.keep(data_set(1), data_set(2, SOPClassUID=MR_STORAGE))
+    bench.get(StudyInstanceUID="1.2.3")
+    await bench.finished()
+    answered, failed = sorted(bench.lines.debugs, key=lambda line: str(line["sop_instance_uid"]))
+    assert (answered["sop_instance_uid"], answered["status"]) == ("1.2.3.4.1", 0x0000)
+    assert "MR Image Storage" in str(failed["reason"])
 
 
 async def test_a_cancel_while_the_destination_is_called_ends_the_call(bench: Bench) -> None:

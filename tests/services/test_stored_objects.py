@@ -18,7 +18,7 @@ from dicomnode.services.conversion import Converters
 from dicomnode.services.stored_objects import PIECE_BYTES, Pieces, StoredObjects, Unreadable
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import file_meta
-from tests.storage.objects import CT_STORAGE, EXPLICIT, IMPLICIT, data_set, encoded
+from tests.storage.objects import BIG, CT_STORAGE, EXPLICIT, IMPLICIT, data_set, encoded
 
 
 class Store:
@@ -140,3 +140,15 @@ async def test_a_file_that_is_not_what_the_index_says_is_unreadable(
     store.path().unlink()
     with pytest.raises(Unreadable, match="missing"):
         await store.objects.fetch(row, wanted)
+
+
+@pytest.mark.parametrize("size", (1000, PIECE_BYTES + 1000))
+async def test_an_object_replaced_by_one_as_long_in_another_syntax_is_not_taken_for_it(
+    store: Store, size: int
+) -> None:
+    row = store.put(bytes(size))
+    replaced = store.put(bytes(size), file_meta(CT_STORAGE, "1.2", BIG))
+    assert replaced.size_bytes == row.size_bytes
+    for wanted in (EXPLICIT, IMPLICIT):
+        with pytest.raises(Unreadable, match="another transfer syntax"):
+            await store.objects.fetch(row, wanted)
