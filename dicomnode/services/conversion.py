@@ -59,7 +59,10 @@ class Converters:
                     stored=stored,
                     wanted=wanted,
                     target=target,
-                    max_bytes=max(0, min(_MAX_CONVERTED_BYTES, free - self._min_free_bytes)),
+                    # Those at work at once share what may be used.
+                    max_bytes=max(
+                        0, min(_MAX_CONVERTED_BYTES, (free - self._min_free_bytes) // _PROCESSES)
+                    ),
                 )
                 result = await self._ask(job)
             if result.failure:

@@ -173,10 +173,10 @@ class Retrieval:
                     await self._send_to(destination, selected)
         except CatalogError as error:
             self._parts.log.error(f"a retrieval cannot go on: {error}")
-            self._fail_rest("the index failed")
+            account.fail_rest("the index failed")
         if self._lost:
             return
-        self._fail_rest("the object was removed or replaced meanwhile")
+        account.fail_rest("the object was removed or replaced meanwhile")
         account.conclude()
 
     # -- which objects -----------------------------------------------------------------------------
@@ -266,7 +266,7 @@ class Retrieval:
                 while (row := await rows.next()) is not None:
                     self._account.fail(str(error), row.sop_instance_uid)
                     if self._account.list_is_full and len(needed) == 1:
-                        self._fail_rest(str(error))
+                        self._account.fail_rest(str(error))
                         return
 
     async def _send_over(
@@ -323,10 +323,6 @@ class Retrieval:
             link.channel.abort("the C-MOVE was ended in the middle of an object")
         else:
             await self._parts.release(link.channel)
-
-    def _fail_rest(self, reason: str) -> None:
-        for _ in range(self._account.remaining):
-            self._account.fail(reason, "")
 
 
 @dataclass(slots=True, kw_only=True)

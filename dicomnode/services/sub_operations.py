@@ -46,6 +46,7 @@ class SubOperations:
         # How often each came, in the order in which they first did.
         self._reasons: dict[str, int] = {}
         self._advice: dict[str, str] = {}
+        self._first_failure = ""
         self._findings: list[Finding] = []
         self._timer: asyncio.TimerHandle | None = None
         self._last_pending = 0.0
@@ -96,12 +97,21 @@ class SubOperations:
         """Count a sub-operation that failed; ``reason`` and ``advice`` are as in a Finding."""
         self.remaining -= 1
         self.failed += 1
+        self._first_failure = self._first_failure or reason
         self._count(reason)
         if advice and reason in self._reasons:
             self._advice[reason] = advice
         if sop_instance_uid and not self.list_is_full:
             self._failed_uids.append(sop_instance_uid)
             self._list_bytes += len(sop_instance_uid) + 1
+
+    def fail_rest(self, reason: str) -> None:
+        """Count all that remain as failed; which objects they are of is not known."""
+        if self.remaining:
+            self._first_failure = self._first_failure or reason
+            self._count(reason, self.remaining)
+            self.failed += self.remaining
+            self.remaining = 0
 
     @property
     def list_is_full(self) -> bool:
@@ -112,10 +122,10 @@ class SubOperations:
         """Keep something to explain that is about the retrieval as a whole."""
         self._findings.append(finding)
 
-    def _count(self, reason: str) -> None:
+    def _count(self, reason: str, number: int = 1) -> None:
         if reason not in self._reasons and len(self._reasons) >= _MAX_REASONS:
             reason = "other reasons"
-        self._reasons[reason] = self._reasons.get(reason, 0) + 1
+        self._reasons[reason] = self._reasons.get(reason, 0) + number
 
     # -- at the end ------------------------------------------------------------------------------
 
@@ -141,7 +151,7 @@ class SubOperations:
 
     def _finish(self, response: SubOperationsResponse) -> None:
         self.stop()
-        comment = next(iter(self._reasons), "")[:_MAX_COMMENT]
+        comment = (self._first_failure or next(iter(self._reasons), ""))[:_MAX_COMMENT]
         if comment and response.status != Status.SUCCESS:
             response = replace(response, error_comment=comment)
         operation = self._operation

@@ -89,6 +89,7 @@ _FACTS: Final = frozenset(
     )
 )
 _MAX_FACT_BYTES: Final = 64
+_ITEM_TAG: Final = b"\xfe\xff\x00\xe0"
 # Extended Offset Table, its lengths, and Encapsulated Pixel Data Value Total Length
 _OF_FRAGMENTS: Final = frozenset((0x7FE0_0001, 0x7FE0_0002, 0x7FE0_0003))
 
@@ -203,6 +204,9 @@ class _Plan:
                 case Element(tag=tag, length=length) if tag in _FACTS and length <= _MAX_FACT_BYTES:
                     value = source.exactly(event.start, length)
                     plan.facts.setdefault(event.data_set.start, {})[tag] = value
+                case Element(tag=tag, start=start) if tag == PIXEL_DATA:
+                    if transfer_syntax_uid in COMPRESSED and source.read(start, 4) == _ITEM_TAG:
+                        raise ConversionFailed("the compressed pixel data has a defined length")
                 case Encapsulated():
                     compressed.append(event)
         if len(compressed) > _MAX_COMPRESSED_IMAGES:

@@ -88,6 +88,21 @@ async def test_no_more_is_written_than_the_storage_can_spare(archive: Archive) -
     await converters.close()
 
 
+async def test_conversions_at_once_leave_together_what_the_storage_must_keep(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converters = Converters(archive.files, 1000)
+    job = archive.put("CT_small.dcm")
+    monkeypatch.setattr(archive.files, "free_bytes", lambda: 1 << 40)
+    _, size = await converters.convert(*job, IMPLICIT)
+    monkeypatch.setattr(archive.files, "free_bytes", lambda: 1000 + 2 * size)
+    await converters.convert(*job, IMPLICIT)
+    monkeypatch.setattr(archive.files, "free_bytes", lambda: 1000 + 2 * size - 1)
+    with pytest.raises(ConversionFailed, match="more than"):
+        await converters.convert(*job, IMPLICIT)
+    await converters.close()
+
+
 async def test_a_process_that_dies_fails_its_object_and_is_replaced(
     archive: Archive, converters: Converters
 ) -> None:

@@ -150,6 +150,14 @@ async def test_when_all_fail_the_status_says_so(bench: Bench) -> None:
     assert final.error_comment == "answered with A700H Refused: Out of Resources"
 
 
+async def test_the_comment_tells_of_a_failure_before_a_warning(bench: Bench) -> None:
+    bench.keep_study(2)
+    statuses = {1: 0xB000, 2: 0xA700}
+    bench.channel.behaviour = statuses.__getitem__
+    bench.get(StudyInstanceUID="1.2.3")
+    assert (await bench.finished()).error_comment.startswith("answered with A700H")
+
+
 async def test_warnings_alone_make_a_warning_without_a_list(bench: Bench) -> None:
     bench.keep_study(2)
     bench.channel.behaviour = lambda count: 0xB007

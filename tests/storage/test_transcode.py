@@ -545,3 +545,10 @@ def test_zeros_that_even_out_the_end_are_no_element(zeros: int, tmp_path: Path) 
     path = tmp_path / "stored.dcm"
     path.write_bytes(part10(SOP_INSTANCE_UID + bytes(zeros), EXPLICIT))
     assert converted(path, EXPLICIT) == SOP_INSTANCE_UID
+
+
+def test_compressed_pixels_of_defined_length_are_not_taken_for_native_ones(tmp_path: Path) -> None:
+    ds = pydicom.dcmread(test_file("MR_small_RLE.dcm"))
+    ds["PixelData"].is_undefined_length = False
+    with pytest.raises(ConversionFailed, match="defined length"):
+        converted(stored_file(tmp_path, ds, str(RLELossless)), EXPLICIT)
