@@ -176,7 +176,7 @@ class Retrieval:
             account.fail_rest("the index failed")
         if self._lost:
             return
-        account.fail_rest("the object was removed or replaced meanwhile")
+        account.fail_rest("the object was removed or replaced meanwhile", "Retrieve it again.")
         account.conclude()
 
     # -- which objects -----------------------------------------------------------------------------

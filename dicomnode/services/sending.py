@@ -27,6 +27,7 @@ from dicomnode.services.sub_operations import SubOperations
 # After the loss of an association that took objects, another is asked for so often.
 _MAX_RECONNECTS: Final = 3
 _MAX_TOLD: Final = 20
+_RESTORE: Final = "Send the object to the node again, or restore its file from a backup."
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class Sender:
                 sop_instance_uid=row.sop_instance_uid,
                 path=row.path,
             )
-            return _Prepared(row, Finding(str(error)))
+            return _Prepared(row, Finding(str(error), advice=_RESTORE))
         except ConversionFailed as error:
             self._tell(str(error), row, choice)
             return _Prepared(row, Finding(str(error), advice=error.advice))

@@ -98,18 +98,16 @@ class SubOperations:
         self.remaining -= 1
         self.failed += 1
         self._first_failure = self._first_failure or reason
-        self._count(reason)
-        if advice and reason in self._reasons:
-            self._advice[reason] = advice
+        self._count(reason, advice)
         if sop_instance_uid and not self.list_is_full:
             self._failed_uids.append(sop_instance_uid)
             self._list_bytes += len(sop_instance_uid) + 1
 
-    def fail_rest(self, reason: str) -> None:
+    def fail_rest(self, reason: str, advice: str = "") -> None:
         """Count all that remain as failed; which objects they are of is not known."""
         if self.remaining:
             self._first_failure = self._first_failure or reason
-            self._count(reason, self.remaining)
+            self._count(reason, advice, self.remaining)
             self.failed += self.remaining
             self.remaining = 0
 
@@ -122,9 +120,11 @@ class SubOperations:
         """Keep something to explain that is about the retrieval as a whole."""
         self._findings.append(finding)
 
-    def _count(self, reason: str, number: int = 1) -> None:
+    def _count(self, reason: str, advice: str = "", number: int = 1) -> None:
         if reason not in self._reasons and len(self._reasons) >= _MAX_REASONS:
-            reason = "other reasons"
+            reason, advice = "other reasons", ""
+        if advice:
+            self._advice[reason] = advice
         self._reasons[reason] = self._reasons.get(reason, 0) + number
 
     # -- at the end ------------------------------------------------------------------------------

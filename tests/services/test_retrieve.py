@@ -231,6 +231,9 @@ async def test_a_missing_and_a_short_file_fail_alone_and_loudly(bench: Bench) ->
     assert (final.status, counters(final)) == (0xB000, (None, 1, 3, 0))
     assert bench.channel.failed_uids == ["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.4"]
     assert len(bench.lines.errors) == 3
+    assert {finding.advice for finding in bench.records.outcomes[0].findings} == {
+        "Send the object to the node again, or restore its file from a backup."
+    }
 
 
 async def test_objects_removed_after_the_search_are_counted_as_failed(
@@ -243,6 +246,7 @@ async def test_objects_removed_after_the_search_are_counted_as_failed(
     final = await bench.finished()
     assert (final.status, counters(final)) == (0xB000, (None, 2, 1, 0))
     assert "removed" in bench.records.outcomes[0].findings[0].words
+    assert bench.records.outcomes[0].findings[0].advice == "Retrieve it again."
 
 
 async def test_more_objects_than_one_batch_are_sent_in_order(bench: Bench) -> None:
