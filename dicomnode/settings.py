@@ -108,9 +108,10 @@ class TimeoutSettings(_Section):
 
     ``artim_seconds`` until the A-ASSOCIATE-RQ is there (PS3.8 §9.1.4), ``pdu_seconds`` until a
     PDU that has begun is whole, ``idle_seconds`` without any PDU or operation, ``write_seconds``
-    while a peer acknowledges nothing of what is sent to it, ``drain_seconds`` for associations to finish at shutdown.
-    ``connect_seconds`` until another node that is called has taken the connection,
-    ``response_seconds`` until it has answered an association request, a sub-operation or a release.
+    while a peer acknowledges nothing of what is sent to it, ``drain_seconds`` for associations to
+    finish at shutdown. ``connect_seconds`` until another node that is called has taken the
+    connection, ``response_seconds`` until it has answered an association request, a sub-operation
+    or a release.
     """
 
     artim_seconds: Deadline = 30.0
