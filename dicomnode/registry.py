@@ -76,6 +76,7 @@ class AE(BaseModel):
 
     ``host`` and ``port`` are where it is reached (no host: it is never called); ``addresses``
     where it may call from (empty: anywhere). For limits 0 means no limit of its own.
+    ``receives`` are the transfer syntaxes that it can be sent (empty: what it accepts).
     ``character_set`` is the Specific Character Set of answers to its queries (None: the query's).
     """
 
@@ -89,6 +90,7 @@ class AE(BaseModel):
     max_associations: Annotated[Number, Field(ge=0)] = 0
     maximum_pdu_bytes: Annotated[Size, Field(ge=4096, le=16 * 1024**2)] | None = None
     transfer_syntaxes: tuple[Annotated[str, AfterValidator(_transfer_syntax)], ...] = ()
+    receives: tuple[Annotated[str, AfterValidator(_transfer_syntax)], ...] = ()
     character_set: Annotated[str, AfterValidator(_character_set)] | None = None
     description: str = ""
 

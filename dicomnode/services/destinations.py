@@ -19,13 +19,13 @@ Kind = tuple[str, str]
 
 
 def proposals(
-    kinds: Iterable[Kind], preference: Sequence[str] = ()
+    kinds: Iterable[Kind], preference: Sequence[str] = (), receives: Sequence[str] = ()
 ) -> list[tuple[frozenset[Kind], tuple[PresentationContextRQ, ...]]]:
     """Return, for each association that is needed, what kinds it is for and its contexts.
 
     Each kind has a context with its transfer syntax alone, so that nobody else chooses it; each
     SOP class one more with the usual uncompressed ones, and those of ``preference``, that its
-    objects could be converted to.
+    objects could be converted to. Nothing but ``receives`` is proposed, unless it is empty.
     """
     by_class: dict[str, list[str]] = {}
     for sop_class_uid, transfer_syntax_uid in kinds:
@@ -35,9 +35,7 @@ def proposals(
         # More syntaxes of one class than one association takes: as if they were classes.
         for start in range(0, len(all_stored), MAX_CONTEXTS - 1):
             stored = all_stored[start : start + MAX_CONTEXTS - 1]
-            lists: list[tuple[str, ...]] = [(uid,) for uid in stored]
-            if others := _others(stored, preference):
-                lists.append(others)
+            lists = _lists(stored, preference, receives)
             if not found or len(found[-1][1]) + len(lists) > MAX_CONTEXTS:
                 found.append((set(), []))
             served, contexts = found[-1]
@@ -48,10 +46,22 @@ def proposals(
     return [(frozenset(served), tuple(contexts)) for served, contexts in found]
 
 
-def _others(all_stored: Sequence[str], preference: Sequence[str]) -> tuple[str, ...]:
-    wanted = dict.fromkeys((*(uid for uid in preference if uid in SENT_WITHOUT_LOSS), *_USUAL))
-    return tuple(
+def _lists(
+    stored: Sequence[str], preference: Sequence[str], receives: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Return the transfer syntaxes of each context for one SOP class."""
+    usual = [uid for uid in receives if uid in SENT_WITHOUT_LOSS] if receives else _USUAL
+    wanted = dict.fromkeys((*(uid for uid in preference if uid in SENT_WITHOUT_LOSS), *usual))
+    others = tuple(
         uid
         for uid in wanted
-        if uid not in all_stored and any(can_convert(stored, uid) for stored in all_stored)
+        if uid not in stored
+        and (not receives or uid in receives)
+        and any(can_convert(one, uid) for one in stored)
     )
+    lists: list[tuple[str, ...]]
+    lists = [(uid,) for uid in stored if not receives or uid in receives]
+    if others:
+        lists.append(others)
+    # Objects that it cannot be sent at all then fail for that reason.
+    return lists or [tuple(receives)]

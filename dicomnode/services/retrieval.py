@@ -256,7 +256,7 @@ class Retrieval:
 
     async def _send_to(self, destination: AE, selected: Selected) -> None:
         """Send the objects on as many associations as their presentation contexts need."""
-        needed = proposals(selected.kinds, destination.transfer_syntaxes)
+        needed = proposals(selected.kinds, destination.transfer_syntaxes, destination.receives)
         for kinds, contexts in needed:
             rows = self._rows(selected, kinds)
             try:

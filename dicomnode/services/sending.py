@@ -21,7 +21,7 @@ from dicomnode.services.outcomes import Finding
 from dicomnode.services.requests import Requests
 from dicomnode.services.selected import Rows
 from dicomnode.services.sending_contexts import Choice, SendingContexts
-from dicomnode.services.stored_objects import Pieces, Sendable, StoredObjects, Unreadable
+from dicomnode.services.stored_objects import Sendable, StoredObjects, Unreadable
 from dicomnode.services.sub_operations import SubOperations
 
 # After the loss of an association that took objects, another is asked for so often.
@@ -181,14 +181,12 @@ class Sender:
             move_originator_message_id=parameters.move_originator_message_id,
         )
         moving = parameters.move_originator_ae_title is not None
-        data_set = sendable.data_set
-        self._account.streamed = data_set if isinstance(data_set, Pieces) and not moving else None
         self._control.storing = True
         try:
             response = await link.requests.perform(
                 choice.context_id,
                 request,
-                data_set,
+                sendable.data_set,
                 seconds=parameters.response_seconds,
             )
         except AssociationError as error:

@@ -22,6 +22,7 @@ from dicomnode.services.conversion import Converters
 from dicomnode.storage.disk import OpenFile
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import read_file_meta
+from dicomnode.storage.transcode import DEFLATED
 
 # Data sets up to this are read whole, longer ones in pieces of it.
 PIECE_BYTES: Final = 1024 * 1024
@@ -42,23 +43,22 @@ class Unreadable(DicomnodeError):
 class Pieces:
     """A long data set, read one piece ahead; a ``channel.DataSetSource``."""
 
-    def __init__(self, file: OpenFile, offset: int, size: int, threads: Executor) -> None:
+    def __init__(
+        self, file: OpenFile, offset: int, size: int, threads: Executor, padding: bytes = b""
+    ) -> None:
         self._file = file
+        self._padding = padding
         self._position = offset
         self._end = offset + size
         self._threads = threads
         self._ahead: asyncio.Future[bytes] | None = None
 
-    @property
-    def is_read(self) -> bool:
-        """Whether all of it has been read, so that its last piece is on its way."""
-        return self._position == self._end
-
     async def read(self) -> bytes:
         """Return the next piece, b"" after the last. Raises Unreadable, OSError."""
         ahead = self._ahead or self._begin()
         if ahead is None:
-            return b""
+            padding, self._padding = self._padding, b""
+            return padding
         piece = await ahead
         if not piece:
             raise Unreadable("the file is shorter than it was")
@@ -103,7 +103,7 @@ class StoredObjects:
         if transfer_syntax_uid == row.transfer_syntax_uid:
             found = await loop.run_in_executor(self._threads, self._open, row)
             if isinstance(found, OpenFile):
-                return Sendable(Pieces(found, offset, size, self._threads), size)
+                return Sendable(Pieces(found, offset, size, self._threads, _padding(row)), size)
             return Sendable(found, size)
         await loop.run_in_executor(self._threads, self._check, row)
         file, converted_size = await self._converters.convert(
@@ -128,7 +128,7 @@ class StoredObjects:
             if len(data) != row.size_bytes:
                 raise Unreadable("the file is shorter than it was")
             _check_meta(file, row, data)
-            return memoryview(data)[row.size_bytes - row.data_set_bytes :]
+            return memoryview(data + _padding(row))[row.size_bytes - row.data_set_bytes :]
 
     def _open_file(self, row: InstanceRow) -> OpenFile:
         file = OpenFile(self._files.open_object(row.path))
@@ -136,6 +136,14 @@ class StoredObjects:
         if size != row.size_bytes:
             raise Unreadable(f"the file has {size} bytes, {row.size_bytes} by the index")
         return file
+
+
+def _padding(row: InstanceRow) -> bytes:
+    """Return the null that follows a deflated data set of odd length (PS3.5 §A.5).
+
+    Some that are received lack it; receivers that ask for even fragments would abort.
+    """
+    return b"\0" if row.transfer_syntax_uid == DEFLATED and row.data_set_bytes & 1 else b""
 
 
 @contextmanager

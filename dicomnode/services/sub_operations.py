@@ -15,7 +15,6 @@ from dicomnode.dimse.command import SubOperationsResponse, answer
 from dicomnode.dimse.status import Category, Status, category, describe
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.outcomes import Finding, RetrieveOutcome
-from dicomnode.services.stored_objects import Pieces
 from dicomnode.storage.elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Encoding
 from dicomnode.storage.transcode import (
     DEFLATED,
@@ -50,8 +49,6 @@ class SubOperations:
         self._findings: list[Finding] = []
         self._timer: asyncio.TimerHandle | None = None
         self._last_pending = 0.0
-        # What is being sent on the requester's own association, where no response can overtake it.
-        self.streamed: Pieces | None = None
         self.level = ""
         self.remaining = self.completed = self.failed = self.warning = 0
         self.sent_bytes = 0
@@ -67,11 +64,9 @@ class SubOperations:
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        held_up = self.streamed is not None and not self.streamed.is_read
-        if not held_up and loop.time() >= self._last_pending + _PENDING_SECONDS / 2:
+        if loop.time() >= self._last_pending + _PENDING_SECONDS / 2:
             self.pending()
-        since = loop.time() if held_up else self._last_pending
-        self._timer = loop.call_at(since + _PENDING_SECONDS, self._tick)
+        self._timer = loop.call_at(self._last_pending + _PENDING_SECONDS, self._tick)
 
     def pending(self) -> None:
         """Tell the requester how far it is (PS3.7 §9.3.3.2)."""

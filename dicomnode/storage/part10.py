@@ -99,13 +99,16 @@ def read_file_meta(fd: int) -> FileMeta:
 def _group_two(head: bytes) -> tuple[dict[int, bytes], int]:
     """Return the values of group 0002 by element number, and where the group ends.
 
-    The group length (0002,0000) is not relied on: files with a wrong one are common.
+    The group length (0002,0000) is relied on only where it ends the group after an element and
+    the Transfer Syntax UID: files with a wrong one are common, and in others the data set begins
+    with elements of group 0002.
     """
     values: dict[int, bytes] = {}
     position = 132
+    end = 0
     while position + 8 <= len(head):
         group, element, vr, length = _SHORT_HEADER.unpack_from(head, position)
-        if group != 2:
+        if group != 2 or (position == end and 0x0010 in values):
             return values, position
         start = position + 8
         if vr in _LONG_VRS:
@@ -117,6 +120,8 @@ def _group_two(head: bytes) -> tuple[dict[int, bytes], int]:
         if position > len(head):
             raise CannotUnderstand("File Meta is cut short or too long")
         values[element] = head[start:position]
+        if element == 0 and length == 4:
+            end = position + _LONG_LENGTH.unpack_from(head, start)[0]
     if len(head) >= _MAX_META_BYTES:
         raise CannotUnderstand("File Meta is too long")
     return values, position

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydicom._uid_dict import UID_dictionary
 
 from dicomnode.errors import ConversionFailed
-
-if TYPE_CHECKING:
-    import numpy as np
 
 JPEG_BASELINE: Final = "1.2.840.10008.1.2.4.50"
 JPEG_EXTENDED: Final = "1.2.840.10008.1.2.4.51"
@@ -97,6 +94,7 @@ def _frames(
 ) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
     try:
         # numpy and the codecs take their time; a node that converts nothing never loads them.
+        import numpy as np
         from pydicom.pixels.decoders.base import get_decoder
     except ImportError as error:
         raise _no_decoder(transfer_syntax_uid) from error

@@ -15,8 +15,10 @@ IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.1
 JPEG_2000, MPEG_2 = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.100"
 
 
-def proposed(*kinds: tuple[str, str], preference: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    ((_, contexts),) = proposals(kinds, preference)
+def proposed(
+    *kinds: tuple[str, str], preference: tuple[str, ...] = (), receives: tuple[str, ...] = ()
+) -> list[tuple[str, ...]]:
+    ((_, contexts),) = proposals(kinds, preference, receives)
     return [(context.abstract_syntax, *context.transfer_syntaxes) for context in contexts]
 
 
@@ -43,6 +45,21 @@ def test_the_destinations_preference_orders_what_can_be_converted_to() -> None:
         (CT, JPEG_2000),
         (CT, BIG, IMPLICIT, EXPLICIT),
     ]
+
+
+@pytest.mark.parametrize(
+    ("stored", "receives", "contexts"),
+    [
+        (JPEG_2000, (IMPLICIT,), [(CT, IMPLICIT)]),
+        (IMPLICIT, (IMPLICIT,), [(CT, IMPLICIT)]),
+        (JPEG_2000, (JPEG_2000, BIG), [(CT, JPEG_2000), (CT, BIG)]),
+        (MPEG_2, (IMPLICIT, EXPLICIT), [(CT, IMPLICIT, EXPLICIT)]),
+    ],
+)
+def test_nothing_is_proposed_but_what_the_destination_receives(
+    stored: str, receives: tuple[str, ...], contexts: list[tuple[str, ...]]
+) -> None:
+    assert proposed((CT, stored), preference=(EXPLICIT,), receives=receives) == contexts
 
 
 def test_more_syntaxes_of_one_class_than_one_association_takes_are_divided() -> None:

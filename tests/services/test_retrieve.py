@@ -14,7 +14,6 @@ from dicomnode.dimse.command import CGetRQ
 from dicomnode.errors import AssociationAborted, CatalogError, ConnectionFailed
 from dicomnode.index.catalog import Catalog
 from dicomnode.registry import AE, Registry
-from dicomnode.services.stored_objects import Pieces
 from dicomnode.ul.negotiation import AcceptedContext
 from tests.services.retrieving import PATIENT_GET, STUDY_GET, Bench, FakeChannel, identifier
 from tests.storage.objects import BIG, CT_STORAGE, DEFLATED, EXPLICIT, IMPLICIT, data_set, encoded
@@ -344,27 +343,6 @@ async def test_pending_goes_out_while_one_object_takes_its_time(
     assert {counters(response) for response in bench.channel.pendings} == {(1, 0, 0, 0)}
     bench.channel.end("test over")
     await bench.finished()
-
-
-async def test_no_pending_piles_up_behind_an_object_that_is_being_streamed(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dicomnode.services.sub_operations._PENDING_SECONDS", 0.001)
-    bench.keep(data_set(1, PixelData=bytes(3 << 20), BitsAllocated=8))
-    read = Pieces.read
-    before: list[int] = []
-
-    async def slowly(self: Pieces) -> bytes:
-        ticks = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(0.01, ticks.set_result, None)
-        await ticks
-        before.append(len(bench.channel.pendings))
-        return await read(self)
-
-    monkeypatch.setattr(Pieces, "read", slowly)
-    bench.get(StudyInstanceUID="1.2.3")
-    assert (await bench.finished()).status == 0x0000
-    assert before[:4] == [before[0]] * 4
 
 
 # -- C-CANCEL and the end of the association -------------------------------------------------------

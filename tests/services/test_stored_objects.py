@@ -18,7 +18,7 @@ from dicomnode.services.conversion import Converters
 from dicomnode.services.stored_objects import PIECE_BYTES, Pieces, StoredObjects, Unreadable
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import file_meta
-from tests.storage.objects import BIG, CT_STORAGE, EXPLICIT, IMPLICIT, data_set, encoded
+from tests.storage.objects import BIG, CT_STORAGE, DEFLATED, EXPLICIT, IMPLICIT, data_set, encoded
 
 
 class Store:
@@ -87,6 +87,18 @@ async def test_large_objects_come_in_pieces(store: Store, size: int) -> None:
         assert sendable.size == size
         assert await whole(sendable.data_set) == data
         del sendable
+
+
+@pytest.mark.parametrize("size", (7, 8, PIECE_BYTES + 1, PIECE_BYTES + 2))
+async def test_a_deflated_data_set_of_odd_length_is_followed_by_a_null(
+    store: Store, size: int
+) -> None:
+    data = os.urandom(size)
+    meta = file_meta(CT_STORAGE, "1.2", DEFLATED)
+    row = replace(store.put(data, meta), transfer_syntax_uid=DEFLATED)
+    found = (await store.objects.fetch(row, DEFLATED)).data_set
+    sent = await whole(found) if isinstance(found, Pieces) else bytes(found)
+    assert sent == data + bytes(size & 1)
 
 
 async def test_what_is_given_up_in_the_middle_leaves_no_file_open(store: Store) -> None:

@@ -51,6 +51,13 @@ def test_a_wrong_group_length_is_not_relied_on(tmp_path: Path) -> None:
     assert meta.data_set_offset == len(data)
 
 
+def test_a_data_set_may_begin_with_elements_of_group_0002(tmp_path: Path) -> None:
+    data = file_meta(CT_STORAGE, "1.2.3", EXPLICIT)
+    stray = b"\x02\x00\x10\x00UI\x06\x001.2.9\x00"
+    meta = read_file_meta(open_bytes(tmp_path, data + stray + encoded(data_set())))
+    assert (meta.transfer_syntax_uid, meta.data_set_offset) == (EXPLICIT, len(data))
+
+
 @pytest.mark.parametrize("data", [b"", b"DICM", bytes(200), bytes(128) + b"DICM"])
 def test_what_is_no_part_10_file_is_not_understood(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(CannotUnderstand):
@@ -58,10 +65,11 @@ def test_what_is_no_part_10_file_is_not_understood(tmp_path: Path, data: bytes) 
 
 
 def test_private_information_longer_than_the_cap_is_not_understood(tmp_path: Path) -> None:
-    head = file_meta(CT_STORAGE, "1.2.3", EXPLICIT)
+    head = bytearray(file_meta(CT_STORAGE, "1.2.3", EXPLICIT))
     private = b"\x02\x00\x02\x01OB\x00\x00" + (10**6).to_bytes(4, "little") + bytes(10**6)
+    head[140:144] = (len(head) - 144 + len(private)).to_bytes(4, "little")
     with pytest.raises(CannotUnderstand):
-        read_file_meta(open_bytes(tmp_path, head + private))
+        read_file_meta(open_bytes(tmp_path, bytes(head) + private))
 
 
 @given(st.binary(max_size=300))
