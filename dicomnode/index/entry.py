@@ -10,8 +10,10 @@ from dicomnode.index.keys import ITEM_KEYS, Key
 from dicomnode.index.names import fold, groups
 from dicomnode.storage.header import Header
 
-# Longer values are clipped in the index; the file has them whole. LT may have 10,240.
+# Longer values are clipped in the index; the file has them whole. An LT may have 10,240
+# characters (PS3.5 Table 6.2-1).
 _MAX_CHARACTERS = 1024
+_MAX_CHARACTERS_LT = 10_240
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,8 @@ def _text(header: Header, key: Key) -> str:
         return _flat(header, key.tag)
     if key.vr == "UI":
         return header.uid(key.tag)
-    text = header.text(key.tag, key.vr)[:_MAX_CHARACTERS]
+    text = header.text(key.tag, key.vr)
+    text = text[: _MAX_CHARACTERS_LT if key.vr == "LT" else _MAX_CHARACTERS]
     # The ACR-NEMA spellings, still met (PS3.5 Table 6.2-1, DA and TM).
     if key.vr == "DA":
         return text.replace(".", "")

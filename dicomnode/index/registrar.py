@@ -91,7 +91,10 @@ class Registrar:
         self._sql = Statements(backend)
 
     def prepare(self, cursor: DBAPICursor) -> None:
-        """Read where the identifiers of the tables stand; this is the only writer."""
+        """Read where the identifiers of the tables stand; this is the only writer.
+
+        None is given twice, so that whoever holds the id of a row that is gone meets no other.
+        """
         for table, statement in self._sql.last_ids.items():
             statement.run(cursor)
             self._next_ids[table] = (cursor.fetchall()[0][0] or 0) + 1
@@ -119,6 +122,7 @@ class Registrar:
             series = self._find_or_make_series(cursor, entry)
         self._sql.add_instance.run(
             cursor,
+            self._take_id("instance"),
             series.id,
             *key_values(entry.header, INSTANCE_KEYS),
             entry.transfer_syntax_uid,

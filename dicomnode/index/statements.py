@@ -58,13 +58,13 @@ class Statements:
         self.add_patient = insert(patient, ["id", "apart", *value_columns(PATIENT_KEYS)])
         self.add_study = insert(study, ["id", "patient", "directory", *value_columns(STUDY_KEYS)])
         self.add_series = insert(series, ["id", "study", *value_columns(SERIES_KEYS)])
-        self.add_instance = insert(instance, _without_id(instance))
+        self.add_instance = insert(instance, ["id", *_without_id(instance)])
         self.add_conflict = insert(identity_conflict, _without_id(identity_conflict))
 
     def _prepare_finding(self) -> None:
         self.last_ids = {
             table.name: self._prepared(select(func.max(table.c.id)))
-            for table in (patient, study, series)
+            for table in (patient, study, series, instance)
         }
         self.find_patients = self._prepared(
             select(patient.c.id, *_IDENTITY)

@@ -347,3 +347,12 @@ def test_an_entry_takes_its_uids_from_the_header() -> None:
     new: InstanceEntry = entry(3)
     assert new.sop_instance_uid == "1.2.3.4.3"
     assert (new.study_instance_uid, new.series_instance_uid) == ("1.2.3", "1.2.3.4")
+
+
+def test_the_row_id_of_a_removed_object_is_not_given_to_another(catalog: Catalog) -> None:
+    add(catalog, entry(1))
+    held = catalog.select_instances({"SOPInstanceUID": ["1.2.3.4.1"]})
+    remove(catalog, "1.2.3.4.1")
+    add(catalog, entry(2))
+    assert catalog.instance_rows(held) == []
+    assert list(held) != list(catalog.select_instances({"SOPInstanceUID": ["1.2.3.4.2"]}))
