@@ -25,6 +25,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.elements import UnaryExpression
+from sqlalchemy.sql.operators import custom_op
 
 Synchronous = Literal["FULL", "OFF"]
 Value = str | int | float | None
@@ -150,6 +152,15 @@ class Backend:
             return column == func.any(bindparam(name))
         values = func.json_each(bindparam(name)).table_valued("value")
         return column.in_(select(values.c.value))
+
+    def without_index(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return ``column`` so that no index of it is used, where statistics do not decide that.
+
+        https://www.sqlite.org/optoverview.html#disqualifying_where_clause_terms_using_unary_
+        """
+        if not self.is_sqlite:
+            return column
+        return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
     def list_value(self, values: Iterable[str | int]) -> object:
         """Return ``values`` as ``among`` takes them."""

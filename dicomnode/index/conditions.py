@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, assert_never
 
 from sqlalchemy import ColumnElement, Table, and_, bindparam, exists, literal_column, or_
@@ -41,9 +41,12 @@ Accepts = Callable[[Sequence[Any]], bool]
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """A comparison of one column; its values come with the condition, in order."""
+    """A comparison of one column; its values come with the condition, in order.
 
-    how: Literal["=", "among", "like", "prefix", "range", "present", "null"]
+    A "span" is a range for which no index is to be used.
+    """
+
+    how: Literal["=", "among", "like", "prefix", "range", "span", "present", "null"]
     column: str
 
 
@@ -112,6 +115,27 @@ def combined_condition(date: Key, time: Key, interval: Interval) -> Condition:
     form = Compare("range", date.column)
     days = interval.first[:8], interval.last[:8]
     return Condition(Shape(date.level, form, (date.column, time.column)), days, accepts)
+
+
+def as_span(condition: Condition) -> Condition:
+    """Return a condition whose form is a "range" as one that uses no index."""
+    form = condition.shape.form
+    assert isinstance(form, Compare) and form.how == "range"
+    return replace(condition, shape=replace(condition.shape, form=replace(form, how="span")))
+
+
+def uses_prefix(form: Form) -> bool:
+    """Tell whether literal beginnings of values narrow down what may match."""
+    match form:
+        case Compare(how):
+            return how == "prefix"
+        case Either(parts):
+            return any(map(uses_prefix, parts)) and all(
+                uses_prefix(part) or (isinstance(part, Compare) and part.how in ("=", "among"))
+                for part in parts
+            )
+        case Both(parts):
+            return any(map(uses_prefix, parts))
 
 
 # -- forms -------------------------------------------------------------------------------------
@@ -281,6 +305,9 @@ class Builder:
                 return and_(column >= self._next(), column < self._next())
             case "range":
                 return and_(column >= self._next(), column <= self._next())
+            case "span":
+                plain = self._backend.without_index(column)
+                return and_(plain >= self._next(), plain <= self._next())
             case "present":
                 return and_(column != "")
             case _:

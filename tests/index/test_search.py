@@ -11,14 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from sqlalchemy import literal_column, select
 
 from dicomnode.errors import CatalogError
 from dicomnode.index import keys
+from dicomnode.index.backend import Question
 from dicomnode.index.catalog import Catalog, SearchStopped, Stop, Wanted
 from dicomnode.index.conditions import Condition, combined_condition, condition
 from dicomnode.index.entry import key_values
 from dicomnode.index.keys import BY_KEYWORD, COMPUTED_KEYS, Level
 from dicomnode.index.matching import BadKey, Items, combined, read_key
+from dicomnode.index.schema import study
 from dicomnode.index.statements import value_columns
 from dicomnode.storage.header import Header, read_identifier
 from tests.index.entries import add, entry, sqlite_url
@@ -340,3 +343,35 @@ def test_a_search_in_a_broken_index_is_a_catalog_error(catalog: Catalog, tmp_pat
     connection.close()
     with pytest.raises(CatalogError, match="index failed"):
         catalog.find(Level.STUDY, [], 10, Stop())
+
+
+def test_a_name_to_begin_with_goes_before_a_wide_range_of_dates(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        uid = f"1.{number}"
+        name = "Smith^John" if number % 2 else "Doe^Jane"
+        values = {"PatientID": f"P{number}", "StudyDate": f"2020010{number}"}
+        add(catalog, entry(number, uid, f"{uid}.1", PatientName=name, **values))
+    conditions = where(PatientName="smi*", StudyDate="20200102-")
+    statements: list[str] = []
+    run = Question.run
+
+    def noted(question: Question, cursor: object, values: object) -> None:
+        statements.append(question._sql)
+        run(question, cursor, values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Question, "run", noted)
+    assert found(catalog, Level.STUDY, *conditions) == ["1.3", "1.5", "1.7"]
+    assert not any("+ study.study_date" in statement for statement in statements)
+    wide = select(literal_column("1")).select_from(study).limit(1)
+    monkeypatch.setattr(catalog._search, "_dates", Question(wide, catalog._backend.reader))
+    assert found(catalog, Level.STUDY, *conditions) == ["1.3", "1.5", "1.7"]
+    (steered,) = (each for each in statements if "+ study.study_date" in each)
+    connection = sqlite3.connect(tmp_path / "index.sqlite")
+    connection.execute("PRAGMA case_sensitive_like = ON")
+    values = ["x"] * steered.count("?")
+    plan = str(connection.execute(f"EXPLAIN QUERY PLAN {steered}", values).fetchall())
+    connection.close()
+    assert "patient_by_alphabetic_name" in plan
+    assert "study_by_date" not in plan
