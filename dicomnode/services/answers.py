@@ -119,6 +119,7 @@ class Layout:
         self._deflated = transfer_syntax_uid == _DEFLATED
         self._encodings = encodings_of(character_set) if character_set else _ASCII
         self._said = said
+        self._is_extended = bool(character_set)
         write_set = elements.writer(_SPECIFIC_CHARACTER_SET, "CS")
         self._ours, self._unicode = write_set(character_set), write_set(UNICODE)
         self._constants = tuple(elements.element(*constant) for constant in constants)
@@ -134,7 +135,7 @@ class Layout:
         except UnicodeEncodeError:
             chosen, body = self._unicode, self._body(values, further, _UTF8)
         # Nothing that can be asked for precedes (0008,0005).
-        if self._said or chosen is self._unicode or not body.isascii() or b"\x1b" in body:
+        if self._said or chosen is self._unicode or (self._is_extended and _shows(body)):
             body = chosen + body
         return _deflate(body) if self._deflated else body
 
@@ -146,6 +147,11 @@ class Layout:
         parts = [(tag, write(values[at], encodings)) for tag, write, at in self._parts]
         parts += [(tag, write(encodings)) for tag, write in further]
         return b"".join(element for _, element in sorted(parts))
+
+
+def _shows(body: bytes) -> bool:
+    """Tell whether there may be text that needs its character set said."""
+    return not body.isascii() or b"\x1b" in body
 
 
 def _writer(elements: Elements, field: Field) -> Write:

@@ -8,27 +8,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from io import BytesIO
+from typing import Any, Final, cast
 
-from pydicom import dcmread
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_data_element
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element
 from pydicom.multival import MultiValue
 
-from dicomnode.errors import OutOfResources
 from dicomnode.services.answers import Elements, Further
 from dicomnode.storage.files import FileStore
+from dicomnode.storage.header import read_elements
+from dicomnode.storage.part10 import read_file_meta
 from dicomnode.storage.text import encode_text
 
-# Answers are for people to look at: longer values are left out of them.
-_MAX_VALUE_BYTES: Final = 64 * 1024
 _BULK_VRS: Final = ("OB", "OW", "OB or OW", "OD", "OF", "OL", "OV", "UN")
 _TEXT_VRS: Final = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
 _FIRST_PIXEL_GROUP: Final = 0x7FE0
+_SPECIFIC_CHARACTER_SET: Final = 0x0008_0005
+_PIXEL_REPRESENTATION: Final = 0x0028_0103
 
 
 def can_be_read(tag: int) -> bool:
@@ -51,29 +52,39 @@ def read_attributes(
 
 
 def _read(files: FileStore, path: str, tags: Sequence[int]) -> Dataset:
+    """Return the data set of ``tags`` alone, bounded whatever the file has beside them."""
+    wanted = {*tags, _SPECIFIC_CHARACTER_SET, _PIXEL_REPRESENTATION}
     try:
         with os.fdopen(files.open_object(path), "rb") as file:
-            return dcmread(
-                file,
-                stop_before_pixels=True,
-                specific_tags=list(tags),
-                defer_size=_MAX_VALUE_BYTES,
+            meta = read_file_meta(file.fileno())
+            size = os.fstat(file.fileno()).st_size - meta.data_set_offset
+            data, explicit, little_endian = read_elements(
+                file.fileno(),
+                meta.data_set_offset,
+                size,
+                meta.transfer_syntax_uid,
+                wanted,
+                max(wanted),
             )
-    except (OutOfResources, InvalidDicomError, OSError, ValueError, KeyError, EOFError):
+        return read_dataset(BytesIO(data), not explicit, little_endian)
+    except Exception:
         # The match stands whatever has become of its file; retrieval will tell.
         return Dataset()
 
 
 def _element(data_set: Dataset, tag: int, elements: Elements) -> Callable[[tuple[str, ...]], bytes]:
+    vr = dictionary_VR(tag).partition(" or ")[0]
     try:
-        raw = data_set.get_item(tag, keep_deferred=True) if tag in data_set else None
-        if raw is not None and not (isinstance(raw, RawDataElement) and raw.value is None):
+        if tag in data_set:
             element = data_set[tag]
+            if " or " in element.VR:
+                little_endian = data_set.original_encoding[1] is not False
+                corrected = correct_ambiguous_vr_element(element, data_set, little_endian)
+                element = cast(DataElement, corrected)
             _encoded(elements, element, ("utf8",))
             return partial(_encoded, elements, element)
-    except (ValueError, KeyError, TypeError, NotImplementedError, OverflowError):
-        pass  # a value that is none of its VR
-    vr = dictionary_VR(tag).partition(" or ")[0]
+    except Exception:
+        element = None  # a value that is none of its VR, or sequences nested without end
     return lambda encodings: elements.element(tag, vr, b"")
 
 

@@ -117,7 +117,8 @@ def check_query(identifier: Identifier, *, relational: bool) -> None:
         pass
     for level in identifier.lower_levels:
         key = UNIQUE_KEYS[level]
-        if identifier.values(key):
+        # "*" alone asks for nothing: some send it with every key.
+        if identifier.text(key.tag, key.vr) not in ("", "*"):
             raise mismatch(f"{key.keyword} is below the {identifier.level} level", key.tag)
 
 

@@ -23,6 +23,7 @@ from dicomnode.dimse.identifier import IdentifierSink
 from dicomnode.dimse.status import Status
 from dicomnode.errors import CatalogError, OutOfResources, StatusError
 from dicomnode.index.catalog import Catalog, SearchStopped, Stop
+from dicomnode.index.keys import Level
 from dicomnode.registry import Registry
 from dicomnode.services.answers import Further
 from dicomnode.services.attributes import read_attributes
@@ -90,8 +91,10 @@ class Query:
         self._registry = registry
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="dicomnode-query")
         self._turn = threading.Lock()
-        self._last: dict[int, asyncio.Task[None]] = {}
+        self._last: dict[int, Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self.running = 0
+        self.explaining = 0
         self.waiting_bytes = 0
 
     def close(self) -> None:
@@ -125,11 +128,14 @@ class Query:
         run = Run(self, operation, data, self._asked(operation))
         operation.on_cancel = run.cancel
         task = asyncio.get_running_loop().create_task(run.perform(self._last.get(number)))
-        self._last[number] = task
-        task.add_done_callback(partial(self._done, number))
+        self._last[number] = run
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _done(self, number: int, task: asyncio.Task[None]) -> None:
-        if self._last.get(number) is task:
+    def answered(self, run: Run, number: int) -> None:
+        """Let the next query of association ``number`` begin."""
+        run.answered.set()
+        if self._last.get(number) is run:
             del self._last[number]
 
     def _asked(self, operation: Operation) -> Asked:
@@ -179,6 +185,7 @@ class Run:
         self._operation = operation
         self._data = data
         self._asked = asked
+        self.answered = asyncio.Event()
         self._stop = Stop()
         self._started = time.monotonic()
         self._level = ""
@@ -193,35 +200,42 @@ class Run:
             self._operation.outcome = self._outcome()
             self._operation.respond(Status.CANCEL)
 
-    async def perform(self, earlier: asyncio.Task[None] | None) -> None:
-        """Run the query once ``earlier``, of the same association, has ended."""
+    async def perform(self, earlier: Run | None) -> None:
+        """Run the query once ``earlier``, of the same association, has been answered."""
         query, operation = self._query, self._operation
         if earlier is not None:
-            await asyncio.wait([earlier])
+            await earlier.answered.wait()
         query.waiting_bytes -= len(self._data)
         query.running += 1
         try:
-            final = await self._answer()
-        except SearchStopped:
-            final = None
-        except StatusError as error:
-            final = _failure(operation, error)
-        except CatalogError as error:
-            query.journal.internal_error(operation.service, error)
-            unable = StatusError("the index failed", status=Status.UNABLE_TO_PROCESS)
-            final = _failure(operation, unable)
-        except Exception as error:
-            query.journal.internal_error(operation.service, error)
-            unable = StatusError("internal error", status=Status.UNABLE_TO_PROCESS)
-            final = _failure(operation, unable)
+            final = await self._final()
         finally:
             query.running -= 1
-        operation.outcome = outcome = self._outcome()
+            operation.outcome = outcome = self._outcome()
+            query.answered(self, operation.channel.number)
         if final is not None and not self._stop.stopped:
             operation.conclude(final)
             if self._plan is not None and not self._matches and final.status == Status.SUCCESS:
                 outcome = replace(outcome, findings=await self._findings(self._plan))
         query.journal.query_ended(operation, outcome)
+
+    async def _final(self) -> Response | None:
+        """Answer; return the final response, None when the peer waits for none any more."""
+        query, operation = self._query, self._operation
+        try:
+            return await self._answer()
+        except SearchStopped:
+            return None
+        except StatusError as error:
+            return _failure(operation, error)
+        except CatalogError as error:
+            query.journal.internal_error(operation.service, error)
+            unable = StatusError("the index failed", status=Status.UNABLE_TO_PROCESS)
+            return _failure(operation, unable)
+        except Exception as error:
+            query.journal.internal_error(operation.service, error)
+            unable = StatusError("internal error", status=Status.UNABLE_TO_PROCESS)
+            return _failure(operation, unable)
 
     async def _answer(self) -> Response:
         """Send a Pending response for each match; return the final one."""
@@ -299,21 +313,24 @@ class Run:
 
     async def _findings(self, plan: Plan) -> tuple[Finding, ...]:
         """Find out which keys match nothing, each for itself, unless there is more to do."""
-        if not plan.conditions or self._query.running >= _BUSY_QUERIES:
+        query = self._query
+        if not plan.conditions or query.running + query.explaining >= _BUSY_QUERIES:
             return ()
         stop = Stop()
+        query.explaining += 1
         deadline = asyncio.get_running_loop().call_later(_EXPLAINED_SECONDS, stop.stop)
         try:
-            return await self._query.in_thread(partial(self._explained, plan, stop))
+            return await query.in_thread(partial(self._explained, plan, stop))
         except (SearchStopped, CatalogError):
             return ()
         finally:
+            query.explaining -= 1
             deadline.cancel()
 
     def _explained(self, plan: Plan, stop: Stop) -> tuple[Finding, ...]:
         find = self._query.catalog.find
         findings = tuple(
-            Finding(f"no {plan.level} has this {keyword}", value)
+            _nothing_has(plan.level, keyword, value)
             for keyword, value, condition in plan.conditions[:_EXPLAINED_KEYS]
             if not find(plan.level, [condition], 1, stop)
         )
@@ -354,6 +371,13 @@ def _failure(operation: Operation, error: StatusError) -> Response:
         error_comment=error.comment,
         offending_element=error.offending,
     )
+
+
+def _nothing_has(level: Level, keyword: str, value: str) -> Finding:
+    """Say that a key matches nothing; a UID is no patient data."""
+    if keyword.endswith("UID") and "\\" not in value:
+        return Finding(f"no {level} has this {keyword} {value}")
+    return Finding(f"no {level} has this {keyword}", value)
 
 
 def _constant(written: bytes, encodings: tuple[str, ...]) -> bytes:

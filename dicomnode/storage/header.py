@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from dicomnode.errors import CannotUnderstand
-from dicomnode.storage.text import decode_text, encodings_of
+from dicomnode.storage.text import NOT_SAID, decode_text, encodings_of
 
 # Tags from here on are not looked at: Content Sequence (0040,A730), waveforms, pixels.
 _STOP: Final = 0x0040_A500
@@ -124,10 +124,15 @@ class Header:
     def text(self, tag: int, vr: str) -> str:
         """Return a string value in Unicode, without padding; "" when absent or empty.
 
-        Bytes that the character set does not know become U+FFFD.
+        Bytes that the character set does not know become U+FFFD. Of a US the digits.
         """
         value = self.values.get(tag)
-        return decode_text(value, self.encodings, vr) if value else ""
+        if not value:
+            return ""
+        if vr == "US":
+            numbers = self._layout.us.iter_unpack(value[: len(value) & ~1])
+            return "\\".join(str(number) for (number,) in numbers)
+        return decode_text(value, self.encodings, vr)
 
     def integer(self, tag: int, vr: str) -> int | None:
         """Return the first value of an IS or US; None when absent or no 32-bit number."""
@@ -191,7 +196,52 @@ def read_identifier(data: bytes, transfer_syntax_uid: str, max_bytes: int) -> He
     Raises CannotUnderstand.
     """
     bounds = _Bounds(max_bytes, max_bytes, max_bytes, private=True)
-    return _read(_Bytes(data), transfer_syntax_uid, _NEVER, bounds)
+    header = _read(_Bytes(data), transfer_syntax_uid, _NEVER, bounds)
+    if header.values.get(0x0008_0005, b"").strip(b" \0"):
+        return header
+    return replace(header, encodings=NOT_SAID)
+
+
+def read_elements(
+    fd: int, offset: int, size: int, transfer_syntax_uid: str, tags: Container[int], last: int
+) -> tuple[bytes, bool, bool]:
+    """Return the elements of ``tags``, none beyond ``last``; long ones are left out.
+
+    As they stand in the data set; then whether they have VRs, and whether they are little endian.
+    Of a damaged data set those before the damage. Raises CannotUnderstand for a deflated one.
+    """
+    source: _Source = _File(fd, offset, size)
+    if transfer_syntax_uid in _DEFLATED:
+        source = _Inflated(source, _OF_OBJECT.inflated)
+    layout = _layout_of(source, transfer_syntax_uid)
+    found, position = bytearray(), 0
+    for _ in range(_MAX_ELEMENTS):
+        try:
+            tag, start, end = _extent(source, position, layout)
+        except (CannotUnderstand, struct.error):
+            break  # the end, or damage
+        if tag > last or len(found) > _OF_OBJECT.kept:
+            break
+        if tag in tags and end - start <= _WINDOW_BYTES:
+            element = source.read(position, end - position)
+            found += element if len(element) == end - position else b""
+        position = end
+    return bytes(found), layout.explicit, layout is not _EXPLICIT_BIG
+
+
+def _extent(source: _Source, position: int, layout: _Layout) -> tuple[int, int, int]:
+    """Return the tag of the element at ``position``, and where its value starts and ends."""
+    head = source.read(position, 12)
+    group, element, length = layout.implicit.unpack_from(head)
+    vr, start = b"", position + 8
+    if layout.explicit:
+        vr, length = layout.short.unpack_from(head)[2:]
+        if vr not in _SHORT_VRS and vr.isalpha():
+            (length,) = layout.length.unpack_from(head, 8)
+            start += 4
+    if length == _UNDEFINED:
+        return group << 16 | element, start, _end_of_sequence(source, start, layout, vr)
+    return group << 16 | element, start, start + length
 
 
 def _read(

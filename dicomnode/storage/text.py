@@ -8,6 +8,10 @@ from pydicom.charset import ENCODINGS_TO_CODES, decode_bytes, python_encoding
 
 _ESCAPE = b"\x1b"
 _DEFAULT = ("latin_1",)
+# Of identifiers that do not say: terminals send UTF-8, old workstations ISO 8859-1.
+NOT_SAID = ("latin_1", "")
+# Each costs some microseconds to decode; no text has as many.
+_MAX_ESCAPES = 4096
 # VRs whose values Specific Character Set applies to (PS3.5 §6.1.2.3).
 _EXTENDED_VRS = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
 # Characters after which the first character set holds again (PS3.5 §6.1.2.5.3).
@@ -66,11 +70,21 @@ def decode_text(value: bytes, encodings: tuple[str, ...], vr: str) -> str:
         text = value.decode("ascii")
     elif vr not in _EXTENDED_VRS:
         text = value.decode("ascii", "replace")
-    elif _ESCAPE not in value:
+    elif encodings is NOT_SAID:
+        text = _decode_not_said(value)
+    elif _ESCAPE not in value or value.count(_ESCAPE) > _MAX_ESCAPES:
         text = value.decode(encodings[0], "replace")
     else:
         text = _decode_extended(value, encodings, vr)
     return text.strip(" ").rstrip("\x00 ").replace("\x00", "")
+
+
+def _decode_not_said(value: bytes) -> str:
+    """Decode as UTF-8 what is UTF-8, which other text hardly ever is."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin_1")
 
 
 def _decode_extended(value: bytes, encodings: tuple[str, ...], vr: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import struct
 import threading
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -678,3 +680,128 @@ async def test_an_outcome_tells_matches_bytes_and_keys(archive: Fixture) -> None
     (outcome,) = archive.outcomes
     assert (outcome.matches, outcome.keys, outcome.findings) == (2, ("PatientID",), ())
     assert outcome.sent_bytes == sum(len(data or b"") for _, data in archive.channel.sent)
+
+
+async def test_a_uid_that_matches_nothing_is_named(archive: Fixture) -> None:
+    many(archive, 1)
+    await archive.find(keys(StudyInstanceUID="1.77"))
+    await asyncio.wait_for(archive.told.wait(), 20)
+    (finding,) = archive.outcomes[0].findings
+    assert (finding.words, finding.patient_value) == (
+        "no STUDY has this StudyInstanceUID 1.77",
+        "",
+    )
+
+
+async def test_the_next_query_does_not_wait_for_the_explanation_of_an_empty_answer(
+    archive: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(archive, 1)
+    gate, find = threading.Event(), archive.catalog.find
+
+    def find_slowly(level: Any, conditions: Any, limit: int, stop: Any) -> Any:
+        if limit == 1:
+            assert gate.wait(20)
+        return find(level, conditions, limit, stop)
+
+    monkeypatch.setattr(archive.catalog, "find", find_slowly)
+    handler = archive.associate()
+    archive.ask(handler, written(keys(PatientID="NONE"), EXPLICIT), 1)
+    archive.ask(handler, written(keys(PatientID="P0"), EXPLICIT), 2)
+    second = asyncio.Event()
+    archive.channel.on_send = lambda count: second.set() if count == 3 else None
+    try:
+        await asyncio.wait_for(second.wait(), 20)
+    finally:
+        gate.set()
+    ids = [command.message_id_being_responded_to for command, _ in archive.channel.sent]
+    assert ids == [1, 2, 2]
+
+
+# -- what senders of identifiers do, and attackers ---------------------------------------------
+
+
+def element(tag: int, vr: bytes, value: bytes) -> bytes:
+    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+
+
+STUDY_LEVEL = element(0x00080052, b"CS", b"STUDY ")
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+async def test_binary_numbers_are_matched(archive: Fixture, syntax: str) -> None:
+    archive.store(data_set(1, "1.2", "1.2.3", Rows=200))
+    levels = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
+    for rows, matches in ((200, 1), (512, 0)):
+        found, final = await archive.find(keys("IMAGE", **levels, Rows=rows), syntax=syntax)
+        assert (len(found), final.status) == (matches, 0)
+
+
+async def test_a_star_in_a_unique_key_below_the_level_asks_for_nothing(archive: Fixture) -> None:
+    many(archive, 1)
+    stars = element(0x0020000D, b"UI", b"*\0") + element(0x0020000E, b"UI", b"*\0")
+    found, final = await archive.find(STUDY_LEVEL + stars)
+    assert (len(found), final.status) == (1, 0)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+async def test_without_a_character_set_text_is_utf_8_or_else_latin_1(
+    archive: Fixture, encoding: str
+) -> None:
+    name = "M\u00fcller^J\u00f6rg"
+    archive.store(data_set(1, "1.2", "1.2.3", SpecificCharacterSet="ISO_IR 100", PatientName=name))
+    value = "m\u00fcller^j\u00f6*".encode(encoding)
+    value += b" " * (len(value) % 2)
+    ((match,), final) = await archive.find(STUDY_LEVEL + element(0x00100010, b"PN", value))
+    assert (match.SpecificCharacterSet, str(match.PatientName)) == ("ISO_IR 192", name)
+    assert final.status == 0
+
+
+def stored_as(archive: Fixture, data: bytes, syntax: str) -> None:
+    """Put a file of these bytes where that of object 1 belongs, and enter the object."""
+    ds = data_set(1, "1.2", "1.2.3")
+    incoming = archive.files.begin(file_meta(CT_STORAGE, ds.SOPInstanceUID, syntax))
+    incoming.append([memoryview(data)])
+    incoming.place("1.2", "1.2.3", ds.SOPInstanceUID)
+    add(archive.catalog, entry(1, "1.2", "1.2.3"))
+
+
+OF_SERIES = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
+
+
+async def test_a_deflated_object_is_inflated_no_further_than_it_is_asked_for(
+    archive: Fixture,
+) -> None:
+    pixels = 64 * 1024 * 1024
+    head = encoded(data_set(1, "1.2", "1.2.3", WindowCenter="40"))
+    head += struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, pixels)
+    compressor = zlib.compressobj(wbits=-15)
+    deflated = compressor.compress(head) + compressor.compress(bytes(pixels))
+    stored_as(archive, deflated + compressor.flush(), DEFLATED)
+    tracemalloc.start()
+    try:
+        ((match,), _) = await archive.find(keys("IMAGE", **OF_SERIES, WindowCenter=None))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert match.WindowCenter == 40
+    assert peak_bytes < pixels / 4
+
+
+async def test_sequences_nested_without_end_come_back_empty(archive: Fixture) -> None:
+    start = struct.pack("<HH2sHI", 0x0040, 0xA730, b"SQ", 0, 0xFFFFFFFF)
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    nested = (start + item) * 3000
+    whole = struct.pack("<HH2sHI", 0x0040, 0xA730, b"SQ", 0, len(nested) + 8)
+    last = struct.pack("<HHI", 0xFFFE, 0xE000, len(nested))
+    stored_as(archive, encoded(data_set(1, "1.2", "1.2.3")) + whole + last + nested, EXPLICIT)
+    ((match,), final) = await archive.find(keys("IMAGE", **OF_SERIES, ContentSequence=None))
+    assert (len(match.ContentSequence), final.status) == (0, 0)
+    # The tag looks like no ASCII, but nothing has a character set to be said.
+    assert "SpecificCharacterSet" not in match
+
+
+async def test_long_texts_come_back_whole(archive: Fixture) -> None:
+    archive.store(data_set(1, "1.2", "1.2.3", AdditionalPatientHistory="x" * 10_000))
+    ((match,), _) = await archive.find(keys(AdditionalPatientHistory=""))
+    assert match.AdditionalPatientHistory == "x" * 10_000

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.charset import decode_bytes, python_encoding
 
+from dicomnode.storage import text
 from dicomnode.storage.text import decode_text, encode_text, encodings_of, is_known_character_set
 
 # PS3.5 Annexes H, I, J and K: the standard's own examples.
@@ -142,3 +143,14 @@ def test_known_character_sets_are_told_from_others() -> None:
     assert is_known_character_set(b"\\ISO 2022 IR 87")
     assert not is_known_character_set(b"KLINGON")
     assert not is_known_character_set(b"\xff")
+
+
+def test_a_value_of_escapes_alone_is_not_decoded_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def decode_bytes(*arguments: object) -> str:
+        raise AssertionError("decoded one by one")
+
+    monkeypatch.setattr(text, "decode_bytes", decode_bytes)
+    japanese = encodings_of(b"\\ISO 2022 IR 87")
+    assert len(decode_text(b"\x1b" * 100_000, japanese, "PN")) == 100_000
