@@ -16,7 +16,11 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element
+from pydicom.filewriter import (
+    correct_ambiguous_vr,
+    correct_ambiguous_vr_element,
+    write_data_element,
+)
 from pydicom.multival import MultiValue
 
 from dicomnode.services.answers import Elements, Further
@@ -36,7 +40,8 @@ def can_be_read(tag: int) -> bool:
     """Tell whether an attribute of an object can be asked back: standard, and no bulk data."""
     group = tag >> 16
     return (
-        0x0008 <= group < _FIRST_PIXEL_GROUP
+        tag > _SPECIFIC_CHARACTER_SET
+        and group < _FIRST_PIXEL_GROUP
         and not group & 1
         and dictionary_has_tag(tag)
         and dictionary_VR(tag) not in _BULK_VRS
@@ -77,8 +82,11 @@ def _element(data_set: Dataset, tag: int, elements: Elements) -> Callable[[tuple
     try:
         if tag in data_set:
             element = data_set[tag]
-            if " or " in element.VR:
-                little_endian = data_set.original_encoding[1] is not False
+            little_endian = data_set.original_encoding[1] is not False
+            if element.VR == "SQ":
+                for item in element.value:
+                    correct_ambiguous_vr(item, little_endian, [data_set])
+            elif " or " in element.VR:
                 corrected = correct_ambiguous_vr_element(element, data_set, little_endian)
                 element = cast(DataElement, corrected)
             _encoded(elements, element, ("utf8",))
@@ -93,7 +101,15 @@ def _encoded(elements: Elements, element: DataElement, encodings: tuple[str, ...
     if vr == "SQ":
         return elements.items(
             element.tag,
-            [b"".join(_encoded(elements, each, encodings) for each in item) for item in value],
+            [
+                b"".join(
+                    _encoded(elements, each, encodings)
+                    for each in item
+                    # Its text is in the character set of the answer, too.
+                    if each.tag != _SPECIFIC_CHARACTER_SET
+                )
+                for item in value
+            ],
         )
     if vr in _TEXT_VRS:
         return elements.element(element.tag, vr, encode_text(_text(value), encodings, vr))
