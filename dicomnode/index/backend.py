@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -38,6 +38,8 @@ _PLENTY = 32
 _LOG_LIMIT_BYTES = 64 * 1024 * 1024
 _WRITER_CACHE_KIB = 16 * 1024
 _READER_CACHE_KIB = 2 * 1024
+# Steps of SQLite's machine, some milliseconds of work.
+_WATCHED_STEPS = 200_000
 # As many connections as are asked for; that many are kept, the one used last is used first.
 _READERS: dict[str, Any] = {"pool_size": 16, "max_overflow": -1, "pool_use_lifo": True}
 
@@ -173,6 +175,15 @@ class Backend:
             driver.interrupt()
         else:
             driver.cancel()
+
+    def watch(self, connection: Connection, stopped: Callable[[], bool] | None) -> None:
+        """Have what a reader's connection does end once ``stopped``; None to watch no more.
+
+        An interrupt alone is lost on SQLite when the statement has not begun yet.
+        """
+        if self.is_sqlite:
+            driver: Any = getattr(connection, "driver_connection", None)
+            driver.set_progress_handler(stopped, _WATCHED_STEPS)
 
     def delete_files(self) -> None:
         """Remove a SQLite database from disk."""

@@ -45,9 +45,11 @@ class Stop:
         with self._lock:
             self.check()
             self._running = backend, connection
+        backend.watch(connection, lambda: self.stopped)
         try:
             yield
         finally:
+            backend.watch(connection, None)
             # Behind the lock, so that an interrupt never meets the connection's next user.
             with self._lock:
                 self._running = None

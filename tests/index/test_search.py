@@ -21,6 +21,7 @@ from dicomnode.index.conditions import Condition, combined_condition, condition
 from dicomnode.index.entry import key_values
 from dicomnode.index.keys import BY_KEYWORD, COMPUTED_KEYS, Level
 from dicomnode.index.matching import BadKey, Items, combined, read_key
+from dicomnode.index.reading import reading
 from dicomnode.index.schema import study
 from dicomnode.index.statements import value_columns
 from dicomnode.storage.header import Header, read_identifier
@@ -375,3 +376,12 @@ def test_a_name_to_begin_with_goes_before_a_wide_range_of_dates(
     connection.close()
     assert "patient_by_alphabetic_name" in plan
     assert "study_by_date" not in plan
+
+
+def test_a_stop_before_the_statement_begins_ends_it_too(catalog: Catalog) -> None:
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT sum(x) FROM n"
+    stop = Stop()
+    with pytest.raises(SearchStopped), reading(catalog._backend, stop) as cursor:
+        stop.stop()
+        cursor.execute(endless)
+        cursor.fetchall()
