@@ -11,11 +11,11 @@ import os
 import struct
 import zlib
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from dicomnode.errors import CannotUnderstand
-from dicomnode.storage.text import NOT_SAID, decode_text, encodings_of
+from dicomnode.storage.text import decode_text, encodings_of
 
 # Tags from here on are not looked at: Content Sequence (0040,A730), waveforms, pixels.
 _STOP: Final = 0x0040_A500
@@ -196,10 +196,7 @@ def read_identifier(data: bytes, transfer_syntax_uid: str, max_bytes: int) -> He
     Raises CannotUnderstand.
     """
     bounds = _Bounds(max_bytes, max_bytes, max_bytes, private=True)
-    header = _read(_Bytes(data), transfer_syntax_uid, _NEVER, bounds)
-    if header.values.get(0x0008_0005, b"").strip(b" \0"):
-        return header
-    return replace(header, encodings=NOT_SAID)
+    return _read(_Bytes(data), transfer_syntax_uid, _NEVER, bounds)
 
 
 def read_elements(
@@ -254,7 +251,7 @@ def _read(
         values, _ = _scan(source, 0, layout, stop, bounds)
     except struct.error:
         raise CannotUnderstand("the data set is cut short") from None
-    return Header(values, encodings_of(values.get(0x0008_0005, b"")), layout)
+    return Header(values, encodings_of(values.get(0x0008_0005, b"").strip(b" \0")), layout)
 
 
 def _layout_of(source: _Source, transfer_syntax_uid: str) -> _Layout:

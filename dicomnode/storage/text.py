@@ -7,9 +7,8 @@ import re
 from pydicom.charset import ENCODINGS_TO_CODES, decode_bytes, python_encoding
 
 _ESCAPE = b"\x1b"
-_DEFAULT = ("latin_1",)
-# Of identifiers that do not say: terminals send UTF-8, old workstations ISO 8859-1.
-NOT_SAID = ("latin_1", "")
+# Of data sets that do not say: terminals send UTF-8, old devices ISO 8859-1.
+_NOT_SAID = ("latin_1", "")
 # Each costs some microseconds to decode; no text has as many.
 _MAX_ESCAPES = 4096
 # VRs whose values Specific Character Set applies to (PS3.5 §6.1.2.3).
@@ -38,10 +37,11 @@ _TERM = re.compile(r"ISO[ _-]?(2022)?[ _-]?(?:IR)?[ _-]?(\d+)\Z", re.IGNORECASE)
 def encodings_of(specific_character_set: bytes) -> tuple[str, ...]:
     """Return Python's names of the encodings of a raw Specific Character Set (0008,0005).
 
-    Misspelled terms are mended where they can be told; unknown ones are read as ISO 8859-1.
+    Misspelled terms are mended where they can be told; unknown ones are read as ISO 8859-1. Text of
+    a data set that names none is read as UTF-8 where it is that.
     """
     if not specific_character_set:
-        return _DEFAULT
+        return _NOT_SAID
     terms = specific_character_set.decode("ascii", "replace").strip(" \x00").split("\\")
     return tuple(_encoding(term.strip()) for term in terms)
 
@@ -70,7 +70,7 @@ def decode_text(value: bytes, encodings: tuple[str, ...], vr: str) -> str:
         text = value.decode("ascii")
     elif vr not in _EXTENDED_VRS:
         text = value.decode("ascii", "replace")
-    elif encodings is NOT_SAID:
+    elif encodings is _NOT_SAID:
         text = _decode_not_said(value)
     elif _ESCAPE not in value or value.count(_ESCAPE) > _MAX_ESCAPES:
         text = value.decode(encodings[0], "replace")

@@ -154,3 +154,10 @@ def test_a_value_of_escapes_alone_is_not_decoded_one_by_one(
     monkeypatch.setattr(text, "decode_bytes", decode_bytes)
     japanese = encodings_of(b"\\ISO 2022 IR 87")
     assert len(decode_text(b"\x1b" * 100_000, japanese, "PN")) == 100_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin_1"])
+def test_text_of_a_data_set_that_names_no_character_set_is_utf_8_where_it_is_that(
+    encoding: str,
+) -> None:
+    assert decode_text("Müller^Jörg".encode(encoding), encodings_of(b""), "PN") == "Müller^Jörg"
