@@ -33,6 +33,7 @@ from tests.storage.objects import CT_STORAGE, DEFLATED, EXPLICIT, IMPLICIT, data
 PATIENT_GET = "1.2.840.10008.5.1.4.1.2.1.3"
 STUDY_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 STUDY_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
+MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 QUERY_CONTEXT = 1
 
 # What a peer does with a C-STORE-RQ: answers with a status, says nothing, or aborts.
@@ -337,3 +338,13 @@ def identifier(level: str = "STUDY", syntax: str = IMPLICIT, **keys: object) -> 
         setattr(ds, keyword, value)
     data = encoded(ds, syntax)
     return zlib.compress(data, wbits=-zlib.MAX_WBITS) if syntax == DEFLATED else data
+
+
+def counters(response: Any) -> tuple[int | None, int | None, int | None, int | None]:
+    """Return Remaining, Completed, Failed, Warning."""
+    return (
+        response.number_of_remaining_suboperations,
+        response.number_of_completed_suboperations,
+        response.number_of_failed_suboperations,
+        response.number_of_warning_suboperations,
+    )

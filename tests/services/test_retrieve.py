@@ -1,24 +1,28 @@
-"""C-GET and C-MOVE: what is sent, how it is counted, and how it ends."""
+"""C-GET: what is sent, and how it is counted."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dicomnode.dimse.command import CGetRQ
-from dicomnode.errors import AssociationAborted, CatalogError, ConnectionFailed
+from dicomnode.errors import CatalogError
 from dicomnode.index.catalog import Catalog
-from dicomnode.registry import AE, Registry
 from dicomnode.ul.negotiation import AcceptedContext
-from tests.services.retrieving import PATIENT_GET, STUDY_GET, Bench, FakeChannel, identifier
+from tests.services.retrieving import (
+    MR_STORAGE,
+    PATIENT_GET,
+    STUDY_GET,
+    Bench,
+    counters,
+    identifier,
+)
 from tests.storage.objects import BIG, CT_STORAGE, DEFLATED, EXPLICIT, IMPLICIT, data_set, encoded
 
-MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
 
 
@@ -27,19 +31,6 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     made = Bench(tmp_path)
     yield made
     await made.close()
-
-
-def counters(response: Any) -> tuple[int | None, int | None, int | None, int | None]:
-    """Return Remaining, Completed, Failed, Warning."""
-    return (
-        response.number_of_remaining_suboperations,
-        response.number_of_completed_suboperations,
-        response.number_of_failed_suboperations,
-        response.number_of_warning_suboperations,
-    )
-
-
-# -- C-GET ---------------------------------------------------------------------------------------
 
 
 async def test_objects_are_sent_as_stored_and_counted_on_the_way(bench: Bench) -> None:
@@ -345,361 +336,6 @@ async def test_pending_goes_out_while_one_object_takes_its_time(
     await bench.finished()
 
 
-# -- C-CANCEL and the end of the association -------------------------------------------------------
-
-
-async def test_a_cancel_at_once_is_answered_before_anything_is_sent(bench: Bench) -> None:
-    bench.keep_study(3)
-    bench.get(StudyInstanceUID="1.2.3")
-    bench.cancel()
-    final = await bench.finished()
-    assert final.status == 0xFE00
-    assert bench.channel.stores == []
-
-
-async def test_a_cancel_before_the_identifier_is_whole_is_answered_after_it(bench: Bench) -> None:
-    handler = bench.channel.handler
-    assert handler is not None
-    request = CGetRQ(has_data_set=True, message_id=7, affected_sop_class_uid=STUDY_GET)
-    sink = handler.message(1, request)
-    bench.cancel()
-    assert sink is not None
-    sink.finish()
-    assert (await bench.finished()).status == 0xFE00
-
-
-async def test_a_cancel_in_the_middle_lands_between_two_objects(bench: Bench) -> None:
-    bench.keep_study(5)
-
-    def on_store(count: int) -> None:
-        if count == 2:
-            bench.cancel()
-
-    bench.channel.on_store = on_store
-    bench.get(StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0xFE00, (3, 2, 0, 0))
-    assert len(bench.channel.stores) == 2
-    assert bench.records.outcomes[0].remaining == 3
-
-
-async def test_a_cancel_during_the_last_object_comes_too_late(bench: Bench) -> None:
-    bench.keep_study(2)
-    bench.channel.on_store = lambda count: bench.cancel() if count == 2 else None
-    bench.get(StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0x0000, (None, 2, 0, 0))
-    bench.cancel()
-    assert len(bench.channel.responses) == 2
-
-
-async def test_a_cancel_while_another_retrieval_goes_on_ends_the_waiting_one(
-    bench: Bench,
-) -> None:
-    bench.keep_study(2)
-    bench.channel.behaviour = lambda count: None
-    bench.get(7, StudyInstanceUID="1.2.3")
-    bench.get(8, StudyInstanceUID="1.2.3")
-    for _ in range(3):
-        await asyncio.sleep(0)
-    bench.cancel(8)
-    async with asyncio.timeout(30):
-        while not bench.channel.responses:
-            await asyncio.sleep(0)
-    assert bench.channel.final.message_id_being_responded_to == 8
-    assert bench.channel.final.status == 0xFE00
-    bench.channel.end("test over")
-    await bench.finished()
-
-
-async def test_a_cancel_of_a_waiting_retrieval_lets_no_other_go_before_its_turn(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    selected: list[str] = []
-    select = Catalog.select_instances
-
-    def spy(self: Catalog, keys: Any, stop: Any) -> Any:
-        selected.extend(keys["StudyInstanceUID"])
-        return select(self, keys, stop)
-
-    monkeypatch.setattr(Catalog, "select_instances", spy)
-    bench.keep_study(1, "1.1")
-    bench.channel.behaviour = lambda count: None
-    bench.get(7, StudyInstanceUID="1.1")
-    bench.get(8, StudyInstanceUID="1.2")
-    bench.get(9, StudyInstanceUID="1.3")
-    async with asyncio.timeout(30):
-        while not bench.channel.stores:
-            await asyncio.sleep(0)
-    bench.cancel(8)
-    bench.get(10, StudyInstanceUID="1.4")
-    for _ in range(1000):
-        await asyncio.sleep(0)
-    assert bench.channel.final.message_id_being_responded_to == 8
-    assert selected == ["1.1"]
-    bench.channel.end("test over")
-    await bench.finished()
-
-
-async def test_the_end_of_the_association_stops_a_get(bench: Bench) -> None:
-    bench.keep_study(5)
-    bench.channel.behaviour = lambda count: 0 if count < 3 else AssociationAborted
-    bench.get(StudyInstanceUID="1.2.3")
-    assert await bench.finished() is None
-    assert len(bench.channel.stores) == 3
-    assert bench.records.outcomes[0].completed == 2
-
-
-async def test_a_requester_that_does_not_answer_is_aborted(bench: Bench) -> None:
-    bench.keep_study(3)
-    await bench.service.close()
-    bench.rules = replace(bench.rules, response_seconds=0.01)
-    bench.start()
-    channel = bench.requester()
-    channel.behaviour = lambda count: None
-    bench.get(StudyInstanceUID="1.2.3")
-    await bench.finished()
-    assert "C-STORE" in channel.aborted
-    assert len(channel.stores) == 1
-
-
-async def test_closing_the_service_answers_what_goes_on(bench: Bench) -> None:
-    bench.keep_study(3)
-    bench.channel.behaviour = lambda count: None
-    bench.get(StudyInstanceUID="1.2.3")
-    async with asyncio.timeout(30):
-        while not bench.channel.stores:
-            await asyncio.sleep(0)
-    await bench.service.close()
-    assert bench.channel.final.status == 0xA702
-    assert bench.channel.final.error_comment == "the node is shutting down"
-
-
-# -- C-MOVE ----------------------------------------------------------------------------------------
-
-
-async def test_a_move_sends_to_the_registered_destination_and_says_for_whom(bench: Bench) -> None:
-    bench.keep_study(3)
-    bench.move(message_id=42, StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0x0000, (None, 3, 0, 0))
-    (proposal,) = bench.destinations.proposals
-    assert (proposal.host, proposal.port) == ("192.0.2.9", 104)
-    assert (proposal.called_ae_title, proposal.calling_ae_title) == ("ARCHIVE", "DICOMNODE")
-    assert [
-        (context.context_id, context.abstract_syntax, context.transfer_syntaxes)
-        for context in proposal.contexts
-    ] == [(1, CT_STORAGE, (EXPLICIT,)), (3, CT_STORAGE, (IMPLICIT,))]
-    (channel,) = bench.destinations.channels
-    assert [data for _, _, data in channel.stores] == [
-        encoded(data_set(number, "1.2.3", "1.2.3.4")) for number in (1, 2, 3)
-    ]
-    for _, request, _ in channel.stores:
-        assert request.move_originator_ae_title == "WS_1"
-        assert request.move_originator_message_id == 42
-    assert channel.released
-    assert bench.records.outcomes[0].destination == "ARCHIVE"
-
-
-@pytest.mark.parametrize("title", ("NOBODY", "HOSTLESS"))
-async def test_an_unknown_destination_is_a801_and_nothing_is_dialled(
-    bench: Bench, title: str
-) -> None:
-    bench.registry = Registry([AE(title="HOSTLESS")])
-    bench.keep_study(1)
-    bench.move(title, StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert final.status == 0xA801
-    assert "ae.toml" in final.error_comment
-    assert bench.destinations.proposals == []
-    assert title in bench.records.outcomes[0].findings[0].words
-
-
-async def test_a_move_of_nothing_asks_for_no_association(bench: Bench) -> None:
-    bench.move(StudyInstanceUID="1.2.3")
-    assert counters(await bench.finished()) == (None, 0, 0, 0)
-    assert bench.destinations.proposals == []
-
-
-async def test_a_destination_that_takes_only_implicit_gets_that(bench: Bench) -> None:
-    bench.keep_study(1)
-    bench.destinations.accepts = lambda uid, offered: IMPLICIT if IMPLICIT in offered else None
-    bench.move(StudyInstanceUID="1.2.3")
-    assert counters(await bench.finished()) == (None, 1, 0, 0)
-    ((context_id, _, data),) = bench.destinations.channels[0].stores
-    assert (context_id, data) == (3, encoded(data_set(1, "1.2.3", "1.2.3.4"), IMPLICIT))
-
-
-async def test_a_destination_that_cannot_be_reached_fails_all_with_the_reason(
-    bench: Bench,
-) -> None:
-    bench.keep_study(3)
-    bench.destinations.error = ConnectionFailed("cannot connect to ARCHIVE: connection refused")
-    bench.move(StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0xA702, (None, 0, 3, 0))
-    assert len(bench.channel.failed_uids) == 3
-    (finding,) = bench.records.outcomes[0].findings
-    assert finding.words == "3 of 3: cannot connect to ARCHIVE: connection refused"
-    assert len(bench.destinations.proposals) == 1
-
-
-async def test_a_failed_list_ends_where_an_element_does(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dicomnode.services.sub_operations._MAX_LIST_BYTES", 100)
-    bench.keep_study(20)
-    bench.destinations.error = ConnectionFailed("connection refused")
-    bench.move(StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0xA702, (None, 0, 20, 0))
-    assert bench.channel.failed_uids == [f"1.2.3.4.{number}" for number in range(1, 5)]
-    (finding,) = bench.records.outcomes[0].findings
-    assert finding.words == "20 of 20: connection refused"
-
-
-async def test_a_destination_that_accepts_no_context_fails_all(bench: Bench) -> None:
-    bench.keep_study(2)
-    bench.destinations.accepts = lambda uid, offered: None
-    bench.move(StudyInstanceUID="1.2.3")
-    assert (await bench.finished()).status == 0xA702
-    (finding,) = bench.records.outcomes[0].findings
-    assert "no presentation context accepted by ARCHIVE" in finding.words
-    assert finding.advice == "Let ARCHIVE accept CT Image Storage."
-    assert bench.destinations.channels[0].released
-
-
-async def test_an_association_lost_after_success_is_made_anew_and_the_rest_sent(
-    bench: Bench,
-) -> None:
-    bench.keep_study(5)
-    bench.destinations.behaviours = [lambda count: 0 if count < 3 else AssociationAborted]
-    bench.move(StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0xB000, (None, 4, 1, 0))
-    assert bench.channel.failed_uids == ["1.2.3.4.3"]
-    assert len(bench.destinations.proposals) == 2
-    (finding,) = bench.records.outcomes[0].findings
-    assert finding.words == "1 of 5: the association with ARCHIVE ended: aborted by peer"
-
-
-async def test_an_association_lost_at_the_last_object_is_not_made_anew(bench: Bench) -> None:
-    bench.keep_study(3)
-    bench.destinations.behaviours = [lambda count: 0 if count < 3 else AssociationAborted]
-    bench.move(StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0xB000, (None, 2, 1, 0))
-    assert len(bench.destinations.proposals) == 1
-
-
-async def test_an_association_lost_at_the_first_object_fails_the_rest(bench: Bench) -> None:
-    bench.keep_study(5)
-    bench.destinations.behaviours = [lambda count: AssociationAborted] * 9
-    bench.move(StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0xA702, (None, 0, 5, 0))
-    assert len(bench.destinations.proposals) == 1
-
-
-async def test_a_destination_that_hangs_is_aborted_and_the_rest_fails(bench: Bench) -> None:
-    bench.keep_study(4)
-    await bench.service.close()
-    bench.rules = replace(bench.rules, response_seconds=0.01)
-    bench.start()
-    bench.requester()
-    bench.destinations.behaviours = [lambda count: 0 if count < 3 else None]
-    bench.move(StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0xB000, (None, 2, 2, 0))
-    assert "no answer" in bench.destinations.channels[0].aborted
-    assert len(bench.destinations.proposals) == 1
-
-
-async def test_more_than_128_contexts_make_more_than_one_association(bench: Bench) -> None:
-    classes = [f"1.2.826.0.1.3680043.10.{number}" for number in range(130)]
-    bench.keep(
-        *(data_set(number, SOPClassUID=uid) for number, uid in enumerate(classes, 1)),
-        data_set(200),
-    )
-    bench.move(StudyInstanceUID="1.2.3")
-    assert counters(await bench.finished()) == (None, 131, 0, 0)
-    sizes = [len(proposal.contexts) for proposal in bench.destinations.proposals]
-    assert sizes == [128, 128, 6]
-    for proposal in bench.destinations.proposals:
-        ids = [context.context_id for context in proposal.contexts]
-        assert ids == list(range(1, 2 * len(ids), 2))
-
-
-async def test_a_move_of_more_than_are_kept_in_memory_sends_all_of_them(bench: Bench) -> None:
-    bench.keep_study(1100)
-    bench.move(StudyInstanceUID="1.2.3")
-    assert counters(await bench.finished()) == (None, 1100, 0, 0)
-
-
-async def test_a_destination_slow_to_release_does_not_hold_up_the_answer(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dicomnode.services.retrieval._RELEASE_SECONDS", 0.01)
-
-    async def release(self: FakeChannel) -> None:
-        await asyncio.get_running_loop().create_future()
-
-    monkeypatch.setattr(FakeChannel, "release", release)
-    bench.keep_study(1)
-    bench.move(StudyInstanceUID="1.2.3")
-    assert (await bench.finished()).status == 0x0000
-
-
-async def test_a_cancelled_move_releases_its_association(bench: Bench) -> None:
-    bench.keep_study(5)
-
-    def behave(count: int) -> int:
-        if count == 2:
-            bench.cancel()
-        return 0
-
-    bench.destinations.behaviours = [behave]
-    bench.move(StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0xFE00, (3, 2, 0, 0))
-    assert bench.destinations.channels[0].released
-
-
-async def test_a_cancel_between_two_associations_makes_no_second(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench.keep(
-        *(data_set(n, SOPClassUID=f"1.2.826.0.1.3680043.10.{n}") for n in range(1, 66)),
-    )
-    release = FakeChannel.release
-
-    async def cancelled_meanwhile(self: FakeChannel) -> None:
-        bench.cancel()
-        await release(self)
-
-    monkeypatch.setattr(FakeChannel, "release", cancelled_meanwhile)
-    bench.move(StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0xFE00, (1, 64, 0, 0))
-    assert len(bench.destinations.proposals) == 1
-
-
-async def test_a_cancel_as_the_association_is_lost_makes_no_other(bench: Bench) -> None:
-    bench.keep_study(5)
-
-    def behave(count: int) -> int | type[AssociationAborted]:
-        if count == 2:
-            bench.cancel()
-            return AssociationAborted
-        return 0
-
-    bench.destinations.behaviours = [behave]
-    bench.move(StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0xFE00, (3, 1, 1, 0))
-    assert len(bench.destinations.proposals) == 1
-
-
 async def test_each_sub_operation_has_a_debug_line(bench: Bench) -> None:
     bench.keep(data_set(1), data_set(2, SOPClassUID=MR_STORAGE))
     bench.get(StudyInstanceUID="1.2.3")
@@ -707,53 +343,6 @@ async def test_each_sub_operation_has_a_debug_line(bench: Bench) -> None:
     answered, failed = sorted(bench.lines.debugs, key=lambda line: str(line["sop_instance_uid"]))
     assert (answered["sop_instance_uid"], answered["status"]) == ("1.2.3.4.1", 0x0000)
     assert "MR Image Storage" in str(failed["reason"])
-
-
-async def test_a_cancel_while_the_destination_is_called_ends_the_call(bench: Bench) -> None:
-    bench.keep_study(2)
-    bench.destinations.hangs = True
-    bench.destinations.on_associate = lambda: asyncio.get_running_loop().call_soon(bench.cancel)  # type: ignore[assignment, return-value]
-    bench.move(StudyInstanceUID="1.2.3")
-    final = await bench.finished()
-    assert (final.status, counters(final)) == (0xFE00, (2, 0, 0, 0))
-
-
-async def test_the_end_of_the_requesters_association_aborts_the_destinations(
-    bench: Bench,
-) -> None:
-    bench.keep_study(5)
-
-    def behave(count: int) -> int | None:
-        if count == 2:
-            bench.channel.end("aborted by peer")
-            return None
-        return 0
-
-    bench.destinations.behaviours = [behave]
-    bench.move(StudyInstanceUID="1.2.3")
-    assert await bench.finished() is None
-    (channel,) = bench.destinations.channels
-    assert "requester" in channel.aborted
-    assert len(channel.stores) == 2
-
-
-async def test_more_moves_to_one_destination_than_it_may_have_take_turns(bench: Bench) -> None:
-    bench.keep_study(1)
-    made = bench.destinations
-    open_at_once: list[int] = []
-    made.on_associate = lambda: open_at_once.append(
-        len(made.proposals) - sum(bool(channel.aborted) for channel in made.channels)
-    )
-    channels = []
-    for number in range(30):
-        channel = bench.requester()
-        channel.number = number
-        channels.append(channel)
-        bench.move(StudyInstanceUID="1.2.3")
-    await bench.finished()
-    assert [channel.final.status for channel in channels] == [0x0000] * 30
-    assert len(open_at_once) == 30
-    assert max(open_at_once) <= 8
 
 
 async def test_an_identifier_is_read_off_the_loop_and_kept_within_its_bounds(
