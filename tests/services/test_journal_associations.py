@@ -1,0 +1,193 @@
+"""What the journal says of requested associations, and of what was refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dicomnode.dimse.channel import Proposal, Refused
+from dicomnode.dimse.status import Status
+from dicomnode.errors import (
+    AssociationAborted,
+    AssociationError,
+    AssociationRejected,
+    AssociationTimedOut,
+    ConnectionFailed,
+)
+from dicomnode.ul.items import ContextResult
+from dicomnode.ul.negotiation import RefusedContext
+from dicomnode.ul.pdu import AAssociateRQ, Rejection
+from tests.services.journaling import C_MOVE, CT, IMPLICIT, MOVED, Fixture, fake_channel
+
+
+@pytest.fixture
+def on() -> Fixture:
+    return Fixture()
+
+
+# -- requested associations --------------------------------------------------------------------
+
+PROPOSAL = Proposal(
+    host="10.0.0.9", port=104, called_ae_title="ARCHIVE", calling_ae_title="DICOMNODE", contexts=()
+)
+
+
+def test_a_requested_association_is_told_from_its_acceptance_to_its_end(on: Fixture) -> None:
+    channel = fake_channel(12, "DICOMNODE", "ARCHIVE", "10.0.0.9")
+    on.journal.requested(channel)
+    assert on.value("dicomnode_outgoing_associations_active") == 1
+    on.journal.request_ended(channel, "released", "")
+    assert on.lines() == [
+        "info  DICOMNODE -> ARCHIVE #12 association accepted by 10.0.0.9,"
+        " 4 of 4 presentation contexts",
+        "info  DICOMNODE -> ARCHIVE #12 association released, 1ms",
+    ]
+    name = "dicomnode_outgoing_associations_total"
+    assert on.value(name, called_aet="ARCHIVE", result="accepted") == 1
+    assert on.value("dicomnode_outgoing_associations_active") == 0
+    assert on.journal.outgoing == {}
+
+
+def test_a_requested_association_that_broke_off_is_a_warning(on: Fixture) -> None:
+    channel = fake_channel(12, "DICOMNODE", "ARCHIVE", "10.0.0.9")
+    on.journal.requested(channel)
+    on.journal.request_ended(channel, "connection lost", "reset by peer")
+    assert on.lines()[1] == (
+        "warn  DICOMNODE -> ARCHIVE #12 association connection lost: reset by peer, 1ms"
+    )
+
+
+def test_a_requested_association_that_was_not_made_says_why(on: Fixture) -> None:
+    on.journal.request_failed(PROPOSAL, ConnectionFailed("cannot connect to ARCHIVE: refused"))
+    on.journal.request_failed(PROPOSAL, AssociationRejected("ARCHIVE", 1, 1, 7, "Called AE title"))
+    assert on.lines()[0].startswith(
+        "warn  DICOMNODE -> ARCHIVE no association: cannot connect to ARCHIVE: refused advice="
+    )
+    name = "dicomnode_outgoing_associations_total"
+    assert on.value(name, called_aet="ARCHIVE", result="failed") == 1
+    assert on.value(name, called_aet="ARCHIVE", result="rejected") == 1
+
+
+def refused_by_archive(reason: int, result: int = 1) -> AssociationRejected:
+    return AssociationRejected("ARCHIVE", result, 1, reason, "words")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionFailed("refused"), "whether ARCHIVE runs and listens at 10.0.0.9:104"),
+        (AssociationTimedOut("no answer"), "whether ARCHIVE at 10.0.0.9:104 hangs"),
+        (AssociationAborted("aborted"), "what the log of ARCHIVE says"),
+        (refused_by_archive(3), "Register DICOMNODE at ARCHIVE"),
+        (refused_by_archive(7), "does not call itself ARCHIVE"),
+        (refused_by_archive(1, result=2), "try again later"),
+    ],
+)
+def test_a_move_to_who_could_not_be_had_says_what_to_do_about_it(
+    on: Fixture, error: AssociationError, words: str
+) -> None:
+    on.journal.request_failed(PROPOSAL, error)
+    failed = replace(MOVED, completed=0, failed=12)
+    on.perform(C_MOVE, Status.OUT_OF_RESOURCES_FOR_SUB_OPERATIONS, failed)
+    assert words in on.explained()[0]["advice"][0]
+
+
+def test_advice_about_a_destination_ends_when_it_can_be_had_again(on: Fixture) -> None:
+    on.journal.request_failed(PROPOSAL, ConnectionFailed("refused"))
+    on.journal.requested(fake_channel(12, "DICOMNODE", "ARCHIVE", "10.0.0.9"))
+    on.perform(C_MOVE, Status.SUB_OPERATIONS_COMPLETE_WITH_FAILURES, MOVED)
+    assert on.explained()[0]["advice"] == []
+
+
+# -- refusals ----------------------------------------------------------------------------------
+
+
+def rejected(on: Fixture, title: str, rejection: Rejection, called: str = "DICOMNODE") -> None:
+    request = AAssociateRQ(called, title, ())
+    on.journal.rejected("10.0.0.66", request, Refused(rejection, "the rule"))
+
+
+@pytest.mark.parametrize(
+    ("title", "rejection", "words"),
+    [
+        ("MR_9", Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, 'an [[ae]] with title = "MR_9"'),
+        ("WS_1", Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, "10.0.0.66 is right, add it to addr"),
+        ("WS_1", Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED, '"DICOMNODE" to node.ae_title_aliases'),
+        ("WS_1", Rejection.LOCAL_LIMIT_EXCEEDED, "Raise the limit"),
+    ],
+)
+def test_a_rejection_is_explained_with_what_to_change(
+    on: Fixture, title: str, rejection: Rejection, words: str
+) -> None:
+    rejected(on, title, rejection)
+    (told,) = on.explained()
+    assert told["answer"] == f"rejected: {rejection.words}"
+    assert told["reasons"] == [{"words": "the rule"}]
+    assert words in told["advice"][0]
+
+
+def test_what_comes_again_is_counted_and_takes_one_place(on: Fixture) -> None:
+    for second in range(100):
+        on.now = 1000.0 + second
+        rejected(on, "MR_9", Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED)
+    rejected(on, "MR_8", Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED)
+    told = next(entry for entry in on.explained() if entry["calling_ae_title"] == "MR_9")
+    assert (told["count"], told["first_time"], told["time"]) == (100, 1000.0, 1099.0)
+    assert len(on.explained()) == 2
+
+
+def test_the_newest_come_first_and_old_ones_give_way(on: Fixture) -> None:
+    for number in range(30):
+        on.now += 1
+        rejected(on, f"MR_{number}", Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED)
+    titles = [entry["calling_ae_title"] for entry in on.explained()]
+    assert titles == [f"MR_{number}" for number in range(29, 9, -1)]
+
+
+def refused_context(uid: str, result: ContextResult) -> RefusedContext:
+    return RefusedContext(1, uid, (IMPLICIT,), result, result.words)
+
+
+@pytest.mark.parametrize(
+    ("uid", "result", "words"),
+    [
+        (CT, ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED, 'add "store" to its services'),
+        ("1.2.3", ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED, "storage.accept_unknown_storage"),
+        (
+            "1.2.840.10008.5.1.1.9",
+            ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED,
+            "does not have this service",
+        ),
+        (CT, ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED, "Explicit VR Little Endian"),
+        (CT, ContextResult.USER_REJECTION, "a role"),
+    ],
+)
+def test_a_refused_context_is_explained_with_what_to_change(
+    on: Fixture, uid: str, result: ContextResult, words: str
+) -> None:
+    on.channel.negotiated.refused = (refused_context(uid, result),)
+    on.journal.accepted(on.channel)
+    (told,) = on.explained()
+    assert told["answer"] == f"refused: {result.words}"
+    assert uid in told["reasons"][0]["words"]
+    assert words in told["advice"][0]
+
+
+def test_a_context_with_an_abstract_syntax_that_is_no_uid_is_explained_as_it_came(
+    on: Fixture,
+) -> None:
+    result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
+    on.channel.negotiated.refused = (refused_context("x" * 5000, result),)
+    on.journal.accepted(on.channel)
+    (told,) = on.explained()
+    assert told["reasons"][0]["words"] == "x" * 300
+
+
+def test_contexts_refused_for_one_reason_are_one_explanation(on: Fixture) -> None:
+    result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
+    on.channel.negotiated.refused = tuple(refused_context(f"1.2.{n}", result) for n in range(60))
+    on.journal.accepted(on.channel)
+    (told,) = on.explained()
+    assert told["asked"] == "60 presentation contexts"
+    assert len(told["reasons"]) == 20
