@@ -172,13 +172,18 @@ class Log:
 
 
 class _LibraryHandler(logging.Handler):
-    """Takes warnings and errors of libraries (asyncio, uvicorn, SQLAlchemy) into the log."""
+    """Takes warnings and errors of libraries (asyncio, uvicorn, SQLAlchemy) into the log.
+
+    Not pydicom's warnings: they quote values of data sets, and a hostile one causes thousands.
+    """
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith("pydicom") and record.levelno < logging.ERROR:
+            return
         line: EventDict = {
             "event": record.getMessage(),
             "level": "error" if record.levelno >= logging.ERROR else "warning",

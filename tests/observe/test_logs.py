@@ -138,6 +138,13 @@ def test_what_libraries_warn_of_comes_into_the_log_while_it_runs() -> None:
     assert not any("dicomnode" in type(h).__module__ for h in logging.getLogger().handlers)
 
 
+def test_what_pydicom_warns_of_values_of_patients_does_not_come_into_the_log() -> None:
+    def say(logger: Logger) -> None:
+        logging.getLogger("pydicom").warning("Failed to decode byte string %r", b"DOE^JANE")
+
+    assert written(say) == ""
+
+
 def test_lines_said_before_start_wait_and_lines_after_stop_are_written_at_once() -> None:
     stream = io.StringIO()
     log = Log(LogSettings(), stream=stream)
