@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import json
 import struct
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Final
 
+from dicomnode.storage.encoding import (
+    DEFLATED,
+    EXPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    ITEM,
+    MAX_SHORT_LENGTH,
+    SHORT_VRS,
+    deflated,
+)
 from dicomnode.storage.text import encode_text, encodings_of
 
 UNICODE: Final = b"ISO_IR 192"
 _SPECIFIC_CHARACTER_SET: Final = 0x0008_0005
-_DEFLATED: Final = "1.2.840.10008.1.2.1.99"
-_IMPLICIT: Final = "1.2.840.10008.1.2"
-_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
-_MAX_SHORT_BYTES: Final = 0xFFFE
-# PS3.5 Table 7.1-2: VRs with a 16-bit length.
-_SHORT_VRS: Final = frozenset(
-    (
-        *("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH"),
-        *("SL", "SS", "ST", "TM", "UI", "UL", "US"),
-    )
-)
-_ITEM: Final = 0xFFFE_E000
 _TEXT_VRS: Final = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
 # The default repertoire, and what holds everything.
 _ASCII: Final = ("iso8859",)
@@ -45,8 +41,8 @@ class Elements:
     """Writes elements in one uncompressed transfer syntax (PS3.5 §7.1)."""
 
     def __init__(self, transfer_syntax_uid: str) -> None:
-        self.order = ">" if transfer_syntax_uid == _BIG_ENDIAN else "<"
-        self.explicit = transfer_syntax_uid != _IMPLICIT
+        self.order = ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<"
+        self.explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
         self._tag = struct.Struct(self.order + "HH")
         self._short = struct.Struct(self.order + "H")
         self._long = struct.Struct(self.order + "I")
@@ -61,9 +57,9 @@ class Elements:
         pad = b"\0" if vr in ("UI", "OB", "UN") else b" "
         pack = self._long.pack
         limit = 0xFFFF_FFFE
-        if self.explicit and tag != _ITEM:
-            if vr in _SHORT_VRS:
-                head, pack, limit = head + vr.encode(), self._short.pack, _MAX_SHORT_BYTES
+        if self.explicit and tag != ITEM:
+            if vr.encode() in SHORT_VRS:
+                head, pack, limit = head + vr.encode(), self._short.pack, MAX_SHORT_LENGTH
             else:
                 head += vr.encode() + b"\0\0"
 
@@ -78,7 +74,7 @@ class Elements:
 
     def items(self, tag: int, items: Iterable[bytes]) -> bytes:
         """Return a sequence of items whose elements are given."""
-        return self.element(tag, "SQ", b"".join(self.element(_ITEM, "", item) for item in items))
+        return self.element(tag, "SQ", b"".join(self.element(ITEM, "", item) for item in items))
 
     def integer(self, value: int) -> bytes:
         """Return the value of a US."""
@@ -116,7 +112,7 @@ class Layout:
         said: bool,
     ) -> None:
         self.elements = elements = Elements(transfer_syntax_uid)
-        self._deflated = transfer_syntax_uid == _DEFLATED
+        self._deflated = transfer_syntax_uid == DEFLATED
         self._encodings = encodings_of(character_set) if character_set else _ASCII
         self._said = said
         self._is_extended = bool(character_set)
@@ -137,7 +133,7 @@ class Layout:
         # Nothing that can be asked for precedes (0008,0005).
         if self._said or chosen is self._unicode or (self._is_extended and _shows(body)):
             body = chosen + body
-        return _deflate(body) if self._deflated else body
+        return deflated(body) if self._deflated else body
 
     def _body(
         self, values: Sequence[Any], further: Sequence[Further], encodings: tuple[str, ...]
@@ -193,10 +189,3 @@ def _sequence_writer(elements: Elements, field: Field) -> Write:
 def _as_it_is(value: Any, encodings: tuple[str, ...]) -> bytes:
     element: bytes = value
     return element
-
-
-def _deflate(body: bytes) -> bytes:
-    """Return ``body`` as PS3.5 §A.5 has it, of even length."""
-    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    deflated = compressor.compress(body) + compressor.flush()
-    return deflated + b"\0" if len(deflated) & 1 else deflated

@@ -14,6 +14,13 @@ from pydicom._uid_dict import UID_dictionary
 from pynetdicom import AllStoragePresentationContexts
 
 from dicomnode.registry import Service
+from dicomnode.storage.encoding import (
+    DEFLATED,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    GE_BIG_ENDIAN_PIXELS,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 
@@ -38,8 +45,6 @@ QUERY_RETRIEVE: Final[Mapping[str, tuple[Service, Root]]] = {
 # Their objects belong to no patient or study, or they are services and not objects.
 _NOT_COMPOSITE = ("Commitment", "Directory", "Hanging", "Palette", "Implant", "Print", "Inventory")
 _NO_DATA_SET_ENCODING = ("1.2.840.10008.1.2.6.1", "1.2.840.10008.1.2.6.2", "1.2.840.10008.1.20")
-# GE's implicit VR little endian with big endian pixel data, which its scanners propose.
-_GE_PRIVATE: Final = "1.2.840.113619.5.2"
 
 
 def _retired_storage() -> frozenset[str]:
@@ -59,7 +64,7 @@ STORAGE: Final[frozenset[str]] = (
 )
 TRANSFER_SYNTAXES: Final[frozenset[str]] = frozenset(
     uid for uid, entry in UID_dictionary.items() if entry[1] == "Transfer Syntax"
-) - frozenset(_NO_DATA_SET_ENCODING) | {_GE_PRIVATE}
+) - frozenset(_NO_DATA_SET_ENCODING) | {GE_BIG_ENDIAN_PIXELS}
 
 
 class _Any(Container[str]):
@@ -71,19 +76,17 @@ class _Any(Container[str]):
 
 ANY_TRANSFER_SYNTAX: Final = _Any()
 
-# The only transfer syntaxes that mean anything for a service without pixel data.
-UNCOMPRESSED: Final = frozenset(
-    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"}
-)
-
 # Where a C-GET requestor lists several for one context: those that every object can be sent in,
 # the usual one of stored objects first.
 SENT_WITHOUT_LOSS: Final = (
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.1.99",
-    "1.2.840.10008.1.2.2",
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    DEFLATED,
+    EXPLICIT_VR_BIG_ENDIAN,
 )
+
+# The only transfer syntaxes that mean anything for a service without pixel data.
+UNCOMPRESSED: Final = frozenset(SENT_WITHOUT_LOSS)
 
 # What extended negotiation can agree on, byte by byte (PS3.4 §C.5.1.1.1, §C.5.2.1.1, §C.5.3.1.1).
 # C-FIND: relational queries and combined date-time matching; no fuzzy matching of names, no time

@@ -20,9 +20,9 @@ from dicomnode.errors import CannotUnderstand, DicomnodeError, OutOfResources
 from dicomnode.index.entry import InstanceRow
 from dicomnode.services.conversion import Converters
 from dicomnode.storage.disk import OpenFile
+from dicomnode.storage.encoding import DEFLATED
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import read_file_meta
-from dicomnode.storage.transcode import DEFLATED
 
 # Data sets up to this are read whole, longer ones in pieces of it.
 PIECE_BYTES: Final = 1024 * 1024

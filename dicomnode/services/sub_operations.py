@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from dataclasses import replace
 from typing import Final
 
 from dicomnode.dimse.command import SubOperationsResponse, answer
 from dicomnode.dimse.status import Category, Status, category, describe
+from dicomnode.services.answers import Elements
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.outcomes import Finding, RetrieveOutcome
-from dicomnode.storage.elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Encoding
-from dicomnode.storage.transcode import (
-    DEFLATED,
-    EXPLICIT_VR_BIG_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-)
+from dicomnode.storage.encoding import DEFLATED, deflated
 
 _PENDING_SECONDS: Final = 1.0
 _FAILED_SOP_INSTANCE_UID_LIST: Final = 0x0008_0058
@@ -166,16 +161,10 @@ class SubOperations:
 
     def _identifier(self) -> bytes:
         """Return the identifier with the Failed SOP Instance UID List (0008,0058)."""
-        value = "\\".join(self._failed_uids).encode()
-        value += b"\0" * (len(value) & 1)
         transfer_syntax_uid = self._operation.context.transfer_syntax
-        encoding = _ENCODINGS.get(transfer_syntax_uid, EXPLICIT_LITTLE)
-        header = encoding.header(_FAILED_SOP_INSTANCE_UID_LIST, b"UI", len(value))
-        if transfer_syntax_uid != DEFLATED:
-            return header + value
-        deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        data = deflate.compress(header + value) + deflate.flush()
-        return data + b"\0" * (len(data) & 1)
+        value = "\\".join(self._failed_uids).encode()
+        data = Elements(transfer_syntax_uid).element(_FAILED_SOP_INSTANCE_UID_LIST, "UI", value)
+        return deflated(data) if transfer_syntax_uid == DEFLATED else data
 
     def outcome(self) -> RetrieveOutcome:
         """Return what is to be told of the retrieval."""
@@ -198,9 +187,3 @@ class SubOperations:
             seconds=time.monotonic() - self._operation.started,
             findings=tuple((*self._findings, *reasons)),
         )
-
-
-_ENCODINGS: Final[dict[str, Encoding]] = {
-    IMPLICIT_VR_LITTLE_ENDIAN: IMPLICIT_LITTLE,
-    EXPLICIT_VR_BIG_ENDIAN: EXPLICIT_BIG,
-}

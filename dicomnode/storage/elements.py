@@ -6,8 +6,6 @@ in another transfer syntax (PS3.5 Annex A) without a byte of any value being und
 
 from __future__ import annotations
 
-import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,81 +14,30 @@ from typing import Final
 from pydicom.datadict import dictionary_VR
 
 from dicomnode.errors import ConversionFailed
+from dicomnode.storage.encoding import (
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    EXPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT,
+    IMPLICIT_LITTLE,
+    ITEM,
+    ITEM_END,
+    SEQUENCE_END,
+    SHORT_VRS,
+    UNDEFINED,
+    Encoding,
+    Window,
+)
 
-UNDEFINED: Final = 0xFFFF_FFFF
-ITEM: Final = 0xFFFE_E000
-ITEM_END: Final = 0xFFFE_E00D
-SEQUENCE_END: Final = 0xFFFE_E0DD
 PIXEL_DATA: Final = 0x7FE0_0010
 
-_WINDOW_BYTES: Final = 64 * 1024
 _MAX_DEPTH: Final = 64
 _UN: Final = b"UN"
 _SQ: Final = b"SQ"
-# PS3.5 Table 7.1-2: these have a 16-bit length, every other VR, known or to come, a 32-bit one.
-_SHORT_VRS: Final = frozenset(
-    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
-)
-_MAX_SHORT_LENGTH: Final = 0xFFFE
 
 
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How elements are laid out: with or without VR, and in which byte order ("<" or ">")."""
-
-    explicit: bool
-    order: str
-
-    def integers(self, layout: str) -> struct.Struct:
-        """Return the struct of ``layout`` in this byte order."""
-        return _struct(self.order + layout)
-
-    def tag_and_length(self, tag: int, length: int) -> bytes:
-        """Return an item's or a delimiter's header (PS3.5 §7.5)."""
-        return self.integers("HHI").pack(tag >> 16, tag & 0xFFFF, length)
-
-    def header(self, tag: int, vr: bytes, length: int) -> bytes:
-        """Return an element's header; a VR of 16-bit length must fit, see ``fits``."""
-        if not self.explicit:
-            return self.tag_and_length(tag, length)
-        if vr in _SHORT_VRS:
-            return self.integers("HH2sH").pack(tag >> 16, tag & 0xFFFF, vr, length)
-        return self.integers("HH2sHI").pack(tag >> 16, tag & 0xFFFF, vr, 0, length)
-
-    def fits(self, vr: bytes, length: int) -> bool:
-        """Tell whether a value of ``length`` bytes can be written with its VR (PS3.5 §6.2.2)."""
-        return not self.explicit or vr not in _SHORT_VRS or length <= _MAX_SHORT_LENGTH
-
-
-@lru_cache(maxsize=16)
-def _struct(layout: str) -> struct.Struct:
-    return struct.Struct(layout)
-
-
-IMPLICIT_LITTLE: Final = Encoding(False, "<")
-EXPLICIT_LITTLE: Final = Encoding(True, "<")
-EXPLICIT_BIG: Final = Encoding(True, ">")
-
-
-class Source:
-    """The bytes of a data set in an open file, read through a window that moves over it."""
-
-    def __init__(self, fd: int, offset: int, size: int) -> None:
-        self.fd = fd
-        self.offset = offset
-        self.size = size
-        self._window = b""
-        self._base = 0
-
-    def read(self, position: int, size: int) -> bytes:
-        """Return ``size`` bytes, fewer at the end. Raises OSError."""
-        start = position - self._base
-        if start >= 0 and start + size <= len(self._window):
-            return self._window[start : start + size]
-        wanted = max(0, min(max(size, _WINDOW_BYTES), self.size - position))
-        self._window = os.pread(self.fd, wanted, self.offset + position) if wanted else b""
-        self._base = position
-        return self._window[:size]
+class Source(Window):
+    """The bytes of a data set in an open file."""
 
     def exactly(self, position: int, size: int) -> bytes:
         """Return ``size`` bytes. Raises ConversionFailed when there are fewer, OSError."""
@@ -110,16 +57,12 @@ def encoding_of(source: Source, transfer_syntax_uid: str) -> Encoding:
 
     Little endian with and without VR is mixed up by enough senders for every toolkit to look.
     """
-    if transfer_syntax_uid == "1.2.840.10008.1.2.2":
+    if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN:
         return EXPLICIT_BIG
     vr = source.read(0, 6)[4:]
     # Without VR the first value would be 16 KiB or longer for its length to look like one.
-    explicit = vr.isalpha() and (vr in _SHORT_VRS or transfer_syntax_uid not in _IMPLICIT)
+    explicit = vr.isalpha() and (vr in SHORT_VRS or transfer_syntax_uid not in IMPLICIT)
     return EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE
-
-
-GE_BIG_ENDIAN_PIXELS: Final = "1.2.840.113619.5.2"
-_IMPLICIT: Final = frozenset(("1.2.840.10008.1.2", "1.2.840.10008.1.20", GE_BIG_ENDIAN_PIXELS))
 
 
 @dataclass(slots=True)
@@ -271,7 +214,7 @@ def _element(source: Source, position: int, data_set: DataSet) -> Element:
         (length,) = encoding.integers("I").unpack_from(head, 4)
         return Element(data_set, tag, implicit_vr(tag), position + 8, length)
     vr = head[4:6]
-    if vr in _SHORT_VRS:
+    if vr in SHORT_VRS:
         (length,) = encoding.integers("H").unpack_from(head, 6)
         return Element(data_set, tag, vr, position + 8, length)
     if not vr.isalpha():

@@ -7,7 +7,6 @@ the time that an object of a few kilobytes may take altogether.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections.abc import Container, Mapping
@@ -15,6 +14,18 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from dicomnode.errors import CannotUnderstand
+from dicomnode.storage.encoding import (
+    DEFLATED,
+    EXPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT,
+    ITEM,
+    ITEM_END,
+    SEQUENCE_END,
+    SHORT_VRS,
+    UNDEFINED,
+    WINDOW_BYTES,
+    Window,
+)
 from dicomnode.storage.text import decode_text, encodings_of
 
 # Tags from here on are not looked at: Content Sequence (0040,A730), waveforms, pixels.
@@ -23,7 +34,6 @@ _NEVER: Final = 1 << 32
 _MAX_ELEMENTS: Final = 200_000
 _MAX_DEPTH: Final = 64
 _MAX_ITEMS: Final = 256
-_WINDOW_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +49,7 @@ class _Bounds:
 # Nothing that objects are searched for by is longer.
 _OF_OBJECT: Final = _Bounds(16 * 1024, 1024 * 1024, 16 * 1024 * 1024, private=False)
 
-_UNDEFINED: Final = 0xFFFF_FFFF
-_ITEM: Final = 0xFFFE_E000
-_ITEM_END: Final = 0xFFFE_E00D
-_SEQUENCE_END: Final = 0xFFFE_E0DD
-
-_IMPLICIT: Final = frozenset(
-    (
-        "1.2.840.10008.1.2",
-        "1.2.840.10008.1.20",  # Papyrus 3, retired
-        "1.2.840.113619.5.2",  # GE: pixels big endian, elements not
-    )
-)
-_BIG_ENDIAN: Final = frozenset(("1.2.840.10008.1.2.2",))
-_DEFLATED: Final = frozenset(
-    ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205")
-)
-
-# PS3.5 Table 7.1-2: these have a 16-bit length, every other VR, known or to come, a 32-bit one.
-_SHORT_VRS: Final = frozenset(
-    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
-)
+_DEFLATED: Final = frozenset((DEFLATED, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +154,7 @@ def read_header(fd: int, offset: int, size: int, transfer_syntax_uid: str) -> He
     The file position stays where it is. Raises CannotUnderstand for anything that is not a
     well-formed data set up to where reading stops.
     """
-    return _read(_File(fd, offset, size), transfer_syntax_uid, _STOP)
+    return _read(Window(fd, offset, size), transfer_syntax_uid, _STOP)
 
 
 def read_front(data: bytes, transfer_syntax_uid: str, *, is_whole: bool) -> Header | None:
@@ -174,7 +164,7 @@ def read_front(data: bytes, transfer_syntax_uid: str, *, is_whole: bool) -> Head
     """
     if is_whole:
         return _read(_Bytes(data), transfer_syntax_uid, _STOP)
-    if len(data) < _WINDOW_BYTES:
+    if len(data) < WINDOW_BYTES:
         return None
     try:
         return _read(_Front(data), transfer_syntax_uid, _STOP)
@@ -187,7 +177,7 @@ def read_to_end(fd: int, offset: int, size: int, transfer_syntax_uid: str) -> He
 
     Raises CannotUnderstand for a data set that is cut short anywhere.
     """
-    return _read(_File(fd, offset, size), transfer_syntax_uid, _NEVER)
+    return _read(Window(fd, offset, size), transfer_syntax_uid, _NEVER)
 
 
 def read_identifier(data: bytes, transfer_syntax_uid: str, max_bytes: int) -> Header:
@@ -207,7 +197,7 @@ def read_elements(
     As they stand in the data set; then whether they have VRs, and whether they are little endian.
     Of a damaged data set those before the damage. Raises CannotUnderstand for a deflated one.
     """
-    source: _Source = _File(fd, offset, size)
+    source: _Source = Window(fd, offset, size)
     if transfer_syntax_uid in _DEFLATED:
         source = _Inflated(source, _OF_OBJECT.inflated)
     layout = _layout_of(source, transfer_syntax_uid)
@@ -219,7 +209,7 @@ def read_elements(
             break  # the end, or damage
         if tag > last or len(found) > _OF_OBJECT.kept:
             break
-        if tag in tags and end - start <= _WINDOW_BYTES:
+        if tag in tags and end - start <= WINDOW_BYTES:
             element = source.read(position, end - position)
             found += element if len(element) == end - position else b""
         position = end
@@ -233,10 +223,10 @@ def _extent(source: _Source, position: int, layout: _Layout) -> tuple[int, int, 
     vr, start = b"", position + 8
     if layout.explicit:
         vr, length = layout.short.unpack_from(head)[2:]
-        if vr not in _SHORT_VRS and vr.isalpha():
+        if vr not in SHORT_VRS and vr.isalpha():
             (length,) = layout.length.unpack_from(head, 8)
             start += 4
-    if length == _UNDEFINED:
+    if length == UNDEFINED:
         return group << 16 | element, start, _end_of_sequence(source, start, layout, vr)
     return group << 16 | element, start, start + length
 
@@ -259,11 +249,11 @@ def _layout_of(source: _Source, transfer_syntax_uid: str) -> _Layout:
 
     Little endian with and without VR is mixed up by enough senders for every toolkit to look.
     """
-    if transfer_syntax_uid in _BIG_ENDIAN:
+    if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN:
         return _EXPLICIT_BIG
     vr = source.read(0, 6)[4:]
-    if transfer_syntax_uid in _IMPLICIT:
-        return _EXPLICIT_LITTLE if vr in _SHORT_VRS else _IMPLICIT_LITTLE
+    if transfer_syntax_uid in IMPLICIT:
+        return _EXPLICIT_LITTLE if vr in SHORT_VRS else _IMPLICIT_LITTLE
     return _EXPLICIT_LITTLE if vr.isalpha() else _IMPLICIT_LITTLE
 
 
@@ -300,26 +290,6 @@ class _Front:
         return self._data[position : position + size]
 
 
-class _File:
-    """A window that moves over the file, so that small reads cost no system call each."""
-
-    def __init__(self, fd: int, offset: int, size: int) -> None:
-        self._fd = fd
-        self._offset = offset
-        self._size = size
-        self._window = b""
-        self._base = 0
-
-    def read(self, position: int, size: int) -> bytes:
-        start = position - self._base
-        if start >= 0 and start + size <= len(self._window):
-            return self._window[start : start + size]
-        wanted = max(0, min(max(size, _WINDOW_BYTES), self._size - position))
-        self._window = os.pread(self._fd, wanted, self._offset + position) if wanted else b""
-        self._base = position
-        return self._window[:size]
-
-
 class _Inflated:
     """The front of a deflated data set (PS3.5 §A.5), inflated as far as it is asked for."""
 
@@ -339,13 +309,13 @@ class _Inflated:
             if not chunk:
                 break
             try:
-                self._data += self._inflate.decompress(chunk, _WINDOW_BYTES)
+                self._data += self._inflate.decompress(chunk, WINDOW_BYTES)
             except zlib.error:
                 raise CannotUnderstand("the data set is not deflated as it should be") from None
         return bytes(self._data[position:end])
 
     def _next_chunk(self) -> bytes:
-        chunk = self._source.read(self._position, _WINDOW_BYTES)
+        chunk = self._source.read(self._position, WINDOW_BYTES)
         self._position += len(chunk)
         return chunk
 
@@ -364,18 +334,18 @@ def _scan(
     values: dict[int, bytes] = {}
     room, longest, odd = bounds.kept, bounds.value, 0 if bounds.private else 1
     base, at = position, 0
-    window = source.read(base, _WINDOW_BYTES)
+    window = source.read(base, WINDOW_BYTES)
     limit = len(window)
-    last = limit < _WINDOW_BYTES
+    last = limit < WINDOW_BYTES
     explicit = layout.explicit
     unpack_short, unpack_implicit = layout.short.unpack_from, layout.implicit.unpack_from
     vr = b""
     for _ in range(_MAX_ELEMENTS):
         if at + 12 > limit and not last:
             base, at = base + at, 0
-            window = source.read(base, _WINDOW_BYTES)
+            window = source.read(base, WINDOW_BYTES)
             limit = len(window)
-            last = limit < _WINDOW_BYTES
+            last = limit < WINDOW_BYTES
         if at >= limit:
             if at > limit or not last:
                 raise CannotUnderstand("the data set is cut short")
@@ -385,7 +355,7 @@ def _scan(
             start = at + 8
             # Letters that are no short VR; what is no letters is read as a short VR, as
             # pydicom and DCMTK do.
-            if vr not in _SHORT_VRS and vr.isalpha():
+            if vr not in SHORT_VRS and vr.isalpha():
                 (length,) = layout.length.unpack_from(window, start)
                 start += 4
         else:
@@ -394,7 +364,7 @@ def _scan(
         tag = group << 16 | element
         if tag >= stop:
             return values, base + at
-        if length == _UNDEFINED:
+        if length == UNDEFINED:
             end = _end_of_sequence(source, base + start, layout, vr) - base
             length = end - start - 8
         else:
@@ -434,28 +404,28 @@ def _end_of_sequence(source: _Source, position: int, layout: _Layout, vr: bytes)
         tag = group << 16 | element
         position += 8
         if not in_item:
-            if tag == _SEQUENCE_END:
+            if tag == SEQUENCE_END:
                 layouts.pop()
                 if not layouts:
                     return position
                 layout, in_item = layouts[-1], True
-            elif tag != _ITEM:
+            elif tag != ITEM:
                 raise CannotUnderstand("a sequence holds something that is no item")
-            elif length == _UNDEFINED:
+            elif length == UNDEFINED:
                 in_item = True
             else:
                 position += length
             continue
-        if tag == _ITEM_END:
+        if tag == ITEM_END:
             in_item = False
             continue
         vr = b""
         if layout.explicit:
             vr, length = layout.short.unpack_from(head)[2:]
-            if vr not in _SHORT_VRS and vr.isalpha():
+            if vr not in SHORT_VRS and vr.isalpha():
                 (length,) = layout.length.unpack_from(head, 8)
                 position += 4
-        if length != _UNDEFINED:
+        if length != UNDEFINED:
             position += length
             continue
         if len(layouts) >= _MAX_DEPTH:
@@ -474,10 +444,10 @@ def _items(source: _Source, layout: _Layout, encodings: tuple[str, ...]) -> list
         if len(head) < 8:
             break
         group, element, length = layout.implicit.unpack_from(head)
-        if group << 16 | element != _ITEM:
+        if group << 16 | element != ITEM:
             break
         position += 8
-        if length == _UNDEFINED:
+        if length == UNDEFINED:
             values, position = _element_values(source, position, layout)
             position += 8
         else:
@@ -492,6 +462,6 @@ def _element_values(
     source: _Source, position: int, layout: _Layout
 ) -> tuple[dict[int, bytes], int]:
     try:
-        return _scan(source, position, layout, _ITEM_END)
+        return _scan(source, position, layout, ITEM_END)
     except struct.error:
         raise CannotUnderstand("an item is cut short") from None

@@ -20,19 +20,10 @@ from typing import BinaryIO, Final
 
 from dicomnode.errors import ConversionFailed
 from dicomnode.storage.elements import (
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    GE_BIG_ENDIAN_PIXELS,
-    IMPLICIT_LITTLE,
-    ITEM,
-    ITEM_END,
     PIXEL_DATA,
-    SEQUENCE_END,
-    UNDEFINED,
     DataSet,
     Element,
     Encapsulated,
-    Encoding,
     Event,
     ItemEnd,
     ItemStart,
@@ -42,12 +33,22 @@ from dicomnode.storage.elements import (
     encoding_of,
     walk,
 )
+from dicomnode.storage.encoding import (
+    DEFLATED,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    GE_BIG_ENDIAN_PIXELS,
+    IMPLICIT_LITTLE,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    ITEM,
+    ITEM_END,
+    SEQUENCE_END,
+    UNDEFINED,
+    Encoding,
+)
 from dicomnode.storage.pixels import COMPRESSED, ImagePixels, NativePixels, decode
-
-IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
-EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
-DEFLATED: Final = "1.2.840.10008.1.2.1.99"
-EXPLICIT_VR_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 
 # What can be written; the last resort last.
 _WRITTEN: Final[dict[str, Encoding]] = {
