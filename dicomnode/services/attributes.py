@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from typing import Any, Final, cast
@@ -79,7 +80,8 @@ def _read(files: FileStore, path: str, tags: Sequence[int]) -> Dataset:
 
 def _element(data_set: Dataset, tag: int, elements: Elements) -> Callable[[tuple[str, ...]], bytes]:
     vr = dictionary_VR(tag).partition(" or ")[0]
-    try:
+    # Values that are none of their VR, or sequences nested without end, are left out.
+    with suppress(Exception):
         if tag in data_set:
             element = data_set[tag]
             little_endian = data_set.original_encoding[1] is not False
@@ -91,8 +93,6 @@ def _element(data_set: Dataset, tag: int, elements: Elements) -> Callable[[tuple
                 element = cast(DataElement, corrected)
             _encoded(elements, element, ("utf8",))
             return partial(_encoded, elements, element)
-    except Exception:
-        element = None  # a value that is none of its VR, or sequences nested without end
     return lambda encodings: elements.element(tag, vr, b"")
 
 

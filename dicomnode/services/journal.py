@@ -222,17 +222,10 @@ class Journal:
 
     def query_ended(self, operation: Operation, outcome: QueryOutcome) -> None:
         """Tell the outcome of a C-FIND, after its final response or the end of its association."""
-        operation.outcome = outcome
-        response = operation.response
-        if response is None:
-            self._log_operation(operation, None, "", outcome.seconds)
-        elif _is_refused(operation, response.status):
+        empty = not outcome.matches
+        worth = (Category.FAILURE, Category.SUCCESS) if empty else (Category.FAILURE,)
+        if not self._told(operation, outcome, worth):
             return
-        elif category(response.status) is Category.FAILURE or (
-            category(response.status) is Category.SUCCESS and not outcome.matches
-        ):
-            comment = response.error_comment or ""
-            self.explanations.operation_ended(operation, response.status, comment)
         self._metrics.query_finished(
             outcome.level, outcome.matches, outcome.sent_bytes, outcome.seconds
         )
@@ -243,17 +236,26 @@ class Journal:
         for finding in outcome.findings:
             self._log_finding(self._log.debug, operation, finding)
 
-    def retrieve_ended(self, operation: Operation, outcome: RetrieveOutcome) -> None:
-        """Tell the outcome of a C-GET or C-MOVE, as ``query_ended`` does of a C-FIND."""
+    def _told(
+        self, operation: Operation, outcome: Outcome, explained: tuple[Category, ...]
+    ) -> bool:
+        """Log what got no answer, explain endings of these kinds; False for what never began."""
         operation.outcome = outcome
         response = operation.response
         if response is None:
             self._log_operation(operation, None, "", outcome.seconds)
         elif _is_refused(operation, response.status):
-            return
-        elif category(response.status) not in _QUIET or outcome.findings:
+            return False
+        elif category(response.status) in explained:
             comment = response.error_comment or ""
             self.explanations.operation_ended(operation, response.status, comment)
+        return True
+
+    def retrieve_ended(self, operation: Operation, outcome: RetrieveOutcome) -> None:
+        """Tell the outcome of a C-GET or C-MOVE, as ``query_ended`` does of a C-FIND."""
+        loud = tuple(kind for kind in Category if kind not in _QUIET)
+        if not self._told(operation, outcome, tuple(Category) if outcome.findings else loud):
+            return
         by_result = {
             "completed": outcome.completed,
             "warning": outcome.warning,

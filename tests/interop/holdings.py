@@ -104,3 +104,12 @@ def send(address: peers.Address, files: Iterable[Sample]) -> None:
             )
             assert status == 0, (each.path.name, f"{status:04X}")
         wire.release()
+
+
+def identifier(level: str, **keys: object) -> Dataset:
+    """Return an identifier of a query or retrieval at ``level``."""
+    made = Dataset()
+    made.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        setattr(made, keyword, value)
+    return made

@@ -17,7 +17,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
 )
 
-from tests.interop.holdings import Holdings
+from tests.interop.holdings import Holdings, identifier
 from tests.interop.samples import Sample, charset_samples
 
 STUDY_ROOT = StudyRootQueryRetrieveInformationModelFind
@@ -47,14 +47,6 @@ def associated(
         yield association
     finally:
         association.release()
-
-
-def identifier(level: str, **keys: object) -> Dataset:
-    made = Dataset()
-    made.QueryRetrieveLevel = level
-    for keyword, value in keys.items():
-        setattr(made, keyword, value)
-    return made
 
 
 def find(

@@ -19,7 +19,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from tests.interop.holdings import Holdings
+from tests.interop.holdings import Holdings, identifier
 from tests.interop.samples import STORAGE_CLASSES, Sample
 
 GET = StudyRootQueryRetrieveInformationModelGet
@@ -92,14 +92,6 @@ def requestor(
         yield association
     finally:
         association.release()
-
-
-def identifier(level: str, **keys: object) -> Dataset:
-    made = Dataset()
-    made.QueryRetrieveLevel = level
-    for keyword, value in keys.items():
-        setattr(made, keyword, value)
-    return made
 
 
 def counters(status: Dataset) -> tuple[int | None, ...]:
