@@ -32,6 +32,7 @@ SETTINGS_FILES = (Path("config/dicomnode.toml"), Path("/etc/dicomnode/dicomnode.
 """Where settings are looked for when no file is named, in this order."""
 
 _PREFIX = "DICOMNODE__"
+_TOKEN_LENGTH = 16
 
 AETitle = Annotated[str, AfterValidator(configuration.ae_title)]
 Host = Annotated[str, AfterValidator(configuration.host)]
@@ -124,11 +125,23 @@ class TimeoutSettings(_Section):
 
 
 class HttpSettings(_Section):
-    """``[http]``: where metrics, health and status are served. Port 0: any free."""
+    """``[http]``: where metrics, health and status are served. Port 0: any free.
+
+    ``token`` is what a program must show to change something over HTTP; with "" only this
+    machine's own commands can.
+    """
 
     enabled: bool = True
     host: Host = "127.0.0.1"
     port: Port = 8104
+    token: str = ""
+
+    @field_validator("token")
+    @classmethod
+    def _is_long(cls, value: str) -> str:
+        if value and len(value) < _TOKEN_LENGTH:
+            raise ValueError(f"must have {_TOKEN_LENGTH} characters or more")
+        return value
 
 
 class LogSettings(_Section):
@@ -140,9 +153,28 @@ class LogSettings(_Section):
 
 
 class WorklistSettings(_Section):
-    """``[worklist]``: the directory of worklist files; None serves no worklist."""
+    """``[worklist]``: where items come from, and what becomes of those that have been begun.
+
+    ``directory`` holds worklist files, looked through every ``poll_seconds``; None: items come by
+    command and HTTP alone. ``in_progress`` says whether a step that is being performed leaves the
+    list or stays on it with its status.
+    """
 
     directory: Path | None = None
+    poll_seconds: Deadline = 2.0
+    in_progress: Literal["remove", "show"] = "remove"
+
+
+class CommitmentSettings(_Section):
+    """``[commitment]``: how long to try to deliver a storage commitment report.
+
+    The first pause is ``retry_seconds``; each is twice the one before, up to
+    ``max_retry_seconds``. ``give_up_seconds`` after the request the report is given up.
+    """
+
+    retry_seconds: Deadline = 30.0
+    max_retry_seconds: Deadline = 3600.0
+    give_up_seconds: Deadline = 3 * 24 * 3600.0
 
 
 class Settings(BaseSettings):
@@ -161,6 +193,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     worklist: WorklistSettings = WorklistSettings()
+    commitment: CommitmentSettings = CommitmentSettings()
 
     @classmethod
     def settings_customise_sources(

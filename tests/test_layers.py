@@ -25,7 +25,8 @@ ALLOWED = {
     "services": {"dimse", "ul", "storage", "index", "registry", "observe", "errors"},
     "node": {"net", "services", "dimse", "storage", "index", "registry", "observe", "settings"}
     | {"errors"},
-    "cli": {"node", "services", "storage", "index", "registry", "observe", "settings"}
+    "daemon": {"node", "settings", "errors"},
+    "cli": {"daemon", "node", "services", "storage", "index", "registry", "observe", "settings"}
     | {"configuration", "errors"},
 }
 # No clock, no sockets, no files, no threads: bytes in, events and bytes out.

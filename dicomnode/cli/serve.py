@@ -27,9 +27,9 @@ def run(config: ConfigOption = None) -> None:
     with explained():
         settings, _, file = _load(config)
         # Here, since the other commands are quicker without the whole node.
-        from dicomnode import node
+        from dicomnode import daemon
 
-        code = node.run(settings, registry_path(file))
+        code = daemon.run(settings, registry_path(file))
     raise typer.Exit(code)
 
 

@@ -185,12 +185,6 @@ class Backend:
             driver: Any = getattr(connection, "driver_connection", None)
             driver.set_progress_handler(stopped, _WATCHED_STEPS)
 
-    def delete_files(self) -> None:
-        """Remove a SQLite database from disk."""
-        assert self.is_sqlite and self.url.database
-        for suffix in ("", "-wal", "-shm"):
-            Path(self.url.database + suffix).unlink(missing_ok=True)
-
     def dispose(self) -> None:
         """Close the readers' connections."""
         self.reader.dispose()

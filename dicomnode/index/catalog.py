@@ -10,16 +10,20 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, func, inspect, select
+from sqlalchemy import URL, Connection, MetaData, func, inspect, select
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.sql import ClauseElement
 
 from dicomnode.errors import CatalogError
-from dicomnode.index import schema
-from dicomnode.index.backend import Backend, Synchronous
+from dicomnode.index import records, schema
+from dicomnode.index.backend import Backend, Prepared, Synchronous
 from dicomnode.index.conditions import Condition
 from dicomnode.index.entry import (
     Added,
@@ -53,6 +57,8 @@ __all__ = [
 ]
 
 _STUDIES_PER_STEP = 20
+
+_T = TypeVar("_T")
 
 
 class Catalog:
@@ -88,7 +94,8 @@ class Catalog:
             cause = error.orig if isinstance(error, DBAPIError) else error
             raise CatalogError(
                 f"cannot open the index {self._backend.name}: {cause}. If it is damaged, remove "
-                "it and run `dicomnode reindex`: everything in it comes from the stored files"
+                "it and run `dicomnode reindex`: all but worklist, performed steps and commitments "
+                "comes from the stored files"
             ) from error
         self._registrar = registrar
 
@@ -118,16 +125,27 @@ class Catalog:
                     f"the index {self._backend.name} has schema version {found}, this program "
                     f"needs {schema.SCHEMA_VERSION}: drop its tables and run `dicomnode reindex`"
                 )
-            self._backend.delete_files()
+            self._drop_archive()
             self.rebuilt_from = found
-        if found != str(schema.SCHEMA_VERSION):
-            with self._backend.writer.begin() as connection:
+        with self._backend.writer.begin() as connection:
+            records.metadata.create_all(connection)
+            if found != str(schema.SCHEMA_VERSION):
                 schema.metadata.create_all(connection)
                 connection.execute(
                     schema.meta.insert().values(
                         name="schema_version", value=str(schema.SCHEMA_VERSION)
                     )
                 )
+
+    def _drop_archive(self) -> None:
+        """Remove the tables of another schema version; ``records`` stay."""
+        held = MetaData()
+        with self._backend.writer.begin() as connection:
+            held.reflect(connection)
+            for table in records.metadata.tables:
+                if table in held.tables:
+                    held.remove(held.tables[table])
+            held.drop_all(connection)
 
     def _schema_version(self) -> str | None:
         with self._backend.writer.connect() as connection:
@@ -167,19 +185,31 @@ class Catalog:
     def truncate(self) -> None:
         """Remove all rows; returns when that is durable. Raises CatalogError."""
         writer = self._opened()
-        finished = threading.Event()
-        outcomes: list[object] = []
+        self.transact(lambda cursor: self._registrar.truncate(cursor, writer.counts))
 
-        def done(outcome: object) -> None:
+    def transact(self, apply: Callable[[DBAPICursor], _T]) -> _T:
+        """Have ``apply`` change what it wants in one transaction; return once that is durable.
+
+        Blocks: not for the event loop. Others may be committed together with it. What it raises
+        leaves the index as it was, and leaves as CatalogError unless it is a StatusError.
+        """
+        finished = threading.Event()
+        outcomes: list[Any] = []
+
+        def done(outcome: Any) -> None:
             outcomes.append(outcome)
             finished.set()
 
-        writer.submit(
-            Operation(lambda cursor: self._registrar.truncate(cursor, writer.counts), done)
-        )
+        self._submit(Operation(apply, done))
         finished.wait()
         if isinstance(outcomes[0], BaseException):
             raise outcomes[0]
+        outcome: _T = outcomes[0]
+        return outcome
+
+    def prepare(self, statement: ClauseElement, names: Sequence[str]) -> Prepared:
+        """Compile a statement for ``transact``; ``names`` orders its parameters."""
+        return Prepared(statement, self._backend.writer, names)
 
     def _submit(self, operation: Operation) -> None:
         self._opened().submit(operation)
@@ -193,7 +223,7 @@ class Catalog:
 
     def check(self) -> None:
         """Ask the database something that costs nothing. Raises CatalogError."""
-        with self._read() as connection:
+        with self.read() as connection:
             connection.scalar(select(schema.meta.c.value))
 
     def counts(self) -> Counts:
@@ -203,7 +233,7 @@ class Catalog:
     def get(self, sop_instance_uid: str) -> InstanceRow | None:
         """Return what the index holds of an object. Raises CatalogError."""
         statement = ROW.where(schema.instance.c.sop_instance_uid == sop_instance_uid)
-        with self._read() as connection:
+        with self.read() as connection:
             row = connection.execute(statement).first()
         return InstanceRow(*row) if row is not None else None
 
@@ -243,7 +273,7 @@ class Catalog:
         """Return the identity conflicts, oldest first. Raises CatalogError."""
         table = schema.identity_conflict
         columns = [table.c[name] for name in IdentityConflict.__slots__]
-        with self._read() as connection:
+        with self.read() as connection:
             rows = connection.execute(select(*columns).order_by(table.c.id))
             return [IdentityConflict(*row) for row in rows]
 
@@ -268,7 +298,7 @@ class Catalog:
             .order_by(column)
             .limit(_STUDIES_PER_STEP)
         )
-        with self._read() as connection:
+        with self.read() as connection:
             return [(row[0], row[1]) for row in connection.execute(statement)]
 
     def _paths_of(self, directories: dict[int, str]) -> list[tuple[str, str, str, str]]:
@@ -283,11 +313,12 @@ class Catalog:
             .select_from(series.join(instance))
             .where(series.c.study.in_(directories))
         )
-        with self._read() as connection:
+        with self.read() as connection:
             rows = connection.execute(statement).all()
         return sorted((directories[row[0]], row[1], row[2], row[3]) for row in rows)
 
-    def _read(self) -> _Reading:
+    def read(self) -> AbstractContextManager[Connection]:
+        """Lend a reader's connection; what it raises inside leaves as CatalogError."""
         return _Reading(self._backend)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from dicomnode.errors import CatalogError
+from dicomnode.errors import CatalogError, StatusError
 from dicomnode.index.backend import Backend, Connection
 from dicomnode.index.entry import Counts
 from dicomnode.index.registrar import Registrar
@@ -144,8 +144,8 @@ class Writer:
         except self._backend.driver_error:
             _log.exception("the index could not roll back")
 
-    def _explained(self, error: Exception) -> CatalogError:
-        if isinstance(error, CatalogError):
+    def _explained(self, error: Exception) -> CatalogError | StatusError:
+        if isinstance(error, CatalogError | StatusError):
             return error
         explained = CatalogError(f"index failed: {error}")
         explained.__cause__ = error

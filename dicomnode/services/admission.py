@@ -83,7 +83,9 @@ class Admission:
             if service is None:
                 return None
             if service != "store":
-                return SupportedContext(UNCOMPRESSED) if allows(service) else None
+                # Reports of a commitment that we asked for come with the roles reversed.
+                reports = service == "commitment"
+                return SupportedContext(UNCOMPRESSED, scu=reports) if allows(service) else None
             # Whoever may use C-GET is sent objects on contexts that it takes as SCP.
             takes, gives = allows("store"), allows("get")
             if not (takes or gives):

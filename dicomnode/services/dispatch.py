@@ -7,7 +7,7 @@ becomes a response with its status, comment and offending elements.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from dicomnode.dimse.channel import Channel, DataSetSink, Handler
 from dicomnode.dimse.command import (
     CCancelRQ,
     Command,
+    NEventReportRQ,
     Request,
     Response,
     UnrecognizedCommand,
@@ -137,9 +138,11 @@ class Service(Protocol):
 
 
 class Dispatcher:
-    """The ``Provider`` of the node: one handler an association, one service a request type."""
+    """The ``Provider`` of the node: one handler an association, services by type of request."""
 
-    def __init__(self, services: Mapping[type[Request], Service], journal: Journal) -> None:
+    def __init__(
+        self, services: Mapping[type[Request], Sequence[Service]], journal: Journal
+    ) -> None:
         self.services = services
         self.journal = journal
 
@@ -194,8 +197,8 @@ class AssociationHandler:
     def _acceptable(self, operation: Operation) -> Service | StatusError:
         """Return the service for the operation, or what forbids it (PS3.7 Annex C)."""
         request = operation.request
-        service = self._services.get(type(request)) if isinstance(request, Request) else None
-        if service is None:
+        services = self._services.get(type(request)) if isinstance(request, Request) else None
+        if not services:
             return StatusError("operation not recognized", status=Status.UNRECOGNIZED_OPERATION)
         if request.message_id in self._open:
             return StatusError("message ID is in use", status=Status.DUPLICATE_INVOCATION)
@@ -204,7 +207,8 @@ class AssociationHandler:
         context = operation.context
         sop_class = context.abstract_syntax
         assert isinstance(request, Request)  # it has a service
-        if not context.as_scp:
+        # Reports of events go the other way (PS3.4 §J.3.3); senders forget to negotiate that.
+        if not context.as_scp and not isinstance(request, NEventReportRQ):
             return StatusError(
                 "the SCP role was not accepted for this context",
                 status=Status.SOP_CLASS_NOT_SUPPORTED,
@@ -214,12 +218,13 @@ class AssociationHandler:
                 "SOP class differs from the presentation context's",
                 status=Status.SOP_CLASS_NOT_SUPPORTED,
             )
-        if not service.serves(sop_class):
-            return StatusError(
-                f"{request.service} is no operation of this SOP class",
-                status=Status.UNRECOGNIZED_OPERATION,
-            )
-        return service
+        for service in services:
+            if service.serves(sop_class):
+                return service
+        return StatusError(
+            f"{request.service} is no operation of this SOP class",
+            status=Status.UNRECOGNIZED_OPERATION,
+        )
 
     def _cancel(self, message_id: int) -> None:
         operation = self._open.get(message_id)

@@ -23,6 +23,19 @@ from dicomnode.storage.encoding import (
 )
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
+MODALITY_WORKLIST: Final = "1.2.840.10008.5.1.4.31"
+MODALITY_PERFORMED_PROCEDURE_STEP: Final = "1.2.840.10008.3.1.2.3.3"
+MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE: Final = "1.2.840.10008.3.1.2.3.4"
+STORAGE_COMMITMENT_PUSH_MODEL: Final = "1.2.840.10008.1.20.1"
+# The one instance of the Storage Commitment Push Model (PS3.4 §J.3.5).
+STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
+
+_WORKFLOW: Final[Mapping[str, Service]] = {
+    MODALITY_WORKLIST: "worklist",
+    MODALITY_PERFORMED_PROCEDURE_STEP: "mpps",
+    MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE: "mpps",
+    STORAGE_COMMITMENT_PUSH_MODEL: "commitment",
+}
 
 
 class Root(StrEnum):
@@ -115,6 +128,8 @@ def service_of(abstract_syntax: str, *, accept_unknown_storage: bool) -> Service
         return "echo"
     if abstract_syntax in QUERY_RETRIEVE:
         return QUERY_RETRIEVE[abstract_syntax][0]
+    if abstract_syntax in _WORKFLOW:
+        return _WORKFLOW[abstract_syntax]
     if abstract_syntax in STORAGE:
         return "store"
     if accept_unknown_storage and abstract_syntax not in UID_dictionary:

@@ -80,7 +80,7 @@ class Fixture:
         self.channel = fake_channel(7, "WS_1", "DICOMNODE", "10.0.0.7")
         self._service = Keeping()
         services: dict[type[Request], Any] = dict.fromkeys(
-            (CFindRQ, CGetRQ, CMoveRQ, CStoreRQ), self._service
+            (CFindRQ, CGetRQ, CMoveRQ, CStoreRQ), (self._service,)
         )
         self.handler = Dispatcher(services, self.journal).established(self.channel)
 

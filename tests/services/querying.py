@@ -115,7 +115,7 @@ class Fixture:
         query = Query(self.catalog, self.files, self, rules, lambda: self.registry)
         self._services.append(query)
         self.channel = FakeChannel(root, syntax, extended, title)
-        return AssociationHandler(self.channel, Dispatcher({CFindRQ: query}, self))
+        return AssociationHandler(self.channel, Dispatcher({CFindRQ: (query,)}, self))
 
     def ask(self, handler: AssociationHandler, data: bytes, message_id: int = 1) -> None:
         root = self.channel.negotiated.contexts[1].abstract_syntax

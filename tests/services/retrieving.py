@@ -261,7 +261,7 @@ class Bench:
             AcceptedContext(5, PATIENT_GET, syntax, True, False),
         ]
         self.channel = FakeChannel("WS_1", "DICOMNODE", [*query, *contexts])
-        services: Any = {CGetRQ: self.service, CMoveRQ: self.service}
+        services: Any = {CGetRQ: (self.service,), CMoveRQ: (self.service,)}
         dispatcher = Dispatcher(services, self.records)
         self.channel.handler = dispatcher.established(self.channel)
         return self.channel

@@ -87,7 +87,7 @@ class Fixture:
         self.echo, self.store = Waiting(VERIFICATION), Waiting(CT)
         self.ended: list[tuple[str, int]] = []
         self.errors: list[str] = []
-        services: dict[type[Command], Any] = {CEchoRQ: self.echo, CStoreRQ: self.store}
+        services: dict[type[Command], Any] = {CEchoRQ: (self.echo,), CStoreRQ: (self.store,)}
         handler = Dispatcher(services, self).established(self.channel)  # type: ignore[arg-type]
         assert isinstance(handler, AssociationHandler)
         self.handler = handler

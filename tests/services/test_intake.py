@@ -266,7 +266,7 @@ async def test_an_unreadable_index_is_answered_once(
         raise RuntimeError("a fault of our own")
 
     with monkeypatch.context() as patched:
-        patched.setattr(bench.catalog, "_read", broken)
+        patched.setattr(bench.catalog, "read", broken)
         assert await bench.send(FIRST) == OUT_OF_RESOURCES
     assert await bench.send(FIRST) == Status.SUCCESS
 
