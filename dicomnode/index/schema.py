@@ -28,9 +28,9 @@ SCHEMA_VERSION = 2
 metadata = MetaData()
 
 # In the order of code points everywhere, so that ranges and prefixes mean the same.
-_Text = String().with_variant(String(collation="C"), "postgresql")
+Text = String().with_variant(String(collation="C"), "postgresql")
 
-_Id = BigInteger().with_variant(Integer(), "sqlite")
+RowId = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def _columns(keys: tuple[Key, ...]) -> list[Column[str] | Column[int]]:
@@ -39,9 +39,9 @@ def _columns(keys: tuple[Key, ...]) -> list[Column[str] | Column[int]]:
         if key.vr in ("IS", "US"):
             columns.append(Column(key.column, Integer))
         else:
-            columns.append(Column(key.column, _Text, nullable=False))
+            columns.append(Column(key.column, Text, nullable=False))
         if key.vr == "PN":
-            columns.extend(Column(name, _Text, nullable=False) for name in name_columns(key))
+            columns.extend(Column(name, Text, nullable=False) for name in name_columns(key))
     return columns
 
 
@@ -55,8 +55,8 @@ def name_columns(key: Key) -> tuple[str, ...]:
 meta = Table(
     "meta",
     metadata,
-    Column("name", _Text, primary_key=True),
-    Column("value", _Text, nullable=False),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
 )
 
 # ``apart`` keeps rows of one Patient ID apart: "" for the first, the folded name and birth date
@@ -64,8 +64,8 @@ meta = Table(
 patient = Table(
     "patient",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("apart", _Text, nullable=False),
+    Column("id", RowId, primary_key=True),
+    Column("apart", Text, nullable=False),
     *_columns(PATIENT_KEYS),
     UniqueConstraint("patient_id", "issuer_of_patient_id", "apart"),
     Index("patient_by_alphabetic_name", "patient_name_alphabetic"),
@@ -78,9 +78,9 @@ patient = Table(
 study = Table(
     "study",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("patient", _Id, ForeignKey("patient.id"), nullable=False, index=True),
-    Column("directory", _Text, nullable=False, index=True),
+    Column("id", RowId, primary_key=True),
+    Column("patient", RowId, ForeignKey("patient.id"), nullable=False, index=True),
+    Column("directory", Text, nullable=False, index=True),
     *_columns(STUDY_KEYS),
     UniqueConstraint("study_instance_uid"),
     Index("study_by_date", "study_date"),
@@ -92,8 +92,8 @@ study = Table(
 series = Table(
     "series",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("study", _Id, ForeignKey("study.id"), nullable=False),
+    Column("id", RowId, primary_key=True),
+    Column("study", RowId, ForeignKey("study.id"), nullable=False),
     *_columns(SERIES_KEYS),
     UniqueConstraint("study", "series_instance_uid"),
     Index("series_by_uid", "series_instance_uid"),
@@ -105,15 +105,15 @@ series = Table(
 instance = Table(
     "instance",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("series", _Id, ForeignKey("series.id"), nullable=False),
+    Column("id", RowId, primary_key=True),
+    Column("series", RowId, ForeignKey("series.id"), nullable=False),
     *_columns(INSTANCE_KEYS),
-    Column("transfer_syntax_uid", _Text, nullable=False),
-    Column("path", _Text, nullable=False),
+    Column("transfer_syntax_uid", Text, nullable=False),
+    Column("path", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("data_set_bytes", BigInteger, nullable=False),
-    Column("sha256", _Text, nullable=False),
-    Column("source_ae", _Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("source_ae", Text, nullable=False),
     Column("received_at", Float(53), nullable=False),
     UniqueConstraint("sop_instance_uid"),
     Index("instance_by_series", "series", "sop_class_uid", "size_bytes"),
@@ -123,17 +123,17 @@ instance = Table(
 identity_conflict = Table(
     "identity_conflict",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("patient_id", _Text, nullable=False),
-    Column("issuer_of_patient_id", _Text, nullable=False),
-    Column("held_name", _Text, nullable=False),
-    Column("held_birth_date", _Text, nullable=False),
-    Column("other_name", _Text, nullable=False),
-    Column("other_name_folded", _Text, nullable=False),
-    Column("other_birth_date", _Text, nullable=False),
-    Column("study_instance_uid", _Text, nullable=False),
-    Column("sop_instance_uid", _Text, nullable=False),
-    Column("source_ae", _Text, nullable=False),
+    Column("id", RowId, primary_key=True),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("held_name", Text, nullable=False),
+    Column("held_birth_date", Text, nullable=False),
+    Column("other_name", Text, nullable=False),
+    Column("other_name_folded", Text, nullable=False),
+    Column("other_birth_date", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("source_ae", Text, nullable=False),
     Column("noticed_at", Float(53), nullable=False),
     UniqueConstraint("patient_id", "issuer_of_patient_id", "other_name_folded", "other_birth_date"),
 )

@@ -24,7 +24,8 @@ from pydicom.filewriter import (
 )
 from pydicom.multival import MultiValue
 
-from dicomnode.services.answers import Elements, Further
+from dicomnode.services.answers import Further
+from dicomnode.storage.encoding import Elements
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.header import read_elements
 from dicomnode.storage.part10 import read_file_meta

@@ -12,10 +12,9 @@ from typing import Final
 
 from dicomnode.dimse.command import SubOperationsResponse, answer
 from dicomnode.dimse.status import Category, Status, category, describe
-from dicomnode.services.answers import Elements
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.outcomes import Finding, RetrieveOutcome
-from dicomnode.storage.encoding import DEFLATED, deflated
+from dicomnode.storage.encoding import DEFLATED, Elements, deflated
 
 _PENDING_SECONDS: Final = 1.0
 _FAILED_SOP_INSTANCE_UID_LIST: Final = 0x0008_0058

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -69,6 +70,50 @@ def _struct(layout: str) -> struct.Struct:
 IMPLICIT_LITTLE: Final = Encoding(False, "<")
 EXPLICIT_LITTLE: Final = Encoding(True, "<")
 EXPLICIT_BIG: Final = Encoding(True, ">")
+
+
+class Elements:
+    """Writes elements in one uncompressed transfer syntax (PS3.5 §7.1)."""
+
+    def __init__(self, transfer_syntax_uid: str) -> None:
+        self.order = ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<"
+        self.explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
+        self._tag = struct.Struct(self.order + "HH")
+        self._short = struct.Struct(self.order + "H")
+        self._long = struct.Struct(self.order + "I")
+
+    def element(self, tag: int, vr: str, value: bytes) -> bytes:
+        """Return a whole element; ``value`` is padded here."""
+        return self.writer(tag, vr)(value)
+
+    def writer(self, tag: int, vr: str) -> Callable[[bytes], bytes]:
+        """Return what makes a whole element of a value."""
+        head = self._tag.pack(tag >> 16, tag & 0xFFFF)
+        pad = b"\0" if vr in ("UI", "OB", "UN") else b" "
+        pack = self._long.pack
+        limit = 0xFFFF_FFFE
+        if self.explicit and tag != ITEM:
+            if vr.encode() in SHORT_VRS:
+                head, pack, limit = head + vr.encode(), self._short.pack, MAX_SHORT_LENGTH
+            else:
+                head += vr.encode() + b"\0\0"
+
+        def write(value: bytes) -> bytes:
+            if len(value) > limit:
+                value = value[:limit].rpartition(b"\\")[0]
+            if len(value) & 1:
+                value += pad
+            return head + pack(len(value)) + value
+
+        return write
+
+    def items(self, tag: int, items: Iterable[bytes]) -> bytes:
+        """Return a sequence of items whose elements are given."""
+        return self.element(tag, "SQ", b"".join(self.element(ITEM, "", item) for item in items))
+
+    def integer(self, value: int) -> bytes:
+        """Return the value of a US."""
+        return self._short.pack(value & 0xFFFF)
 
 
 class Window:

@@ -12,7 +12,8 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 
-from dicomnode.services.answers import Elements, Field, Layout
+from dicomnode.services.answers import Field, Layout
+from dicomnode.storage.encoding import Elements
 from tests.storage.objects import BIG, DEFLATED, EXPLICIT, IMPLICIT
 
 LEVEL = (0x00080052, "CS", b"STUDY")
