@@ -14,7 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from starlette.routing import BaseRoute
+
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
+from dicomnode.api.access import Access
+from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
 from dicomnode.dimse.command import CEchoRQ, CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, Request
 from dicomnode.errors import ConfigurationError, DicomnodeError
 from dicomnode.index.catalog import Catalog
@@ -137,16 +141,32 @@ class Node:
         settings = self._settings
         self._open_network(undo)
         if settings.http.enabled:
-            app = build_app(
-                self._metrics, self.ready, self.status, self._journal.explanations.listed
-            )
-            self._http = HTTPServer(app, settings.http.host, settings.http.port)
-            await self._http.start()
-            undo.push_async_callback(self._http.stop)
-            self._log.logger.info("http on {}:{}".format(*self._http.address))
+            await self._serve_http(undo)
         await self._acceptor.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
+
+    async def _serve_http(self, undo: contextlib.AsyncExitStack) -> None:
+        settings, directory = self._settings.http, self._settings.storage.directory
+        token = new_token()
+        app = build_app(
+            self._metrics,
+            self.ready,
+            self.status,
+            self._journal.explanations.listed,
+            self._routes(Access((settings.token, token))),
+        )
+        self._http = HTTPServer(app, settings.host, settings.port)
+        await self._http.start()
+        undo.push_async_callback(self._http.stop)
+        host, port = self._http.address
+        await asyncio.to_thread(write_token, directory, LocalToken(token, port))
+        undo.push_async_callback(asyncio.to_thread, remove_token, directory)
+        self._log.logger.info(f"http on {host}:{port}")
+
+    def _routes(self, access: Access) -> list[BaseRoute]:
+        """Return what is served over HTTP to whoever has a token."""
+        return []
 
     def _open_network(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings

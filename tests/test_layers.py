@@ -23,11 +23,12 @@ ALLOWED = {
     "observe": {"settings", "errors"},
     "net": {"dimse", "ul", "errors"},
     "services": {"dimse", "ul", "storage", "index", "registry", "observe", "errors"},
-    "node": {"net", "services", "dimse", "storage", "index", "registry", "observe", "settings"}
-    | {"errors"},
+    "api": {"services", "storage", "index", "registry", "observe", "errors"},
+    "node": {"api", "net", "services", "dimse", "storage", "index", "registry", "observe"}
+    | {"settings", "errors"},
     "daemon": {"node", "settings", "errors"},
-    "cli": {"daemon", "node", "services", "storage", "index", "registry", "observe", "settings"}
-    | {"configuration", "errors"},
+    "cli": {"daemon", "node", "api", "services", "storage", "index", "registry", "observe"}
+    | {"settings", "configuration", "errors"},
 }
 # No clock, no sockets, no files, no threads: bytes in, events and bytes out.
 NOT_SANS_IO = {"asyncio", "socket", "ssl", "time", "os", "pathlib", "threading", "selectors"}

@@ -1,4 +1,5 @@
-"""What is served over HTTP: /metrics, /healthz, /readyz, /api/status and /api/explain."""
+"""What is served over HTTP: /metrics, /healthz, /readyz, /api/status, /api/explain, and routes of
+others."""
 
 from __future__ import annotations
 
@@ -13,9 +14,10 @@ import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from dicomnode.observe.metrics import Metrics
@@ -37,8 +39,9 @@ def build_app(
     ready: Callable[[], Checks | Awaitable[Checks]],
     status: Callable[[], Figures | Awaitable[Figures]],
     explain: Callable[[], Sequence[Figures]],
+    routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """Make the application.
+    """Make the application, with the ``routes`` of others beside its own.
 
     ``ready`` maps the name of each check (storage, index, draining) to "ok" or to what is wrong;
     ``status`` is the summary of /api/status, ``explain`` the list of /api/explain, newest first.
@@ -80,7 +83,17 @@ def build_app(
             Route("/readyz", show_readiness),
             Route("/api/status", show_status),
             Route("/api/explain", show_explanations),
-        ]
+            *routes,
+        ],
+        exception_handlers={HTTPException: _refused},
+    )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Say what is wrong with a request in the form of every other answer."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse(
+        {"error": error.detail}, status_code=error.status_code, headers=error.headers
     )
 
 

@@ -7,6 +7,10 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from dicomnode.observe import http
 from dicomnode.observe.http import HTTPServer, build_app
@@ -131,3 +135,18 @@ async def test_explanations_are_the_list_that_the_node_gives() -> None:
     async with client(explanations=({"kind": "query"},)) as http_client:
         answer = await http_client.get("/api/explain")
     assert answer.json() == {"explanations": [{"kind": "query"}]}
+
+
+async def test_routes_of_others_are_served_and_every_refusal_has_one_form() -> None:
+    async def refuse(request: Request) -> Response:
+        raise HTTPException(409, "the item is a file's", headers={"X-Why": "file"})
+
+    app = build_app(metrics(), dict, dict, list, [Route("/api/other", refuse)])
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://node"
+    ) as http_client:
+        answer = await http_client.get("/api/other")
+        assert (answer.status_code, answer.headers["x-why"]) == (409, "file")
+        assert answer.json() == {"error": "the item is a file's"}
+        answer = await http_client.get("/api/nothing")
+        assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})

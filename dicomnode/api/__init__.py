@@ -1,0 +1,1 @@
+"""What programs may change and read over HTTP, with a token."""
