@@ -18,6 +18,7 @@ The tree::
     │   └── CannotUnderstand        C000H
     ├── StoreLocked                 another node uses the storage directory
     ├── ConversionFailed            a stored object cannot be had in another transfer syntax
+    ├── UnreadableAttributes        what should be a data set, or its JSON, is none
     └── CatalogError                the index failed; whatever was asked of it did not happen
 
 Errors become bytes in two places only: the association façade (``ul.association``) turns a
@@ -142,3 +143,10 @@ class ConversionFailed(DicomnodeError):
     def __init__(self, reason: str, advice: str = "") -> None:
         super().__init__(reason)
         self.advice = advice
+
+
+class UnreadableAttributes(DicomnodeError):
+    """What should be a data set, or the DICOM JSON model of one, is none; a sentence says why.
+
+    The sentence names attributes, never their values.
+    """

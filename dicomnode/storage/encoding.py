@@ -146,3 +146,17 @@ def deflated(data_set: bytes) -> bytes:
     compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     data = compressor.compress(data_set) + compressor.flush()
     return data + b"\0" * (len(data) & 1)
+
+
+def inflated(data: bytes, max_bytes: int) -> bytes:
+    """Return a deflated data set inflated. Raises ValueError for one that is none, or too long."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data_set = inflater.decompress(data, max_bytes + 1)
+    except zlib.error:
+        raise ValueError("the data set is not deflated as it should be") from None
+    if len(data_set) > max_bytes:
+        raise ValueError(f"inflated the data set has more than {max_bytes} bytes")
+    if not inflater.eof:
+        raise ValueError("the data set is cut short")
+    return data_set
