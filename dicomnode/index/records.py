@@ -6,6 +6,51 @@ a migration; a new table needs none.
 
 from __future__ import annotations
 
-from sqlalchemy import MetaData
+from sqlalchemy import Column, Float, ForeignKey, Index, MetaData, Table
+
+from dicomnode.index.schema import RowId, Text
 
 metadata = MetaData()
+
+
+# -- Modality Worklist (PS3.4 Annex K) -------------------------------------------------------------
+
+# An item has one scheduled procedure step; ``attributes`` is its DICOM JSON model, the columns
+# after it are those of its values that searches begin with. ``called_ae_title`` is in upper case.
+worklist_item = Table(
+    "worklist_item",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("origin", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("called_ae_title", Text, nullable=False),
+    Column("attributes", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("step_id", Text, nullable=False),
+    Column("accession_number", Text, nullable=False),
+    Column("requested_procedure_id", Text, nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("modality", Text, nullable=False),
+    Column("start_date", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("step_uid", Text, nullable=False),
+    Column("entered_at", Float(53), nullable=False),
+    Column("changed_at", Float(53), nullable=False),
+    Index("worklist_item_by_study", "study_instance_uid", "step_id"),
+    Index("worklist_item_by_accession_number", "accession_number", "step_id"),
+    Index("worklist_item_by_requested_procedure_id", "requested_procedure_id"),
+    Index("worklist_item_by_patient_id", "patient_id"),
+    Index("worklist_item_by_modality", "state", "modality", "start_date"),
+    Index("worklist_item_by_date", "state", "start_date"),
+)
+
+# Scheduled Station AE Title (0040,0001) has several values; each comes with the item's start date.
+worklist_station = Table(
+    "worklist_station",
+    metadata,
+    Column("item", RowId, ForeignKey("worklist_item.id"), primary_key=True),
+    Column("station_ae_title", Text, primary_key=True),
+    Column("start_date", Text, nullable=False),
+    Index("worklist_station_by_title", "station_ae_title", "start_date"),
+)
