@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from dicomnode.dimse.channel import Channel, DataSetSink, Handler
+from dicomnode.dimse.channel import Channel, DataSetSink
 from dicomnode.dimse.command import (
     CCancelRQ,
     Command,
@@ -146,7 +146,7 @@ class Dispatcher:
         self.services = services
         self.journal = journal
 
-    def established(self, channel: Channel) -> Handler:
+    def established(self, channel: Channel) -> AssociationHandler:
         return AssociationHandler(channel, self)
 
 

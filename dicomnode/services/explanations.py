@@ -83,7 +83,7 @@ class Explanations:
 
     def contexts_refused(self, channel: Channel) -> None:
         """Remember the presentation contexts that were refused in an accepted association."""
-        title = channel.calling_ae_title
+        title = channel.peer_ae_title
         together: dict[tuple[str, str], list[RefusedContext]] = {}
         for context in channel.negotiated.refused:
             key = context.words, self.advisor.on_context(title, context)
@@ -111,7 +111,7 @@ class Explanations:
         advice = self.advisor.on_status(operation.service, status, destination)
         return self._remember(
             kinds.get(operation.service, Kind.OPERATION),
-            channel.calling_ae_title,
+            channel.peer_ae_title,
             channel.peer_address,
             _asked(operation, destination),
             _answer(operation, status),

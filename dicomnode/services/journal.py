@@ -206,14 +206,15 @@ class Journal:
         tells its end with ``query_ended`` or ``retrieve_ended`` afterwards.
         """
         channel = operation.channel
-        record = self.associations.get(channel.number)
-        if record is not None:
+        # A peer may ask for something on an association of ours: a commitment report.
+        records = self.associations if channel.number in self.associations else self.outgoing
+        if (record := records.get(channel.number)) is not None:
             record.operations += 1
             record.received_bytes += operation.received_bytes
             record.sent_bytes += operation.outcome.sent_bytes if operation.outcome else 0
         seconds = time.monotonic() - operation.started
         self._metrics.request_finished(
-            operation.service, channel.calling_ae_title, status, seconds, operation.received_bytes
+            operation.service, channel.peer_ae_title, status, seconds, operation.received_bytes
         )
         advice: tuple[str, ...] = ()
         if _is_refused(operation, status):
@@ -286,13 +287,13 @@ class Journal:
         channel = operation.channel
         code = "unanswered" if status is None else f"{status:04X}"
         line = (
-            f"{_way(channel)} {operation.service} {operation.request.message_id} {code}"
+            f"{self._from_peer(channel)} {operation.service} {operation.request.message_id} {code}"
             f"{_yield(operation, status)} {duration(seconds)}"
         )
         fields: dict[str, object] = {"advice": " ".join(advice)} if advice else {}
         details: dict[str, object] = {
             "association": channel.number,
-            "calling_aet": channel.calling_ae_title,
+            "calling_aet": channel.peer_ae_title,
             "service": operation.service,
             "message_id": operation.request.message_id,
             "status": code,
@@ -322,11 +323,18 @@ class Journal:
     def _log_finding(
         self, say: Callable[..., None], operation: Operation, finding: Finding
     ) -> None:
+        channel = operation.channel
         say(
-            f"{_way(operation.channel)} {operation.service} {operation.request.message_id}:"
+            f"{self._from_peer(channel)} {operation.service} {operation.request.message_id}:"
             f" {finding.words}",
             **_fields(finding),
         )
+
+    def _from_peer(self, channel: Channel) -> str:
+        """Name the way of a request of the peer's, which an association of ours may carry too."""
+        if channel.number not in self.outgoing:
+            return _way(channel)
+        return f"{channel.called_ae_title} -> {channel.calling_ae_title} #{channel.number}"
 
     # -- objects (from worker threads) -------------------------------------------------------------
 

@@ -42,6 +42,7 @@ def fake_channel(number: int, calling: str, called: str, peer_address: str) -> A
     return SimpleNamespace(
         number=number,
         calling_ae_title=calling,
+        peer_ae_title=calling,
         called_ae_title=called,
         peer_address=peer_address,
         negotiated=SimpleNamespace(contexts=contexts, refused=()),
@@ -82,7 +83,8 @@ class Fixture:
         services: dict[type[Request], Any] = dict.fromkeys(
             (CFindRQ, CGetRQ, CMoveRQ, CStoreRQ), (self._service,)
         )
-        self.handler = Dispatcher(services, self.journal).established(self.channel)
+        self.dispatcher = Dispatcher(services, self.journal)
+        self.handler = self.dispatcher.established(self.channel)
 
     def begin(self, request: Request) -> Operation:
         context = next(key for key, uid in CONTEXTS.items() if uid == request.sop_class_uid)
