@@ -116,15 +116,21 @@ class Operation:
 
     def fail(self, error: StatusError) -> None:
         """Send the final response that ``error`` stands for."""
-        self._owner.finish(
-            self,
-            answer(
-                self.request,
-                error.status,
-                error_comment=error.comment or None,
-                offending_element=error.offending,
-            ),
-        )
+        self._owner.finish(self, failure(self.request, error))
+
+
+def failure(
+    request: Request | UnrecognizedCommand, error: StatusError
+) -> Response | UnrecognizedRSP:
+    """Return the final response that ``error`` stands for."""
+    return answer(
+        request,
+        error.status,
+        error_comment=error.comment or None,
+        offending_element=error.offending,
+        attribute_identifier_list=error.identifiers,
+        error_id=error.error_id,
+    )
 
 
 class Service(Protocol):
