@@ -6,7 +6,7 @@ a migration; a new table needs none.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, ForeignKey, Index, MetaData, Table
+from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, Table
 
 from dicomnode.index.schema import RowId, Text
 
@@ -53,4 +53,32 @@ worklist_station = Table(
     Column("station_ae_title", Text, primary_key=True),
     Column("start_date", Text, nullable=False),
     Index("worklist_station_by_title", "station_ae_title", "start_date"),
+)
+
+
+# -- Storage Commitment that we ask of others (PS3.4 Annex J) --------------------------------------
+
+# ``asked`` lists SOP Class and Instance UIDs, ``failed_list`` those with a Failure Reason, and
+# ``not_mentioned_list`` those of which the report says nothing: all three as JSON. ``report`` is
+# a digest of the report, "" before there is one.
+commitment_request = Table(
+    "commitment_request",
+    metadata,
+    Column("transaction_uid", Text, primary_key=True),
+    Column("peer_ae_title", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("asked", Text, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("committed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("not_mentioned", Integer, nullable=False),
+    Column("failed_list", Text, nullable=False),
+    Column("not_mentioned_list", Text, nullable=False),
+    Column("retrieve_ae_title", Text, nullable=False),
+    Column("report", Text, nullable=False),
+    Column("asked_at", Float(53), nullable=False),
+    Column("changed_at", Float(53), nullable=False),
+    Index("commitment_request_by_time", "asked_at"),
+    Index("commitment_request_by_state", "state"),
 )
