@@ -6,7 +6,17 @@ a migration; a new table needs none.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, Table
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    UniqueConstraint,
+)
 
 from dicomnode.index.schema import RowId, Text
 
@@ -81,4 +91,66 @@ commitment_request = Table(
     Column("changed_at", Float(53), nullable=False),
     Index("commitment_request_by_time", "asked_at"),
     Index("commitment_request_by_state", "state"),
+)
+
+
+# -- Modality Performed Procedure Step (PS3.4 Annex F) ---------------------------------------------
+
+# ``attributes`` is the step's DICOM JSON model; ``revision`` goes up with each change.
+performed_step = Table(
+    "performed_step",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("attributes", Text, nullable=False),
+    Column("source_ae_title", Text, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("changed_at", Float(53), nullable=False),
+    Index("performed_step_by_status", "status"),
+)
+
+# The scheduled steps that a performed step is of. ``status`` is the performed step's: what becomes
+# of a worklist item must not depend on how many performed steps there are.
+performed_step_schedule = Table(
+    "performed_step_schedule",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("performed_step", Text, ForeignKey("performed_step.sop_instance_uid"), nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("step_id", Text, nullable=False),
+    Column("accession_number", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Index("performed_step_schedule_by_performed_step", "performed_step"),
+    Index("performed_step_schedule_by_study", "study_instance_uid", "step_id", "status"),
+    Index("performed_step_schedule_by_accession_number", "accession_number", "step_id", "status"),
+)
+
+
+# -- Storage Commitment, as SCP (PS3.4 Annex J) ----------------------------------------------------
+
+# ``referenced`` is what is to be kept, ``reasons`` which of it is not and why; both are packed
+# (``index.commitments``) and empty once nobody asks for them any more. Times are in seconds since
+# 1970 UTC.
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("requester", Text, nullable=False),
+    Column("transaction_uid", Text, nullable=False),
+    Column("called_ae_title", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("instances", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("referenced", LargeBinary, nullable=False),
+    Column("reasons", LargeBinary, nullable=False),
+    Column("requested_at", Float(53), nullable=False),
+    Column("changed_at", Float(53), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", Float(53), nullable=False),
+    Column("last_error", Text, nullable=False),
+    UniqueConstraint("requester", "transaction_uid"),
+    Index("commitment_by_size", "state", "instances"),
+    Index("commitment_by_attempt", "state", "next_attempt_at", "requester"),
+    Index("commitment_by_requester", "requester", "state"),
 )
