@@ -37,6 +37,7 @@ from dicomnode.services.identifier import Bounds
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
 from dicomnode.services.query import Query, QueryRules
+from dicomnode.services.query_archive import Archive
 from dicomnode.services.recovery import reconcile
 from dicomnode.services.retrieve import Retrieve
 from dicomnode.services.retrieve import Rules as RetrieveRules
@@ -234,12 +235,12 @@ class Node:
 
     def _query(self) -> Query:
         settings = self._settings
-        rules = QueryRules(
-            ae_title=settings.node.ae_title,
-            max_matches=settings.limits.max_matches,
-            bounds=_bounds(settings),
+        bounds = _bounds(settings)
+        archive = Archive(
+            self._catalog, self._files, settings.node.ae_title, bounds, lambda: self._registry
         )
-        return Query(self._catalog, self._files, self._journal, rules, lambda: self._registry)
+        rules = QueryRules(settings.limits.max_matches, bounds.max_identifier_bytes)
+        return Query((archive,), self._journal, rules)
 
     def _retrieve(self) -> Retrieve:
         settings = self._settings
