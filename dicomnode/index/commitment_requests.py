@@ -149,11 +149,11 @@ class CommitmentRequests:
         values = (state.value, why, time.time(), transaction_uid, State.ASKING.value)
         self._catalog.transact(lambda cursor: self._move.run(cursor, *values))
 
-    def conclude(self, transaction_uid: str, outcome: Outcome, why: str) -> bool:
+    def conclude(self, transaction_uid: str, outcome: Outcome) -> bool:
         """Keep the outcome of a request; False when there is no such request, or it has one."""
         values = (
             outcome.state.value,
-            why,
+            "",
             outcome.committed,
             len(outcome.failed),
             len(outcome.not_mentioned),
@@ -184,12 +184,6 @@ class CommitmentRequests:
         with self._catalog.read() as connection:
             row = connection.execute(statement).first()
         return None if row is None else _request(row)
-
-    def latest(self, limit: int) -> list[CommitmentRequest]:
-        """Return the requests made last, newest first."""
-        statement = _shown().order_by(_TABLE.asked_at.desc()).limit(limit)
-        with self._catalog.read() as connection:
-            return [_request(row) for row in connection.execute(statement)]
 
     def in_state(self, state: State) -> list[CommitmentRequest]:
         """Return the requests in a state, oldest first."""

@@ -51,14 +51,14 @@ def test_a_request_waits_for_its_report_once_it_is_answered(requests: Commitment
 
 
 def test_a_report_that_is_quicker_than_the_answer_stands(requests: CommitmentRequests) -> None:
-    assert requests.conclude("1.9", ALL, "all")
+    assert requests.conclude("1.9", ALL)
     requests.answered("1.9", State.WAITING)
-    assert state(requests) == (State.COMMITTED, "all")
+    assert state(requests) == (State.COMMITTED, "")
 
 
 def test_the_first_report_is_kept(requests: CommitmentRequests) -> None:
-    assert requests.conclude("1.9", SOME, "some")
-    assert not requests.conclude("1.9", ALL, "all")
+    assert requests.conclude("1.9", SOME)
+    assert not requests.conclude("1.9", ALL)
     found = requests.get("1.9")
     assert found is not None
     assert (found.state, found.committed, found.failed, found.not_mentioned, found.report) == (
@@ -71,7 +71,7 @@ def test_the_first_report_is_kept(requests: CommitmentRequests) -> None:
 
 
 def test_a_report_on_nothing_that_was_asked_is_not_kept(requests: CommitmentRequests) -> None:
-    assert not requests.conclude("1.8", ALL, "all")
+    assert not requests.conclude("1.8", ALL)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,6 @@ def test_requests_are_counted_and_listed_by_state(requests: CommitmentRequests) 
     requests.answered("1.10", State.REFUSED, "no association")
     assert requests.counts() == dict.fromkeys(State, 0) | {State.ASKING: 1, State.REFUSED: 1}
     assert [found.transaction_uid for found in requests.in_state(State.ASKING)] == ["1.9"]
-    assert [found.transaction_uid for found in requests.latest(1)] == ["1.10"]
 
 
 def test_old_requests_are_removed(requests: CommitmentRequests) -> None:
