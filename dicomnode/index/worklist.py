@@ -68,6 +68,16 @@ class Item(NewItem):
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """Which scheduled procedure step an item is for, and who sees it."""
+
+    key: str
+    called_ae_title: str
+    study_instance_uid: str
+    step_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Narrowed:
     """What SQL can say of a search; what it does not say is left to the test.
 
@@ -193,6 +203,16 @@ class WorklistItems:
         statement = select(_ITEM.key, _ITEM.fingerprint).where(_ITEM.origin == origin)
         with self._catalog.read() as connection:
             return {row[0]: row[1] for row in connection.execute(statement)}
+
+    def steps(self, study_instance_uids: Sequence[str]) -> list[Step]:
+        """Return the scheduled steps of studies, those entered first before others."""
+        statement = select(*_columns(Step.__slots__)).order_by(_ITEM.id)
+        found: list[Step] = []
+        for some in _batches(study_instance_uids, _READ_TOGETHER):
+            with self._catalog.read() as connection:
+                rows = connection.execute(statement.where(_ITEM.study_instance_uid.in_(some)))
+                found += [Step(*row) for row in rows]
+        return found
 
     def counts(self) -> Mapping[State, int]:
         """Return how many items there are in each state."""
