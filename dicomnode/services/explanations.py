@@ -7,7 +7,7 @@ seconds takes one place. Everything is bounded, as peers decide what there is to
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -36,6 +36,7 @@ class Kind(StrEnum):
     QUERY = "query"
     RETRIEVE = "retrieve"
     OPERATION = "operation"
+    COMMITMENT = "commitment"
     ASSOCIATION = "association"
     CONTEXT = "presentation context"
 
@@ -118,6 +119,20 @@ class Explanations:
             found,
             [advice, *(finding.advice for finding in found)],
         ).advice
+
+    def not_committed(
+        self, peer_ae_title: str, peer_address: str, answer: str, findings: Sequence[Finding]
+    ) -> None:
+        """Remember that a peer does not keep all that we asked it to keep."""
+        self._remember(
+            Kind.COMMITMENT,
+            peer_ae_title,
+            peer_address,
+            "storage commitment that this node asked for",
+            answer,
+            findings,
+            [finding.advice for finding in findings],
+        )
 
     def _remember(
         self,
