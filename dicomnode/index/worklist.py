@@ -1,7 +1,7 @@
 """Worklist items in the index (PS3.4 Annex K), each with one scheduled procedure step.
 
 Where items come from is not known here, nor how a query is read: a search is given what SQL can
-narrow by, and a test that decides on each item that is left.
+narrow by, and whoever asks decides on the items that are left.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Column, bindparam, delete, func, insert, select, update
+from sqlalchemy import Column, Select, bindparam, delete, func, insert, select, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.catalog import Catalog
-from dicomnode.index.reading import Stop
 from dicomnode.index.records import worklist_item, worklist_station
 from dicomnode.storage.json_model import Attributes, items_of, text_of
 
@@ -79,14 +78,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Narrowed:
-    """What SQL can say of a search; what it does not say is left to the test.
+    """What SQL can say of a search; the rest is decided on the items that it finds.
 
     ``columns`` are names of columns of ``worklist_item`` and the values of which each must have
     one; ``stations`` are AE titles of which one must be scheduled, ``dates`` the first and the
-    last start date.
+    last start date. ``called_ae_title`` None: whichever title an item is for.
     """
 
-    called_ae_title: str
+    called_ae_title: str | None
     states: tuple[State, ...]
     columns: Mapping[str, Sequence[str]]
     stations: tuple[str, ...] = ()
@@ -95,9 +94,11 @@ class Narrowed:
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """What a query sees of an item."""
+    """What a search sees of an item."""
 
+    row_id: int
     key: str
+    called_ae_title: str
     state: State
     attributes: Attributes
 
@@ -193,7 +194,7 @@ class WorklistItems:
             select(*_columns(_COLUMNS)).where(_ITEM.key > after).order_by(_ITEM.key).limit(limit)
         )
 
-    def _items(self, statement: Any) -> list[Item]:
+    def _items(self, statement: Select[Any]) -> list[Item]:
         with self._catalog.read() as connection:
             rows = connection.execute(statement).all()
         return [_item(row) for row in rows]
@@ -224,66 +225,35 @@ class WorklistItems:
 
     # -- searching ---------------------------------------------------------------------------------
 
-    def find(
-        self,
-        narrowed: Narrowed,
-        accepts: Callable[[Scheduled], bool],
-        limit: int,
-        stop: Stop,
-    ) -> array[int]:
-        """Return the row ids of the items that a search is for, ``limit`` at most.
-
-        Raises SearchStopped.
-        """
-        found: array[int] = array("q")
-        for row_id, item in self.candidates(narrowed, stop):
-            if accepts(item):
-                found.append(row_id)
-                if len(found) >= limit:
-                    break
-        return found
-
-    def candidates(self, narrowed: Narrowed, stop: Stop) -> Iterator[tuple[int, Scheduled]]:
-        """Yield the row ids and the items that are left to be tested, the earliest first.
-
-        No transaction is open while the caller has them. Raises SearchStopped.
-        """
-        statement = _search(narrowed)
+    def find(self, narrowed: Narrowed, limit: int | None = None) -> array[int]:
+        """Return the row ids of what a search may be for, the earliest first."""
         with self._catalog.read() as connection:
-            ids = connection.execute(statement).scalars().all()
-        for some in _batches(ids, _READ_TOGETHER):
-            stop.check()
-            yield from self._rows(some)
+            return array("q", connection.execute(_search(narrowed).limit(limit)).scalars().all())
 
-    def fetch(self, ids: Sequence[int], stop: Stop) -> list[Scheduled]:
-        """Return the items of row ids in that order; what is gone is left out.
-
-        Raises SearchStopped.
-        """
-        stop.check()
-        return [item for _, item in self._rows(ids)]
-
-    def _rows(self, ids: Sequence[int]) -> list[tuple[int, Scheduled]]:
-        statement = select(_ITEM.id, _ITEM.key, _ITEM.state, _ITEM.attributes).where(
-            _ITEM.id.in_(ids)
-        )
+    def fetch(self, ids: Sequence[int]) -> list[Scheduled]:
+        """Return the items of row ids in that order; what is gone is left out."""
+        statement = select(
+            _ITEM.id, _ITEM.key, _ITEM.called_ae_title, _ITEM.state, _ITEM.attributes
+        ).where(_ITEM.id.in_(list(ids)))
         with self._catalog.read() as connection:
-            rows = {row[0]: row[1:] for row in connection.execute(statement)}
+            rows = {row[0]: row for row in connection.execute(statement)}
         return [
-            (each, Scheduled(key, State(state), json.loads(attributes)))
-            for each in ids
-            if each in rows
-            for key, state, attributes in (rows[each],)
+            Scheduled(row_id, key, title, State(state), json.loads(attributes))
+            for row_id, key, title, state, attributes in (
+                rows[each] for each in ids if each in rows
+            )
         ]
 
 
-def _search(narrowed: Narrowed) -> Any:
+def _search(narrowed: Narrowed) -> Select[Any]:
     """Return the statement for the row ids of what may match."""
     statement = select(_ITEM.id).where(
         _ITEM.state.in_(narrowed.states),
-        _ITEM.called_ae_title.in_(("", narrowed.called_ae_title.upper())),
         *(worklist_item.c[name].in_(values) for name, values in narrowed.columns.items()),
     )
+    if narrowed.called_ae_title is not None:
+        titles = "", narrowed.called_ae_title.upper()
+        statement = statement.where(_ITEM.called_ae_title.in_(titles))
     if narrowed.dates is not None:
         statement = statement.where(_ITEM.start_date.between(*narrowed.dates))
     if narrowed.stations:

@@ -60,13 +60,12 @@ class Archive:
         sop_class = context.abstract_syntax
         proposed = channel.negotiated.extended.get(sop_class, b"")
         relational, combined, *_ = *(extended_answer(sop_class, proposed) or b""), 0, 0
-        ae = self._registry().lookup(channel.calling_ae_title)
         asked = Asked(
             transfer_syntax_uid=context.transfer_syntax,
             retrieve_ae_title=self._ae_title,
             relational=bool(relational),
             combined=bool(combined),
-            character_set=(ae.character_set or "").encode() if ae else b"",
+            character_set=self._registry().character_set(channel.calling_ae_title),
         )
         root = QUERY_RETRIEVE[sop_class][1]
 
