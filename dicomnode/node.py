@@ -19,18 +19,23 @@ from starlette.routing import BaseRoute
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.api.access import Access
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
-from dicomnode.dimse.command import CEchoRQ, CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, Request
+from dicomnode.dimse.command import CEchoRQ, CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, NActionRQ, Request
 from dicomnode.errors import ConfigurationError, DicomnodeError
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.worklist import WorklistItems
 from dicomnode.net.acceptor import Acceptor, Listening
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.ending import Deadlines
 from dicomnode.net.requestor import Requestor
+from dicomnode.observe.commitment_metrics import CommitmentMetrics
 from dicomnode.observe.http import OK, HTTPServer, build_app
 from dicomnode.observe.logs import Log
 from dicomnode.observe.metrics import Metrics
 from dicomnode.registry import Registry, load_registry
 from dicomnode.services.admission import Admission, Rules
+from dicomnode.services.commitment import StorageCommitment
+from dicomnode.services.commitment_journal import CommitmentJournal
+from dicomnode.services.commitment_reports import ReportRules
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
 from dicomnode.services.identifier import Bounds
@@ -44,6 +49,7 @@ from dicomnode.services.retrieve import Rules as RetrieveRules
 from dicomnode.services.storage import Storage
 from dicomnode.services.verification import Verification
 from dicomnode.services.workers import Workers
+from dicomnode.services.worklist import Worklist
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
 
@@ -72,6 +78,7 @@ class Node:
         self._pool: BufferPool
         self._admission: Admission
         self._requestor: Requestor
+        self._commitment: StorageCommitment
         self._acceptor: Acceptor
         self._http: HTTPServer | None = None
 
@@ -141,6 +148,7 @@ class Node:
     async def _listen(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings
         self._open_network(undo)
+        await self._commitment.start()
         if settings.http.enabled:
             await self._serve_http(undo)
         await self._acceptor.start()
@@ -213,12 +221,15 @@ class Node:
         query, retrieve = self._query(), self._retrieve()
         undo.push_async_callback(asyncio.to_thread, query.close)
         undo.push_async_callback(retrieve.close)
+        self._commitment = self._storage_commitment()
+        undo.push_async_callback(self._commitment.close)
         return {
             CEchoRQ: (Verification(),),
             CStoreRQ: (self._storage(),),
             CFindRQ: (query,),
             CGetRQ: (retrieve,),
             CMoveRQ: (retrieve,),
+            NActionRQ: (self._commitment,),
         }
 
     def _storage(self) -> Storage:
@@ -240,7 +251,13 @@ class Node:
             self._catalog, self._files, settings.node.ae_title, bounds, lambda: self._registry
         )
         rules = QueryRules(settings.limits.max_matches, bounds.max_identifier_bytes)
-        return Query((archive,), self._journal, rules)
+        worklist = Worklist(
+            WorklistItems(self._catalog),
+            bounds,
+            lambda: self._registry,
+            in_progress=settings.worklist.in_progress == "show",
+        )
+        return Query((archive, worklist), self._journal, rules)
 
     def _retrieve(self) -> Retrieve:
         settings = self._settings
@@ -260,6 +277,32 @@ class Node:
             ),
         )
 
+    def _storage_commitment(self) -> StorageCommitment:
+        settings = self._settings
+        metrics = CommitmentMetrics(self._metrics.registry)
+        commitment = StorageCommitment(
+            self._catalog,
+            self._files,
+            self._requestor,
+            lambda: self._registry,
+            CommitmentJournal(
+                self._log.logger,
+                metrics,
+                self._journal.explanations,
+                self._journal.internal_error,
+            ),
+            ReportRules(
+                retrieve_ae_title=settings.node.ae_title,
+                strict_ae_titles=settings.node.strict_ae_titles,
+                response_seconds=settings.timeouts.response_seconds,
+                retry_seconds=settings.commitment.retry_seconds,
+                max_retry_seconds=settings.commitment.max_retry_seconds,
+                give_up_seconds=settings.commitment.give_up_seconds,
+            ),
+        )
+        metrics.set_source(commitment.counts)
+        return commitment
+
     # -- while running ---------------------------------------------------------------------------
 
     async def reload_registry(self) -> None:
@@ -276,6 +319,7 @@ class Node:
             return
         self._registry = self._admission.registry = registry
         log.info(f"registry reloaded: {len(registry.titles)} AEs")
+        await self._commitment.registry_reloaded()
 
     def _archive_figures(self) -> dict[str, int]:
         counts = self._catalog.counts()
@@ -329,6 +373,7 @@ class Node:
             "draining": self._draining,
             "archive": archive,
             "identity_conflict_list": conflicts,
+            "commitments": await self._commitment.figures(),
             **self._journal.figures(),
         }
 

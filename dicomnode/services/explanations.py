@@ -20,7 +20,7 @@ from dicomnode.dimse.status import Status, describe
 from dicomnode.registry import Registry
 from dicomnode.services.advice import Advisor
 from dicomnode.services.dispatch import Operation
-from dicomnode.services.outcomes import Finding, QueryOutcome, RetrieveOutcome
+from dicomnode.services.outcomes import WORKLIST, Finding, QueryOutcome, RetrieveOutcome
 from dicomnode.ul.negotiation import RefusedContext
 from dicomnode.ul.pdu import AAssociateRQ
 
@@ -120,15 +120,27 @@ class Explanations:
             [advice, *(finding.advice for finding in found)],
         ).advice
 
+    def advice_on(self, called_ae_title: str) -> str:
+        """Return what to change so that an AE can be called, "" when it could be."""
+        return self.advisor.on_unavailable(called_ae_title)
+
     def not_committed(
-        self, peer_ae_title: str, peer_address: str, answer: str, findings: Sequence[Finding]
+        self,
+        peer_ae_title: str,
+        peer_address: str,
+        answer: str,
+        findings: Sequence[Finding],
+        asked: str = "storage commitment that this node asked for",
     ) -> None:
-        """Remember that a peer does not keep all that we asked it to keep."""
+        """Remember that less is kept than was asked for: by a peer, or by us where ``asked`` says.
+
+        ``peer_address`` is "" where the peer's association has ended.
+        """
         self._remember(
             Kind.COMMITMENT,
             peer_ae_title,
             peer_address,
-            "storage commitment that this node asked for",
+            asked,
             answer,
             findings,
             [finding.advice for finding in findings],
@@ -181,7 +193,7 @@ def _asked(operation: Operation, destination: str) -> str:
     outcome = operation.outcome
     if outcome is None or not outcome.level:
         return f"{operation.service}{to}"
-    level = f" at {outcome.level} level"
+    level = " of the worklist" if outcome.level == WORKLIST else f" at {outcome.level} level"
     by = ""
     if isinstance(outcome, QueryOutcome):
         by = f" by {keys_in_words(outcome)}" if outcome.keys else " without any key"
