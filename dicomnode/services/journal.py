@@ -24,10 +24,11 @@ from dicomnode.services.explanations import (
     sub_operations_in_words,
 )
 from dicomnode.services.intake import Arrival
-from dicomnode.services.outcomes import Finding, Outcome, QueryOutcome, RetrieveOutcome
+from dicomnode.services.outcomes import Finding, Outcome, QueryOutcome, RetrieveOutcome, StepOutcome
 from dicomnode.ul.pdu import AAssociateRQ
 
 _REMEMBERED_REJECTIONS = 20
+_MOST_KEYS = 4
 _QUIET = (Category.SUCCESS, Category.PENDING, Category.CANCEL)
 
 
@@ -275,6 +276,10 @@ class Journal:
         for finding in outcome.findings if len(outcome.findings) > 1 else ():
             self._log_finding(say, operation, finding)
 
+    def step_ended(self, operation: Operation, outcome: StepOutcome) -> None:
+        """Tell the outcome of an N-CREATE, N-SET or N-GET, also where nobody waited for it."""
+        self._told(operation, outcome, ())
+
     def _log_operation(
         self,
         operation: Operation,
@@ -309,6 +314,9 @@ class Journal:
         if outcome is not None and outcome.level:
             fields["query_level"] = outcome.level
             details |= _figures(outcome)
+        if isinstance(outcome, StepOutcome):
+            fields["sop_instance_uid"] = outcome.sop_instance_uid
+            details["step_status"] = outcome.step_status
         if isinstance(outcome, QueryOutcome) and outcome.keys:
             fields["keys"] = keys_in_words(outcome)
         if comment:
@@ -371,6 +379,8 @@ def _is_refused(operation: Operation, status: int) -> bool:
             return category(status) is Category.FAILURE
         case RetrieveOutcome() as outcome if not outcome.sub_operations:
             return category(status) is Category.FAILURE
+        case StepOutcome():
+            return category(status) not in _QUIET
         case _:
             return False
 
@@ -387,10 +397,20 @@ def _yield(operation: Operation, status: int | None) -> str:
             counts = sub_operations_in_words(outcome, status)
             sent = f", {size(outcome.sent_bytes)}" if outcome.sent_bytes else ""
             return f"{to}{':' if to and counts else ''}{' ' if counts else ''}{counts}{sent}"
+        case StepOutcome() as outcome:
+            return f" {outcome.step_status}{_followed(outcome.followed or ())}"
         case None if operation.service == "C-STORE" and operation.received_bytes:
             return f" {size(operation.received_bytes)}"
         case _:
             return ""
+
+
+def _followed(keys: tuple[str, ...]) -> str:
+    if not keys:
+        return ""
+    more = f" and {len(keys) - _MOST_KEYS} more" if len(keys) > _MOST_KEYS else ""
+    noun = "item" if len(keys) == 1 else "items"
+    return f", worklist {noun} followed: {', '.join(keys[:_MOST_KEYS])}{more}"
 
 
 def _fields(finding: Finding) -> dict[str, object]:
