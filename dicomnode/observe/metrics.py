@@ -31,7 +31,7 @@ ACCEPTED = "accepted"
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
 # A retrieval is one image, or a study of thousands to a slow destination.
 _RETRIEVE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
-_LEVELS = frozenset({"PATIENT", "STUDY", "SERIES", "IMAGE"})
+_LEVELS = frozenset({"PATIENT", "STUDY", "SERIES", "IMAGE", "WORKLIST"})
 _MOST_PHRASES = 64
 
 
@@ -248,7 +248,7 @@ class Metrics:
         self._conflicting.labels(policy).inc()
 
     def query_finished(self, level: str, matches: int, sent_bytes: int, seconds: float) -> None:
-        """Count a C-FIND; ``level`` is its Query/Retrieve Level."""
+        """Count a C-FIND; ``level`` is its Query/Retrieve Level, or "WORKLIST"."""
         level = level if level in _LEVELS else OTHER
         self._query_matches.labels(level).inc(matches)
         self._query_empty.labels(level).inc(not matches)
