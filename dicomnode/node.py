@@ -19,9 +19,21 @@ from starlette.routing import BaseRoute
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.api.access import Access
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
-from dicomnode.dimse.command import CEchoRQ, CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, NActionRQ, Request
+from dicomnode.dimse.command import (
+    CEchoRQ,
+    CFindRQ,
+    CGetRQ,
+    CMoveRQ,
+    CStoreRQ,
+    NActionRQ,
+    NCreateRQ,
+    NGetRQ,
+    NSetRQ,
+    Request,
+)
 from dicomnode.errors import ConfigurationError, DicomnodeError
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
 from dicomnode.net.acceptor import Acceptor, Listening
 from dicomnode.net.buffers import BufferPool
@@ -41,6 +53,7 @@ from dicomnode.services.explanations import Explanations
 from dicomnode.services.identifier import Bounds
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
+from dicomnode.services.mpps import PerformedSteps
 from dicomnode.services.query import Query, QueryRules
 from dicomnode.services.query_archive import Archive
 from dicomnode.services.recovery import reconcile
@@ -74,6 +87,8 @@ class Node:
         self._journal: Journal
         self._files: FileStore
         self._catalog: Catalog
+        self._items: WorklistItems
+        self._steps: Steps
         self._workers: Workers
         self._pool: BufferPool
         self._admission: Admission
@@ -137,7 +152,15 @@ class Node:
         undo.push_async_callback(asyncio.to_thread, self._catalog.close)
         report = await asyncio.to_thread(reconcile, self._files, self._catalog, log=log)
         log.info(f"store and index agree: {report}")
+        self._items = WorklistItems(self._catalog)
+        self._steps = await asyncio.to_thread(Steps, self._catalog, self._items)
         self._metrics.set_archive_source(self._archive_figures)
+        self._metrics.add_counts_source(
+            "dicomnode_performed_steps",
+            "Modality performed procedure steps held.",
+            "status",
+            self._steps.counts,
+        )
         self._metrics.set_log_source(lambda: self._log.dropped)
         self._workers = Workers(
             _WORKERS, lambda error: self._journal.internal_error("a worker thread", error)
@@ -223,6 +246,8 @@ class Node:
         undo.push_async_callback(retrieve.close)
         self._commitment = self._storage_commitment()
         undo.push_async_callback(self._commitment.close)
+        performed = self._performed_steps()
+        undo.push_async_callback(asyncio.to_thread, performed.close)
         return {
             CEchoRQ: (Verification(),),
             CStoreRQ: (self._storage(),),
@@ -230,6 +255,9 @@ class Node:
             CGetRQ: (retrieve,),
             CMoveRQ: (retrieve,),
             NActionRQ: (self._commitment,),
+            NCreateRQ: (performed,),
+            NSetRQ: (performed,),
+            NGetRQ: (performed.retrieval,),
         }
 
     def _storage(self) -> Storage:
@@ -252,7 +280,7 @@ class Node:
         )
         rules = QueryRules(settings.limits.max_matches, bounds.max_identifier_bytes)
         worklist = Worklist(
-            WorklistItems(self._catalog),
+            self._items,
             bounds,
             lambda: self._registry,
             in_progress=settings.worklist.in_progress == "show",
@@ -275,6 +303,15 @@ class Node:
                 response_seconds=settings.timeouts.response_seconds,
                 min_free_bytes=settings.storage.min_free_bytes,
             ),
+        )
+
+    def _performed_steps(self) -> PerformedSteps:
+        return PerformedSteps(
+            self._steps,
+            self._journal,
+            self._settings.limits.max_identifier_bytes,
+            lambda: self._registry,
+            time.time,
         )
 
     def _storage_commitment(self) -> StorageCommitment:
@@ -373,6 +410,7 @@ class Node:
             "draining": self._draining,
             "archive": archive,
             "identity_conflict_list": conflicts,
+            "performed_steps": self._steps.counts(),
             "commitments": await self._commitment.figures(),
             **self._journal.figures(),
         }

@@ -72,6 +72,7 @@ def summary(figures: Figures) -> RenderableType:
     """Lay out ``figures``, the object of /api/status, for a terminal."""
     parts: list[RenderableType] = [_headline(figures), _archive(figures.get("archive", {}))]
     parts += _since_start(figures.get("since_start", {}))
+    parts += _performed_steps(figures.get("performed_steps", {}))
     associations = figures.get("associations", [])
     if associations:
         parts += ["", _associations(associations)]
@@ -133,6 +134,11 @@ def _since_start(totals: Figures) -> list[RenderableType]:
             line.append(f", {failed:,} failed (see dicomnode explain)", style="yellow")
         lines.append(line)
     return lines
+
+
+def _performed_steps(counts: Figures) -> list[RenderableType]:
+    told = ", ".join(f"{number:,} {status.lower()}" for status, number in counts.items() if number)
+    return [Text(f"performed steps: {told}")] if told else []
 
 
 def _associations(associations: list[Figures]) -> Table:

@@ -7,6 +7,7 @@ knows it and ``other`` otherwise, UIDs only if PS3.6 has them, phrases up to a f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -281,6 +282,12 @@ class Metrics:
     def set_log_source(self, source: Callable[[], int]) -> None:
         """Read the number of log lines dropped from ``source``."""
         self._sources.log_lines_dropped = source
+
+    def add_counts_source(
+        self, name: str, words: str, label: str, source: Callable[[], Mapping[Any, int]]
+    ) -> None:
+        """Read a gauge from ``source``: a number for each value of its label, which are few."""
+        self._sources.add_counts(name, words, label, source)
 
     def render(self) -> bytes:
         """Return the text exposition; may block while the sources are read."""

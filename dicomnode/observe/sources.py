@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -28,6 +29,13 @@ class Sources(Collector):
         self.archive: Callable[[], Mapping[str, float]] | None = None
         self.receive_buffer: Callable[[], tuple[int, int]] | None = None
         self.log_lines_dropped: Callable[[], int] | None = None
+        self._counts: list[tuple[str, str, str, Callable[[], Mapping[Any, int]]]] = []
+
+    def add_counts(
+        self, name: str, words: str, label: str, source: Callable[[], Mapping[Any, int]]
+    ) -> None:
+        """Read the metric ``name`` from ``source``: a number for each value of its label."""
+        self._counts.append((name, words, label, source))
 
     def describe(self) -> Iterator[Metric]:
         """Name no metrics, so that registering does not read the sources."""
@@ -36,6 +44,7 @@ class Sources(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read the sources; what cannot be read now is left out, the rest stands."""
         yield from self._read_archive()
+        yield from self._read_counts()
         if self.receive_buffer is not None:
             used, limit = self.receive_buffer()
             yield GaugeMetricFamily(
@@ -65,3 +74,15 @@ class Sources(Collector):
         for key, value in figures.items():
             name, words = _ARCHIVE[key]
             yield GaugeMetricFamily(name, words, value)
+
+    def _read_counts(self) -> Iterator[Metric]:
+        for name, words, label, source in self._counts:
+            try:
+                counts = source()
+            except Exception:
+                # As above; the archive's metric says that the index does not answer.
+                counts = {}
+            family = GaugeMetricFamily(name, words, labels=[label])
+            for value, number in counts.items():
+                family.add_metric([value], number)
+            yield family

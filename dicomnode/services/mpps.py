@@ -170,7 +170,7 @@ class PerformedSteps:
     def _done(self, operation: Operation, data: bytes) -> _Done:
         """Perform the operation; return its response, whatever happens."""
         syntax = operation.context.transfer_syntax
-        title = operation.channel.calling_ae_title
+        title = operation.channel.peer_ae_title
         request = operation.request
         assert isinstance(request, Request)
         try:

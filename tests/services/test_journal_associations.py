@@ -40,7 +40,7 @@ def test_a_requested_association_is_told_from_its_acceptance_to_its_end(on: Fixt
     on.journal.request_ended(channel, "released", "")
     assert on.lines() == [
         "info  DICOMNODE -> ARCHIVE #12 association accepted by 10.0.0.9,"
-        " 4 of 4 presentation contexts",
+        " 5 of 5 presentation contexts",
         "info  DICOMNODE -> ARCHIVE #12 association released, 1ms",
     ]
     name = "dicomnode_outgoing_associations_total"

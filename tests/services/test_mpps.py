@@ -47,7 +47,7 @@ LIMIT = 100_000
 
 class FakeChannel:
     number = 1
-    calling_ae_title = "CT_1"
+    calling_ae_title = peer_ae_title = "CT_1"
     called_ae_title = "DICOMNODE"
     peer_address = "192.0.2.7"
     is_blocked = False
