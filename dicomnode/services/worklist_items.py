@@ -224,7 +224,8 @@ def _is_date(value: str) -> bool:
     return True
 
 
-def _is_ae_title(value: str) -> bool:
+def is_ae_title(value: str) -> bool:
+    """Tell whether a value is an AE title (PS3.5 §6.2)."""
     return (
         1 <= len(value.strip(" ")) <= 16
         and len(value) <= 16
@@ -234,7 +235,7 @@ def _is_ae_title(value: str) -> bool:
 
 # What PS3.5 Table 6.2-1 says of a value, and the words for it.
 _FORMS: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {
-    "AE": (_is_ae_title, "an AE title of 1 to 16 characters"),
+    "AE": (is_ae_title, "an AE title of 1 to 16 characters"),
     "CS": (
         lambda value: re.fullmatch(r"[A-Z0-9 _]{1,16}", value) is not None,
         "1 to 16 capital letters, digits, spaces or underscores",
