@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
@@ -25,6 +27,10 @@ _LOOKED_UP_TOGETHER: Final = 256
 _PIECE_BYTES: Final = 1024 * 1024
 # What is longer is not kept in memory for its own sake: it would push out what others read.
 _CACHED_BYTES: Final = 4 * _PIECE_BYTES
+# A thread works for so long, then rests: it would not let the event loop have the interpreter
+# for more than a moment of its own accord.
+_WORK_SECONDS: Final = 0.002
+_REST_SECONDS: Final = 0.001
 # After a fault of the index: it is asked again, but not at once.
 _PAUSE_SECONDS: Final = 5.0
 
@@ -82,6 +88,9 @@ class Checker:
         self._taking = threading.Lock()
         self._more = threading.Event()
         self._stopping = threading.Event()
+        # Short files are read by one thread at a time: two would only take the interpreter from
+        # the event loop in turns.
+        self._turn = threading.Lock()
         self._threads = [
             threading.Thread(target=self._run, args=(smallest,), name=name, daemon=True)
             for smallest, name in ((False, "commitment-first"), (True, "commitment-smallest"))
@@ -149,8 +158,12 @@ class Checker:
         damages: dict[str, Damage] = {}
         classes: dict[str, str] = {}
         wanted = dict.fromkeys(uid for _, uid in commitment.references)
+        rested_at = time.monotonic()
         for uids in _batches(wanted, _LOOKED_UP_TOGETHER):
             for row in self._rows(uids):
+                if time.monotonic() - rested_at > _WORK_SECONDS:
+                    self._stopping.wait(_REST_SECONDS)
+                    rested_at = time.monotonic()
                 classes[row.sop_instance_uid] = row.sop_class_uid
                 if (damage := self._damage(row)) is not None:
                     damages[row.sop_instance_uid] = damage
@@ -167,7 +180,8 @@ class Checker:
 
     def _damage(self, row: InstanceRow) -> Damage | None:
         """Compare the file with what was received; None when it is that."""
-        why = self._mismatch(row)
+        with self._turn if row.size_bytes <= _PIECE_BYTES else nullcontext():
+            why = self._mismatch(row)
         if why is None:
             return None
         held = self._catalog.get(row.sop_instance_uid)
