@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.api.access import Access
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
+from dicomnode.api.worklist import worklist_routes
 from dicomnode.dimse.command import (
     CEchoRQ,
     CFindRQ,
@@ -37,20 +38,19 @@ from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
 from dicomnode.net.acceptor import Acceptor, Listening
 from dicomnode.net.buffers import BufferPool
-from dicomnode.net.ending import Deadlines
 from dicomnode.net.requestor import Requestor
 from dicomnode.observe.commitment_metrics import CommitmentMetrics
 from dicomnode.observe.http import OK, HTTPServer, build_app
 from dicomnode.observe.logs import Log
 from dicomnode.observe.metrics import Metrics
+from dicomnode.parameters import bounds_of, deadlines_of, rules_of
 from dicomnode.registry import Registry, load_registry
-from dicomnode.services.admission import Admission, Rules
+from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
 from dicomnode.services.commitment_reports import ReportRules
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
-from dicomnode.services.identifier import Bounds
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
 from dicomnode.services.mpps import PerformedSteps
@@ -63,12 +63,17 @@ from dicomnode.services.storage import Storage
 from dicomnode.services.verification import Verification
 from dicomnode.services.workers import Workers
 from dicomnode.services.worklist import Worklist
+from dicomnode.services.worklist_desk import WorklistDesk
+from dicomnode.services.worklist_following import WorklistFollowing
+from dicomnode.services.worklist_intake import WorklistIntake
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
 
 # As many objects wait for the disk at once; more threads would only wait for the interpreter.
 _WORKERS = 4
 _LISTED_CONFLICTS = 100
+# A worklist directory on a file server that does not answer must not hold up the start.
+_FIRST_LOOK_SECONDS = 10.0
 # Whoever is asked for objects has taken or refused the A-ABORT by then.
 _CLOSE_SECONDS = 1.0
 
@@ -89,6 +94,8 @@ class Node:
         self._catalog: Catalog
         self._items: WorklistItems
         self._steps: Steps
+        self._worklist_intake: WorklistIntake
+        self._worklist_files: WorklistFollowing
         self._workers: Workers
         self._pool: BufferPool
         self._admission: Admission
@@ -172,6 +179,7 @@ class Node:
         settings = self._settings
         self._open_network(undo)
         await self._commitment.start()
+        await self._follow_worklist(undo)
         if settings.http.enabled:
             await self._serve_http(undo)
         await self._acceptor.start()
@@ -198,11 +206,29 @@ class Node:
 
     def _routes(self, access: Access) -> list[BaseRoute]:
         """Return what is served over HTTP to whoever has a token."""
-        return []
+        return [*worklist_routes(WorklistDesk(self._worklist_intake, self._steps), access)]
+
+    async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:
+        settings = self._settings.worklist
+        self._worklist_intake = WorklistIntake(self._items)
+        self._worklist_files = WorklistFollowing(
+            settings.directory, settings.poll_seconds, self._worklist_intake, self._log.logger
+        )
+        undo.push_async_callback(asyncio.to_thread, self._worklist_files.stop)
+        await asyncio.to_thread(self._worklist_files.start, _FIRST_LOOK_SECONDS)
+        self._metrics.add_counts_source(
+            "dicomnode_worklist_items", "Worklist items by state.", "state", self._items.counts
+        )
+        self._metrics.add_counts_source(
+            "dicomnode_worklist_files_left_out",
+            "Worklist files that cannot be served, by reason.",
+            "reason",
+            self._worklist_files.reasons,
+        )
 
     def _open_network(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings
-        limits, deadlines, numbers = settings.limits, _deadlines(settings), itertools.count(1)
+        limits, deadlines, numbers = settings.limits, deadlines_of(settings), itertools.count(1)
         self._pool = BufferPool(
             asyncio.get_running_loop(),
             block_bytes=max(256 * 1024, 2 * limits.maximum_pdu_bytes),
@@ -221,7 +247,7 @@ class Node:
             observer=self._journal,
         )
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
-        self._admission = Admission(_rules(settings), self._registry)
+        self._admission = Admission(rules_of(settings), self._registry)
         self._acceptor = Acceptor(
             Listening(
                 settings.node.host,
@@ -274,7 +300,7 @@ class Node:
 
     def _query(self) -> Query:
         settings = self._settings
-        bounds = _bounds(settings)
+        bounds = bounds_of(settings)
         archive = Archive(
             self._catalog, self._files, settings.node.ae_title, bounds, lambda: self._registry
         )
@@ -299,7 +325,7 @@ class Node:
             RetrieveRules(
                 ae_title=settings.node.ae_title,
                 strict_ae_titles=settings.node.strict_ae_titles,
-                bounds=_bounds(settings),
+                bounds=bounds_of(settings),
                 response_seconds=settings.timeouts.response_seconds,
                 min_free_bytes=settings.storage.min_free_bytes,
             ),
@@ -410,10 +436,14 @@ class Node:
             "draining": self._draining,
             "archive": archive,
             "identity_conflict_list": conflicts,
+            "worklist": await asyncio.to_thread(self._worklist_figures),
             "performed_steps": self._steps.counts(),
             "commitments": await self._commitment.figures(),
             **self._journal.figures(),
         }
+
+    def _worklist_figures(self) -> dict[str, Any]:
+        return {"items": self._items.counts(), **self._worklist_files.figures()}
 
     # -- stop ------------------------------------------------------------------------------------
 
@@ -430,35 +460,3 @@ class Node:
     def abort_all(self) -> None:
         """Abort every association now, so that ``stop`` need not wait for them."""
         self._acceptor.abort_all()
-
-
-def _bounds(settings: Settings) -> Bounds:
-    limits = settings.limits
-    return Bounds(limits.max_identifier_bytes, limits.max_list_values)
-
-
-def _deadlines(settings: Settings) -> Deadlines:
-    timeouts = settings.timeouts
-    return Deadlines(
-        artim=timeouts.artim_seconds,
-        pdu=timeouts.pdu_seconds,
-        idle=timeouts.idle_seconds,
-        write=timeouts.write_seconds,
-        connect=timeouts.connect_seconds,
-        response=timeouts.response_seconds,
-    )
-
-
-def _rules(settings: Settings) -> Rules:
-    node, limits = settings.node, settings.limits
-    return Rules(
-        ae_titles=frozenset((node.ae_title, *node.ae_title_aliases)),
-        strict_ae_titles=node.strict_ae_titles,
-        admit_unknown=settings.access.unknown_ae == "allow",
-        accept_unknown_storage=settings.storage.accept_unknown_storage,
-        maximum_pdu_bytes=limits.maximum_pdu_bytes,
-        max_operations=limits.max_operations,
-        max_associations=limits.max_associations,
-        max_associations_per_ae=limits.max_associations_per_ae,
-        max_associations_per_address=limits.max_associations_per_address,
-    )

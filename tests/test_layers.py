@@ -24,7 +24,18 @@ ALLOWED = {
     "net": {"dimse", "ul", "errors"},
     "services": {"dimse", "ul", "storage", "index", "registry", "observe", "errors"},
     "api": {"services", "storage", "index", "registry", "observe", "errors"},
-    "node": {"api", "net", "services", "dimse", "storage", "index", "registry", "observe"}
+    "parameters": {"net", "services", "settings"},
+    "node": {
+        "parameters",
+        "api",
+        "net",
+        "services",
+        "dimse",
+        "storage",
+        "index",
+        "registry",
+        "observe",
+    }
     | {"settings", "errors"},
     "daemon": {"node", "settings", "errors"},
     "cli": {"daemon", "node", "api", "services", "storage", "index", "registry", "observe"}

@@ -43,6 +43,21 @@ class WorklistIntake:
         self._lock = threading.Lock()
         self._changes = 0
 
+    def replace(self, entered: Sequence[NewItem], source: str) -> bool:
+        """Enter the items of a source, durably, in the place of those it had; all or none.
+
+        Returns whether there were some. Raises UnfitItem where one cannot be served.
+        """
+        with self._lock:
+            for unfit in self._duplicates(entered).values():
+                raise unfit
+            keys = {item.key for item in entered}
+            was_there = self.items.get(source) is not None
+            self.items.put(entered)
+            self.items.remove([key for key in possible_keys(source) if key not in keys])
+            self._changes += 1
+        return was_there
+
     def remove(self, keys: Sequence[str]) -> int:
         """Remove items; return how many there were, when that is durable."""
         with self._lock:
