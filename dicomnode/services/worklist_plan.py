@@ -1,8 +1,9 @@
 """What a query of the worklist asks for: keys to match, attributes to return (PS3.4 §K.2.2, §K.6).
 
-Every attribute can be matched, required keys and optional ones alike, as deep as sequences go.
-Attributes that query and retrieval alone have are not supported; the request's time zone and
-character set are about the identifier itself.
+Every attribute of the worklist's entities can be matched, required keys and optional ones alike,
+as deep as sequences go. Other attributes are returned if items have them, but not matched: no item
+would be found by what its modality has set of its own. Those that query and retrieval alone have
+are not supported; time zone and character set of a request are about the identifier itself.
 """
 
 from __future__ import annotations
@@ -46,6 +47,26 @@ STATION_AE_TITLE: Final = key_of("ScheduledStationAETitle")
 _TIMEZONE_OFFSET_FROM_UTC: Final = 0x0008_0201
 # Of Query/Retrieve alone; some modalities send them here too.
 _NOT_OF_THE_WORKLIST: Final = frozenset((0x0008_0052, 0x0008_0054, 0x0008_0056))
+# Patient, Imaging Service Request and Requested Procedure, Visit, Scheduled Procedure Step; and
+# what of them stands in other groups (PS3.4 Table K.6-1, PS3.3 §C.2 to C.4).
+_GROUPS: Final = frozenset((0x0010, 0x0032, 0x0038, 0x0040))
+_IN_OTHER_GROUPS: Final = frozenset(
+    key_of(keyword)
+    for keyword in (
+        "AccessionNumber",
+        "AdmittingDiagnosesCodeSequence",
+        "AdmittingDiagnosesDescription",
+        "InstitutionAddress",
+        "InstitutionCodeSequence",
+        "InstitutionName",
+        "IssuerOfAccessionNumberSequence",
+        "ReferencedPatientSequence",
+        "ReferencedStudySequence",
+        "ReferringPhysicianIdentificationSequence",
+        "ReferringPhysicianName",
+        "StudyInstanceUID",
+    )
+)
 # Each is looked at for every item, or stands in every answer.
 _MAX_MATCHED: Final = 64
 _MAX_KEYS: Final = 2048
@@ -122,7 +143,6 @@ class Asked:
 class _Draft:
     max_values: int
     number: int = 0
-    matched: list[str] = field(default_factory=list)
     unsupported: list[int] = field(default_factory=list)
 
 
@@ -133,10 +153,11 @@ def make_plan(data: bytes, asked: Asked, bounds: Bounds) -> Plan:
     """
     said, attributes = _read(data, asked.transfer_syntax_uid, bounds)
     draft = _Draft(bounds.max_list_values)
-    keys = tuple(_keys(draft, attributes))
+    keys = tuple(_unmatched(draft, key) for key in _keys(draft, attributes))
     if not keys:
         raise mismatch("the identifier asks for nothing")
-    if len(draft.matched) > _MAX_MATCHED:
+    matched = tuple(keyword_for_tag(int(key, 16)) or name_of(key) for key in _matched(keys))
+    if len(matched) > _MAX_MATCHED:
         raise mismatch(f"more than {_MAX_MATCHED} keys to match")
     step = next((key.keys for key in keys if key.key == _STEP), ())
     moment = _moment(step)
@@ -144,7 +165,7 @@ def make_plan(data: bytes, asked: Asked, bounds: Bounds) -> Plan:
         tuple(_without_moment(key) if moment and key.key == _STEP else key for key in keys),
         moment,
         _narrowed(keys, step, asked),
-        tuple(draft.matched),
+        matched,
         tuple(draft.unsupported),
         said,
     )
@@ -179,6 +200,28 @@ def _keys(draft: _Draft, attributes: Attributes) -> Iterator[Key]:
         yield _sequence(draft, attributes, key) if vr == "SQ" else _key(draft, attributes, key, vr)
 
 
+def _unmatched(draft: _Draft, key: Key) -> Key:
+    """Return ``key`` as one that is only returned, where no entity of the worklist has it."""
+    tag = int(key.key, 16)
+    if not key.is_matched or tag >> 16 in _GROUPS or key.key in _IN_OTHER_GROUPS:
+        return key
+    draft.unsupported.append(tag)
+    return _only_returned(key)
+
+
+def _only_returned(key: Key) -> Key:
+    keys = tuple(map(_only_returned, key.keys))
+    return replace(key, match=None, keys=keys, is_matched=False)
+
+
+def _matched(keys: tuple[Key, ...]) -> Iterator[str]:
+    """Yield the keys that are matched on, of items too."""
+    for key in keys:
+        if key.match is not None:
+            yield key.key
+        yield from _matched(key.keys)
+
+
 def _sequence(draft: _Draft, attributes: Attributes, key: str) -> Key:
     items = items_of(attributes, int(key, 16))
     if len(items) > 1:
@@ -207,7 +250,6 @@ def _key(draft: _Draft, attributes: Attributes, key: str, vr: str) -> Key:
         raise mismatch(f"{keyword_for_tag(tag)} {error}"[:64], tag) from None
     if match is None:
         return Key(key, vr)
-    draft.matched.append(keyword_for_tag(tag) or name_of(key))
     return Key(key, vr, match, text, is_matched=True)
 
 
@@ -224,8 +266,7 @@ def _moment(step: tuple[Key, ...]) -> Moment | None:
 def _without_moment(step: Key) -> Key:
     """Return the step's keys, its date and time only returned: they are matched together."""
     keys = tuple(
-        replace(key, match=None, is_matched=False) if key.key in (START_DATE, START_TIME) else key
-        for key in step.keys
+        _only_returned(key) if key.key in (START_DATE, START_TIME) else key for key in step.keys
     )
     return replace(step, keys=keys, is_matched=any(key.is_matched for key in keys))
 
