@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import queue
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tests.wire import IMPLICIT_LE, P_DATA, Wire, command_set, command_values, element
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+
+from tests.destination import Conversation
+from tests.wire import (
+    IMPLICIT_LE,
+    P_DATA,
+    RELEASE_RP,
+    RELEASE_RQ,
+    ConnectionEnded,
+    Wire,
+    command_set,
+    command_values,
+    element,
+    pdu,
+    pdv,
+)
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"
 PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -16,6 +34,9 @@ CONTEXTS = ((1, PUSH_MODEL, (IMPLICIT_LE,)),)
 N_ACTION_RSP = 0x8130
 N_EVENT_REPORT_RQ = 0x0100
 _N_EVENT_REPORT_RSP = 0x8100
+
+REFERENCED = "ReferencedSOPSequence"
+FAILED = "FailedSOPSequence"
 
 # SOP Class UID and SOP Instance UID.
 Referenced = tuple[str, str]
@@ -88,11 +109,46 @@ class Message:
         return self.integer(0x0900)
 
     @property
-    def transaction_uid(self) -> str:
-        """The Transaction UID of a report."""
-        at = self.data.index(struct.pack("<HH", 0x0008, 0x1195))
-        (length,) = struct.unpack_from("<I", self.data, at + 4)
-        return self.data[at + 8 : at + 8 + length].decode().rstrip("\0")
+    def data_set(self) -> Dataset:
+        """The data set of a report, in Implicit VR Little Endian."""
+        return read_dataset(io.BytesIO(self.data), is_implicit_VR=True, is_little_endian=True)
+
+    @property
+    def outcome(self) -> tuple[int, str, list[str], dict[str, int]]:
+        """Event type, transaction, UIDs that are committed, and reasons of those that are not."""
+        report = self.data_set
+        return (
+            self.integer(0x1002),
+            str(report.TransactionUID),
+            [str(item.ReferencedSOPInstanceUID) for item in report.get(REFERENCED, [])],
+            {
+                str(item.ReferencedSOPInstanceUID): int(item.FailureReason)
+                for item in report.get(FAILED, [])
+            },
+        )
+
+
+def receive_message(receive_pdu: Callable[[], tuple[int, bytes]]) -> Message | None:
+    """Return the node's next message; None when it asks for release."""
+    parts: dict[bool, bytes] = {True: b"", False: b""}
+    while True:
+        pdu_type, body = receive_pdu()
+        if pdu_type == RELEASE_RQ:
+            return None
+        if pdu_type != P_DATA:
+            raise ConnectionEnded(f"PDU type {pdu_type}: {body.hex()}")
+        while body:
+            (length,) = struct.unpack_from(">I", body)
+            control, fragment = body[5], body[6 : 4 + length]
+            body = body[4 + length :]
+            is_command = bool(control & 1)
+            parts[is_command] += fragment
+            if control & 2 and (not is_command or not _has_data(parts[True])):
+                return Message(command_values(parts[True]), parts[False])
+
+
+def _has_data(command: bytes) -> bool:
+    return int.from_bytes(command_values(command)[0x0800], "little") != 0x0101
 
 
 class Requester(Wire):
@@ -104,24 +160,20 @@ class Requester(Wire):
         for part in self.message(1, n_action_rq(message_id), data):
             self.send(part)
 
+    def commit(
+        self, message_id: int, transaction_uid: str, references: Sequence[Referenced]
+    ) -> int:
+        """Send a request and return the status of its response."""
+        self.ask(message_id, transaction_uid, references)
+        response = self.receive()
+        assert response.field == N_ACTION_RSP, response
+        return response.status
+
     def receive(self) -> Message:
         """Return the next message of the node."""
-        parts: dict[bool, bytes] = {True: b"", False: b""}
-        while True:
-            pdu_type, body = self.receive_pdu()
-            assert pdu_type == P_DATA, f"PDU type {pdu_type}: {body.hex()}"
-            while body:
-                (length,) = struct.unpack_from(">I", body)
-                control, fragment = body[5], body[6 : 4 + length]
-                body = body[4 + length :]
-                is_command = bool(control & 1)
-                parts[is_command] += fragment
-                if control & 2 and (not is_command or not self._has_data(parts[True])):
-                    return Message(command_values(parts[True]), parts[False])
-
-    @staticmethod
-    def _has_data(command: bytes) -> bool:
-        return int.from_bytes(command_values(command)[0x0800], "little") != 0x0101
+        message = receive_message(self.receive_pdu)
+        assert message is not None
+        return message
 
     def take_report(self, status: int = 0) -> Message:
         """Await a report and answer it with ``status``."""
@@ -137,8 +189,36 @@ class Requester(Wire):
 
 
 @contextlib.contextmanager
-def requesting(address: tuple[str, int], calling: str = "SCU") -> Iterator[Requester]:
+def requesting(
+    address: tuple[str, int], calling: str = "SCU", called: str = "DICOMNODE"
+) -> Iterator[Requester]:
     """Open an association for storage commitment."""
     with Requester(address) as wire:
-        wire.associate(calling=calling, contexts=CONTEXTS)
+        wire.associate(calling=calling, called=called, contexts=CONTEXTS)
         yield wire
+
+
+class Reports:
+    """A requester that takes reports on associations of the node's: a ``Behaviour``.
+
+    ``statuses`` are its answers, the last one for all that follow.
+    """
+
+    def __init__(self, *statuses: int) -> None:
+        self._statuses = list(statuses) or [0]
+        self.taken: queue.Queue[Message] = queue.Queue()
+        self.requests: list[bytes] = []
+
+    def __call__(self, conversation: Conversation) -> None:
+        self.requests.append(conversation.accept())
+        while (message := receive_message(conversation.receive_pdu)) is not None:
+            assert message.field == N_EVENT_REPORT_RQ, message
+            status = self._statuses.pop(0) if len(self._statuses) > 1 else self._statuses[0]
+            answer = n_event_report_rsp(message.integer(0x0110), status)
+            conversation.socket.sendall(pdu(P_DATA, pdv(1, answer, command=True)))
+            self.taken.put(message)
+        conversation.socket.sendall(pdu(RELEASE_RP, bytes(4)))
+
+    def take(self, seconds: float = 10) -> Message:
+        """Return the next report, once it has come."""
+        return self.taken.get(timeout=seconds)
