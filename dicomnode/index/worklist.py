@@ -228,7 +228,7 @@ class WorklistItems:
     def find(self, narrowed: Narrowed, limit: int | None = None) -> array[int]:
         """Return the row ids of what a search may be for, the earliest first."""
         with self._catalog.read() as connection:
-            return array("q", connection.execute(_search(narrowed).limit(limit)).scalars().all())
+            return array("q", connection.execute(candidates(narrowed).limit(limit)).scalars().all())
 
     def fetch(self, ids: Sequence[int]) -> list[Scheduled]:
         """Return the items of row ids in that order; what is gone is left out."""
@@ -245,7 +245,7 @@ class WorklistItems:
         ]
 
 
-def _search(narrowed: Narrowed) -> Select[Any]:
+def candidates(narrowed: Narrowed) -> Select[Any]:
     """Return the statement for the row ids of what may match."""
     statement = select(_ITEM.id).where(
         _ITEM.state.in_(narrowed.states),

@@ -13,6 +13,8 @@ from dicomnode.services.worklist_matching import Miss, misses, shown
 from dicomnode.services.worklist_plan import START_DATE, STATION_AE_TITLE, Plan
 from dicomnode.storage.json_model import key_of, name_of
 
+# Stand for the keys of misses that keep an item from whoever asks.
+_HIDING: Final = ("state", "title")
 _TOLD_ITEMS: Final = 5
 _TOLD_KEYS: Final = 3
 _MOST_CHARACTERS: Final = 64
@@ -66,7 +68,7 @@ def explained(items: WorklistItems, plan: Plan, stop: Stop) -> tuple[Finding, ..
     anywhere = replace(plan.narrowed, columns={}, stations=(), dates=None)
     if not items.find(anywhere, 1):
         return (_none_to_be_seen(items, plan.narrowed),)
-    nearest = sorted(_near(items, plan, stop), key=lambda found: len(found[1]))[:_TOLD_ITEMS]
+    nearest = sorted(_near(items, plan, stop), key=_distance)[:_TOLD_ITEMS]
     return tuple(_finding(item, missed) for item, missed in nearest)
 
 
@@ -94,6 +96,12 @@ def _near(
         for item in items.fetch(ids):
             hidden = tuple(_hidden(item, plan.narrowed))
             yield item, (*hidden, *misses(plan, shown(item)))
+
+
+def _distance(found: tuple[Scheduled, tuple[Miss, ...]]) -> tuple[int, bool]:
+    """Order by the number of misses; of as many, first what would match but is not shown."""
+    missed = found[1]
+    return len(missed), not any(miss.key in _HIDING for miss in missed)
 
 
 def _loosened(narrowed: Narrowed) -> Iterator[tuple[Narrowed, int]]:
@@ -149,7 +157,7 @@ def _values(miss: Miss) -> str:
 
 
 def _may_be_told(miss: Miss) -> bool:
-    return miss.key in ("state", "title") or miss.key in _NO_PATIENT_DATA
+    return miss.key in _HIDING or miss.key in _NO_PATIENT_DATA
 
 
 def _advice(miss: Miss) -> str:
