@@ -56,7 +56,7 @@ def worklist_routes(desk: WorklistDesk, access: Access) -> list[Route]:
             return is_new, desk.show(key)
 
         is_new, shown = await _done(entered)
-        return JSONResponse(shown, status_code=201 if is_new else 200)
+        return JSONResponse(shown | {"is_new": is_new}, status_code=201 if is_new else 200)
 
     async def remove(request: Request) -> Response:
         access.require(request)

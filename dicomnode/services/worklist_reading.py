@@ -19,9 +19,13 @@ SUFFIXES: Final = (".wl", _JSON)
 
 
 def items_of_file(name: str, data: bytes, source: Source) -> list[NewItem]:
-    """Return the items of a file's content; its name tells its format. Raises UnfitItem."""
-    read = _json if name.lower().endswith(_JSON) else _dicom
-    return new_items(read(data), source)
+    """Return the items of a file's content. Raises UnfitItem."""
+    return new_items(data_sets_of_file(name, data), source)
+
+
+def data_sets_of_file(name: str, data: bytes) -> list[Attributes]:
+    """Return the data sets of a file's content; its name tells its format. Raises UnfitItem."""
+    return (_json if name.lower().endswith(_JSON) else _dicom)(data)
 
 
 def _dicom(data: bytes) -> list[Attributes]:
