@@ -210,7 +210,7 @@ class Node:
 
     async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings.worklist
-        self._worklist_intake = WorklistIntake(self._items)
+        self._worklist_intake = WorklistIntake(self._items, self._steps)
         self._worklist_files = WorklistFollowing(
             settings.directory, settings.poll_seconds, self._worklist_intake, self._log.logger
         )

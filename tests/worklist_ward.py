@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import Item, WorklistItems
 from dicomnode.observe.logs import Log
 from dicomnode.services.worklist_files import WorklistFiles
@@ -24,7 +25,8 @@ class Ward:
     def __init__(self, directory: Path, catalog: Catalog) -> None:
         self.directory = directory
         self.items = WorklistItems(catalog)
-        self.intake = WorklistIntake(self.items)
+        self.steps = Steps(catalog, self.items)
+        self.intake = WorklistIntake(self.items, self.steps)
         self.now = 0.0
         self.stream = io.StringIO()
         self.restart()
