@@ -230,6 +230,19 @@ def test_one_that_hangs_holds_up_no_other(start_node: StartNode) -> None:
         assert reports.take().outcome == (1, TRANSACTION, ALL_KEPT, {})
 
 
+def test_one_that_is_away_is_called_once_for_all_its_reports(start_node: StartNode) -> None:
+    patient = {**EAGER, "retry_seconds": 300, "max_retry_seconds": 300}
+    with known(refuses) as (requester, entity):
+        node = archive(start_node, {"title": "SCU"}, commitment=patient)
+        for each in range(120):
+            ask(node.dicom_address, f"{TRANSACTION}.{each}")
+        eventually(lambda: attempts(node, "put off") == 120)
+        peers.write_registry(node.directory, [entity])
+        reload(node)
+        eventually(lambda: attempts(node, "put off") == 240)
+        assert requester.connections == 1
+
+
 # -- giving up -------------------------------------------------------------------------------------
 
 
