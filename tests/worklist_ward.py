@@ -32,13 +32,14 @@ class Ward:
         self.restart()
 
     def restart(self) -> None:
-        self._log = Log(LogSettings(level="info"), stream=self.stream)
-        self._log.start()
-        self._log.stop()  # from now on lines are written at once
+        log = Log(LogSettings(level="info"), stream=self.stream)
+        log.start()
+        log.stop()  # from now on lines are written at once
+        self.logger = log.logger
         self.files = WorklistFiles(
             self.directory,
             self.intake,
-            self._log.logger,
+            self.logger,
             pause=lambda seconds: None,
             clock=lambda: self.now,
         )
