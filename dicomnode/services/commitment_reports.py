@@ -259,7 +259,10 @@ class Reporter:
     async def _report_to(self, requester: str) -> None:
         """Report all that is due to a requester, on as few associations as can be."""
         try:
-            while not self._closing and (standings := await self._due(requester, _SENT_TOGETHER)):
+            while not self._closing:
+                standings = await self._due(requester, time.time(), _SENT_TOGETHER)
+                if not standings:
+                    break
                 title = standings[0].called_ae_title
                 alike = [each for each in standings if each.called_ae_title == title]
                 if (why := await self._report_together(alike)) is not None:
@@ -271,10 +274,16 @@ class Reporter:
             self._running.discard(requester)
             self._news.set()
 
-    async def _due(self, requester: str, limit: int) -> list[Standing]:
-        now, limit = time.time(), limit + len(self._here)
+    async def _due(self, requester: str, now: float, limit: int) -> list[Standing]:
+        """Return what is due, but for what is going out, or will, where it was asked for."""
+        limit += len(self._here)
         standings = await self._in_thread(partial(self._commitments.due, requester, now, limit))
-        return [each for each in standings if each.id not in self._here]
+        return [
+            each
+            for each in standings
+            if each.id not in self._here
+            and (each.requester, each.transaction_uid) not in self._asked
+        ]
 
     async def _report_together(self, standings: Sequence[Standing]) -> NotTaken | None:
         """Report to one requester on one association; return why there is none, or no more."""
@@ -297,7 +306,8 @@ class Reporter:
 
     async def _put_off_all(self, requester: str, why: NotTaken) -> None:
         """Put off whatever is due to a requester, so that it is not called for each report."""
-        while standings := await self._due(requester, _PUT_OFF_TOGETHER):
+        now = time.time()
+        while standings := await self._due(requester, now, _PUT_OFF_TOGETHER):
             await self._put_off(standings, why)
 
     async def _report_there(

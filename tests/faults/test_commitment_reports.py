@@ -19,7 +19,7 @@ from tests.conftest import RunningNode, StartNode, StartNodeProcess
 from tests.destination import Behaviour, Conversation, Destination, destination
 from tests.faults.scu import Image, store
 from tests.peers import eventually, free_port
-from tests.wire import CT_IMAGE_STORAGE
+from tests.wire import CT_IMAGE_STORAGE, RELEASE_RP
 
 IMAGE = Image(1)
 WANTED = [(CT_IMAGE_STORAGE, IMAGE.uid)]
@@ -217,6 +217,20 @@ def test_a_requester_that_is_silent_on_its_association_is_told_on_another(
             assert wire.commit(1, TRANSACTION, WANTED) == 0
             wire.receive()
             assert reports.take().outcome == (1, TRANSACTION, ALL_KEPT, {})
+
+
+def test_a_requester_that_releases_instead_of_answering_is_told_on_another_association(
+    start_node: StartNode,
+) -> None:
+    reports = Reports()
+    with known(reports) as (_, entity):
+        node = archive(start_node, entity)
+        with requesting(node.dicom_address) as wire:
+            assert wire.commit(1, TRANSACTION, WANTED) == 0
+            wire.receive()
+            assert wire.release() == RELEASE_RP
+        assert reports.take().outcome == (1, TRANSACTION, ALL_KEPT, {})
+        eventually(lambda: number(node, "delivered") == 1)
 
 
 def test_one_that_hangs_holds_up_no_other(start_node: StartNode) -> None:
