@@ -8,7 +8,7 @@ are not supported; time zone and character set of a request are about the identi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -112,11 +112,13 @@ class Plan:
 
     ``moment`` is the range of start date and time taken together, where they are. ``matched`` are
     the keywords that are matched on, ``unsupported`` tags that are not, or not answered.
+    ``is_decided`` tells that ``narrowed`` says all that is to be matched.
     """
 
     keys: tuple[Key, ...]
     moment: Moment | None
     narrowed: Narrowed
+    is_decided: bool
     matched: tuple[str, ...]
     unsupported: tuple[int, ...]
     character_set: bytes
@@ -160,11 +162,12 @@ def make_plan(data: bytes, asked: Asked, bounds: Bounds) -> Plan:
     if len(matched) > _MAX_MATCHED:
         raise mismatch(f"more than {_MAX_MATCHED} keys to match")
     step = next((key.keys for key in keys if key.key == _STEP), ())
-    moment = _moment(step)
+    moment, found = _moment(step), _narrowing(keys, step)
     return Plan(
         tuple(_without_moment(key) if moment and key.key == _STEP else key for key in keys),
         moment,
-        _narrowed(keys, step, asked),
+        Narrowed(asked.called_ae_title, asked.states, found.columns, found.stations, found.dates),
+        found.decided == len(matched),
         matched,
         tuple(draft.unsupported),
         said,
@@ -271,23 +274,41 @@ def _without_moment(step: Key) -> Key:
     return replace(step, keys=keys, is_matched=any(key.is_matched for key in keys))
 
 
-def _narrowed(keys: tuple[Key, ...], step: tuple[Key, ...], asked: Asked) -> Narrowed:
-    """Return as much as SQL can say."""
-    columns: dict[str, tuple[str, ...]] = {}
+@dataclass(slots=True)
+class _Narrowing:
+    """What SQL can say of the keys, and how many of them it says all of."""
+
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     stations: tuple[str, ...] = ()
     dates: tuple[str, str] | None = None
-    for names, level in ((_COLUMNS, keys), (_COLUMNS_OF_STEP, step)):
-        for key in level:
-            if key.key in names and (values := _values(key.match)):
-                columns[names[key.key]] = values
-    for key in step:
+    decided: int = 0
+
+    def take(self, key: Key, columns: Mapping[str, str]) -> None:
+        """Take what a key's match says of one of ``columns``."""
+        if key.key in columns and (values := _values(key.match)):
+            self.columns[columns[key.key]] = values
+            self.decided += 1
+
+    def take_step(self, key: Key) -> None:
+        """Take what the match of a step's key says of station or date."""
         match key.match:
             case Texts() if key.key == STATION_AE_TITLE:
-                stations = _values(key.match)
+                self.stations = _values(key.match)
+                self.decided += bool(self.stations)
             case Moments(intervals=intervals) if key.key == START_DATE:
                 first = min(interval.first for interval in intervals)
-                dates = first, max(interval.last for interval in intervals)
-    return Narrowed(asked.called_ae_title, asked.states, columns, stations, dates)
+                self.dates = first, max(interval.last for interval in intervals)
+                self.decided += len(intervals) == 1
+
+
+def _narrowing(keys: tuple[Key, ...], step: tuple[Key, ...]) -> _Narrowing:
+    narrowing = _Narrowing()
+    for key in keys:
+        narrowing.take(key, _COLUMNS)
+    for key in step:
+        narrowing.take(key, _COLUMNS_OF_STEP)
+        narrowing.take_step(key)
+    return narrowing
 
 
 def _values(match: Match | None) -> tuple[str, ...]:
