@@ -18,6 +18,7 @@ The tree::
     │   └── CannotUnderstand        C000H
     ├── StoreLocked                 another node uses the storage directory
     ├── ConversionFailed            a stored object cannot be had in another transfer syntax
+    ├── CannotAsk                   another node cannot be asked as things are; says what to change
     ├── UnreadableAttributes        what should be a data set, or its JSON, is none
     └── CatalogError                the index failed; whatever was asked of it did not happen
 
@@ -142,6 +143,10 @@ class StoreLocked(DicomnodeError):
 
 class CatalogError(DicomnodeError):
     """The index failed; what was asked of it did not happen."""
+
+
+class CannotAsk(DicomnodeError):
+    """Another node cannot be asked for something as things are; the message says what to change."""
 
 
 class ConversionFailed(DicomnodeError):

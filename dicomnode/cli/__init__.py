@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dicomnode.cli import archive, explain, serve, status, worklist
+from dicomnode.cli import archive, commit, explain, serve, status, worklist
 
 app = typer.Typer(
     name="dicomnode",
@@ -21,6 +21,7 @@ app.command("status")(status.status)
 app.command("explain")(explain.explain)
 app.command("reindex")(archive.reindex)
 app.add_typer(worklist.worklist, name="worklist")
+app.command("commit")(commit.commit)
 app.command("version")(serve.version)
 
 

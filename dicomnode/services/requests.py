@@ -29,12 +29,16 @@ _MAX_MESSAGE_ID = 0xFFFF
 
 
 class Requests:
-    """Requests of ours on one association, and the responses that they wait for."""
+    """Requests of ours on one association, and the responses that they wait for.
+
+    ``ended`` is set when the association has ended.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._open: dict[int, tuple[str, asyncio.Future[Response]]] = {}
         self._last_message_id = 0
+        self.ended = asyncio.Event()
         self._closed_because: str | None = None
 
     def next_message_id(self) -> int:
@@ -101,6 +105,7 @@ class Requests:
     def closed(self, why: str) -> None:
         """Let whoever waits know that the association has ended."""
         self._closed_because = why
+        self.ended.set()
         waiting, self._open = self._open, {}
         for _, answered in waiting.values():
             if not answered.done():

@@ -70,9 +70,11 @@ def associated(address: Address, calling: str = "RAW", **fields: object) -> Wire
     return wire
 
 
-def store(address: Address, *images: Image, calling: str = "RAW") -> list[int]:
+def store(
+    address: Address, *images: Image, calling: str = "RAW", called: str = "DICOMNODE"
+) -> list[int]:
     """Store images over one association; return their statuses."""
-    with associated(address, calling) as wire:
+    with associated(address, calling, called=called) as wire:
         statuses = [wire.store(CT_IMAGE_STORAGE, image.uid, image.data_set) for image in images]
         wire.release()
     return statuses
