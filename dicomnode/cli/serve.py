@@ -104,6 +104,9 @@ def notes(settings: Settings, registry: Registry) -> list[str]:
             "access.unknown_ae is refuse and no application entity is registered: every"
             " association will be rejected"
         )
+    worklist = settings.worklist.directory
+    if worklist is not None and not worklist.is_dir():
+        found.append(f"worklist.directory is {worklist}, and there is no such directory")
     home = _nearest_existing(storage.directory)
     if not os.access(home, os.W_OK | os.X_OK):
         found.append(
@@ -133,6 +136,9 @@ def _as_toml(settings: Settings) -> str:
     for section, keys in settings.model_dump(mode="json").items():
         lines += [f"[{section}]"]
         for key, value in keys.items():
+            if (section, key) == ("http", "token") and value:
+                lines += ["# token is set, and not shown"]
+                continue
             # JSON's strings, numbers, booleans and lists are TOML's too.
             written = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", json.dumps(value))
             lines += [f"# {key} is not set" if value is None else f"{key} = {written}"]
