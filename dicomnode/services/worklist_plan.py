@@ -71,7 +71,8 @@ _IN_OTHER_GROUPS: Final = frozenset(
 _MAX_MATCHED: Final = 64
 _MAX_KEYS: Final = 2048
 _MAX_NARROWING_VALUES: Final = 500
-_MATCHED_VRS: Final = STRING_VRS | INTEGER_VRS.keys() | {"AT"}
+# Binary numbers are not matched.
+_MATCHED_VRS: Final = STRING_VRS | {"AT"}
 # Columns of the index, by the key that they hold.
 _COLUMNS: Final = {
     key_of("StudyInstanceUID"): "study_instance_uid",
@@ -237,8 +238,9 @@ def _sequence(draft: _Draft, attributes: Attributes, key: str) -> Key:
 def _key(draft: _Draft, attributes: Attributes, key: str, vr: str) -> Key:
     tag = int(key, 16)
     text = checked_text(text_of(attributes, tag), tag)
-    # "*" alone is universal whatever the VR; some send it with every key.
-    if text in ("", "*"):
+    # "*" alone is universal whatever the VR; some send it with every key. Of a binary number 0 is
+    # sent where there is no value.
+    if text in ("", "*") or (vr in INTEGER_VRS and text == "0"):
         if "InlineBinary" in attributes[key]:
             draft.unsupported.append(tag)
         return Key(key, vr)
