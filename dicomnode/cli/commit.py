@@ -23,7 +23,7 @@ _OPEN = ("asking", "waiting")
 
 def commit(
     peer: Annotated[
-        str, typer.Argument(metavar="[PEER]", help="AE title of the other node in ae.toml.")
+        str, typer.Argument(metavar="PEER", help="AE title of the other node in ae.toml.")
     ] = "",
     study: Annotated[
         str, typer.Option(metavar="UID", help="Study Instance UID: all that is held of it.")

@@ -75,6 +75,7 @@ def summary(figures: Figures) -> RenderableType:
     parts += _worklist(figures.get("worklist", {}))
     parts += _performed_steps(figures.get("performed_steps", {}))
     parts += _commitments(figures.get("commitments", {}))
+    parts += _commitment_requests(figures.get("commitment_requests", {}))
     associations = figures.get("associations", [])
     if associations:
         parts += ["", _associations(associations)]
@@ -174,6 +175,11 @@ def _commitments(commitments: Figures) -> list[RenderableType]:
             asked = moment(float(row.get("requested", 0)))
             lines.append(plain(f"  {row.get('requester')}, asked {asked}: {row.get('why')}"))
     return lines
+
+
+def _commitment_requests(counts: Figures) -> list[RenderableType]:
+    told = ", ".join(f"{int(number):,} {state}" for state, number in counts.items() if number)
+    return [plain(f"storage commitments asked of others: {told}")] if told else []
 
 
 def _associations(associations: list[Figures]) -> Table:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from dicomnode.dimse.channel import Proposal, Requestor
 from dicomnode.dimse.command import NActionRQ, NEventReportRQ
-from dicomnode.dimse.status import Category, category, describe
+from dicomnode.dimse.status import Category, Status, category, describe
 from dicomnode.errors import AssociationError, CannotAsk, CatalogError
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.commitment_requests import CommitmentRequests, Instance, State
@@ -245,6 +245,8 @@ class CommitmentRequester:
             comment = f": {response.error_comment}" if response.error_comment else ""
             words = f"{status:04X}H {describe(status, 'N-ACTION')}{comment}"
             advice = f"See what the log of {peer.title} says of the request."
+            if status == Status.NOT_AUTHORIZED:
+                advice = f"Let {peer.title} allow storage commitment to {self._rules.ae_title}."
             return Finding(f"{peer.title} answered {words}", advice=advice)
         uid, number = request.transaction_uid, len(request.references)
         await asyncio.to_thread(self.requests.answered, uid, State.WAITING)

@@ -130,6 +130,12 @@ def test_performed_steps_are_counted_by_status_once_there_are_some() -> None:
     assert "performed steps" not in drawn(FIGURES | {"performed_steps": dict.fromkeys(counts, 0)})
 
 
+def test_storage_commitments_asked_of_others_are_counted_by_state() -> None:
+    counts = {"waiting": 2, "refused": 0, "committed": 1234}
+    text = drawn(FIGURES | {"commitment_requests": counts})
+    assert "storage commitments asked of others: 2 waiting, 1,234 committed\n" in text
+
+
 def test_storage_commitments_are_counted_and_those_given_up_are_named() -> None:
     commitments = {
         "pending": 0,
