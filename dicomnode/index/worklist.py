@@ -225,10 +225,13 @@ class WorklistItems:
 
     # -- searching ---------------------------------------------------------------------------------
 
-    def find(self, narrowed: Narrowed, limit: int | None = None) -> array[int]:
+    def find(
+        self, narrowed: Narrowed, limit: int | None = None, *, latest_first: bool = False
+    ) -> array[int]:
         """Return the row ids of what a search may be for, the earliest first."""
+        statement = candidates(narrowed, latest_first=latest_first).limit(limit)
         with self._catalog.read() as connection:
-            return array("q", connection.execute(candidates(narrowed).limit(limit)).scalars().all())
+            return array("q", connection.execute(statement).scalars().all())
 
     def fetch(self, ids: Sequence[int]) -> list[Scheduled]:
         """Return the items of row ids in that order; what is gone is left out."""
@@ -245,7 +248,7 @@ class WorklistItems:
         ]
 
 
-def candidates(narrowed: Narrowed) -> Select[Any]:
+def candidates(narrowed: Narrowed, *, latest_first: bool = False) -> Select[Any]:
     """Return the statement for the row ids of what may match."""
     statement = select(_ITEM.id).where(
         _ITEM.state.in_(narrowed.states),
@@ -262,6 +265,8 @@ def candidates(narrowed: Narrowed) -> Select[Any]:
         if narrowed.dates is not None:
             items = items.where(station.start_date.between(*narrowed.dates))
         statement = statement.where(_ITEM.id.in_(items))
+    if latest_first:
+        return statement.order_by(_ITEM.start_date.desc(), _ITEM.id.desc())
     return statement.order_by(_ITEM.start_date, _ITEM.id)
 
 

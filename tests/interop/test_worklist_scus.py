@@ -70,7 +70,7 @@ def test_an_empty_answer_is_explained(node: RunningNode) -> None:
     words = "C-FIND of the worklist by Modality, ScheduledStationAETitle"
     eventually(lambda: words in explained(node), "the explanation")
     text = explained(node)
-    assert "item DICOMNODE/A100.wl: Scheduled Station AE Title is CT_1, asked for CT_9" in text
+    assert "item file:DICOMNODE/A100.wl: Scheduled Station AE Title is CT_1, asked for CT_9" in text
 
 
 def explained(node: RunningNode) -> str:

@@ -17,6 +17,7 @@ const request = requests.CFindRequest.createWorklistFindRequest({
     },
   ],
 });
+let answered = false;
 request.on("response", (response) => {
   if (response.hasDataset()) {
     const elements = response.getDataset().getElements();
@@ -25,11 +26,13 @@ request.on("response", (response) => {
     console.log(`item ${name.Alphabetic ?? name} ${step.ScheduledProcedureStepID}`);
     return;
   }
+  answered = true;
   console.log("status " + response.getStatus().toString(16).padStart(4, "0"));
 });
 client.on("networkError", (error) => {
   console.error(error);
-  process.exit(1);
+  // After several matches dcmjs-dimse at times writes to the connection that it has closed.
+  process.exit(answered ? 0 : 1);
 });
 client.on("associationRejected", () => process.exit(2));
 client.on("closed", () => process.exit(0));
