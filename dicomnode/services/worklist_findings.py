@@ -66,7 +66,7 @@ def explained(items: WorklistItems, plan: Plan, stop: Stop) -> tuple[Finding, ..
     counts = items.counts()
     if not any(counts.values()):
         return (Finding("there are no worklist items", advice=_NO_ITEMS_ADVICE),)
-    anywhere = replace(plan.narrowed, columns={}, stations=(), dates=None)
+    anywhere = replace(plan.narrowed, columns={}, sieves={}, stations=(), dates=None)
     if not items.find(anywhere, 1):
         return (_none_to_be_seen(items, plan.narrowed),)
     nearest = sorted(_near(items, plan, stop), key=_distance)[:_TOLD_ITEMS]
@@ -115,9 +115,13 @@ def _row_ids(items: WorklistItems, narrowed: Narrowed) -> Iterator[Sequence[int]
     for name in narrowed.columns:
         columns = {other: held for other, held in narrowed.columns.items() if other != name}
         yield items.find(replace(narrowed, columns=columns), _LOOKED_AT)
+    for name in narrowed.sieves:
+        sieves = {other: match for other, match in narrowed.sieves.items() if other != name}
+        yield items.find(replace(narrowed, sieves=sieves), _LOOKED_AT)
     yield items.find(replace(narrowed, states=tuple(State)), _LOOKED_AT)
     yield items.find(replace(narrowed, called_ae_title=None), _LOOKED_AT)
-    yield items.find(replace(narrowed, columns={}, stations=(), dates=None), _LOOKED_AT_OF_ALL)
+    anywhere = replace(narrowed, columns={}, sieves={}, stations=(), dates=None)
+    yield items.find(anywhere, _LOOKED_AT_OF_ALL)
 
 
 def _around(items: WorklistItems, narrowed: Narrowed, first: str, last: str) -> list[int]:

@@ -79,10 +79,12 @@ _COLUMNS: Final = {
     key_of("AccessionNumber"): "accession_number",
     key_of("RequestedProcedureID"): "requested_procedure_id",
     key_of("PatientID"): "patient_id",
+    key_of("PatientName"): "patient_name",
 }
 _COLUMNS_OF_STEP: Final = {
     key_of("ScheduledProcedureStepID"): "step_id",
     key_of("Modality"): "modality",
+    key_of("ScheduledPerformingPhysicianName"): "performing_physician_name",
 }
 
 
@@ -167,7 +169,14 @@ def make_plan(data: bytes, asked: Asked, bounds: Bounds) -> Plan:
     return Plan(
         tuple(_without_moment(key) if moment and key.key == _STEP else key for key in keys),
         moment,
-        Narrowed(asked.called_ae_title, asked.states, found.columns, found.stations, found.dates),
+        Narrowed(
+            asked.called_ae_title,
+            asked.states,
+            found.columns,
+            found.stations,
+            found.dates,
+            found.sieves,
+        ),
         found.decided == len(matched),
         matched,
         tuple(draft.unsupported),
@@ -281,15 +290,20 @@ class _Narrowing:
     """What SQL can say of the keys, and how many of them it says all of."""
 
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    sieves: dict[str, Match] = field(default_factory=dict)
     stations: tuple[str, ...] = ()
     dates: tuple[str, str] | None = None
     decided: int = 0
 
     def take(self, key: Key, columns: Mapping[str, str]) -> None:
         """Take what a key's match says of one of ``columns``."""
-        if key.key in columns and (values := _values(key.match)):
+        if key.match is None or key.key not in columns:
+            return
+        self.decided += 1
+        if values := _values(key.match):
             self.columns[columns[key.key]] = values
-            self.decided += 1
+        else:
+            self.sieves[columns[key.key]] = key.match
 
     def take_step(self, key: Key) -> None:
         """Take what the match of a step's key says of station or date."""
