@@ -71,8 +71,8 @@ worklist_station = Table(
 # -- Storage Commitment that we ask of others (PS3.4 Annex J) --------------------------------------
 
 # ``asked`` lists SOP Class and Instance UIDs, ``failed_list`` those with a Failure Reason, and
-# ``not_mentioned_list`` those of which the report says nothing: all three as JSON. ``report`` is
-# a digest of the report, "" before there is one.
+# ``not_mentioned_list`` those of which the report says nothing: a line for each instance.
+# ``report`` is a digest of the report, "" before there is one.
 commitment_request = Table(
     "commitment_request",
     metadata,
