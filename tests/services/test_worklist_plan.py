@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dicomnode.errors import StatusError
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.worklist import NewItem, State, WorklistItems
 from dicomnode.services.identifier import Bounds
@@ -102,3 +104,21 @@ def test_what_is_matched_is_named() -> None:
     worked_out = plan(Modality="CT", PatientName="*", PatientID="1", Manufacturer="X")
     assert worked_out.matched == ("PatientID", "Modality")
     assert worked_out.unsupported == (0x00080070,)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_query_or_are_refused_with_a_status(data: bytes) -> None:
+    with contextlib.suppress(StatusError):
+        make_plan(data, Asked(EXPLICIT, "DICOMNODE", tuple(State)), Bounds(10_000, 100))
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_damaged_query_is_a_query_or_is_refused_with_a_status(data: st.DataObject) -> None:
+    keys = data.draw(st.fixed_dictionaries({k: st.sampled_from(v) for k, v in ASKED.items()}))
+    damaged = bytearray(encoded(asked(**keys) or asked(PatientID="")))
+    for at in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=4)):
+        damaged[at] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(StatusError):
+        make_plan(bytes(damaged), Asked(EXPLICIT, "DICOMNODE", tuple(State)), Bounds(10_000, 100))
