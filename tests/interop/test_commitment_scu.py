@@ -243,8 +243,7 @@ def test_orthanc_reports_what_it_holds(tmp_path: Path, held: int) -> None:
         assert orthanc.http_address is not None
         host, port = node.dicom_address
         modality = {"AET": "DICOMNODE", "Host": host, "Port": port}
-        allowed = {"AllowNAction": True, "AllowNEventReport": True}
-        body = json.dumps(modality | allowed).encode()
+        body = json.dumps(modality).encode()
         peers.http_request(orthanc.http_address, "PUT", "/modalities/node", body)
         for image in IMAGES[:held]:
             content = image.path(tmp_path / "node" / "store").read_bytes()
