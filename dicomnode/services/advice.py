@@ -94,6 +94,11 @@ class Advisor:
                 return "Narrow the query, or raise limits.max_matches and restart the node."
             case "N-ACTION", Status.DUPLICATE_TRANSACTION_UID:
                 return "The requester has to make a new transaction UID for each request."
+            case "N-EVENT-REPORT", Status.INVALID_ARGUMENT_VALUE:
+                return (
+                    "A report counts once, from the AE title that was asked: see dicomnode commit"
+                    " --show with its Transaction UID, and ask again if need be."
+                )
             case (("C-FIND" | "C-GET" | "C-MOVE"), Status.DOES_NOT_MATCH_SOP_CLASS):
                 return "The request itself is wrong: correct it at the requester."
             case "N-SET", Status.PROCESSING_FAILURE:
@@ -140,7 +145,7 @@ class Advisor:
         where = f"{proposal.host}:{proposal.port}"
         match error:
             case AssociationRejected(source=1, reason=3):
-                advice = f"Register {ours} at {title} as an AE that may store."
+                advice = f"Register {ours} at {title}, with what it may do there."
             case AssociationRejected(source=1, reason=7):
                 advice = (
                     f"What listens at {where} does not call itself {title}: correct title, host or"

@@ -191,6 +191,8 @@ def test_only_whoever_was_asked_can_report(node: peers.NodeProcess, scp: Scp) ->
         assert scp.asked.wait(20)
         assert scp.report_later(node.dicom_address, title="STRANGER", role=True) == 0x0115
     node.wait_for_line("warn .*N-EVENT-REPORT .* 0115.*asked of another AE title")
+    explained = json.loads(peers.http_get(node.http_address, "/api/explain")[1])["explanations"]
+    assert "A report counts once, from the AE title that was asked" in explained[0]["advice"][0]
     _, shown = commit_json(node, "--show", shown["transaction_uid"])
     assert shown["committed"] == 0
 
