@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,3 +130,21 @@ def test_a_check_goes_on_when_the_index_answers_again(
         assert wire.commit(1, TRANSACTION, references(*IMAGES)) == 0
         assert wire.take_report().outcome[0] == 1
         wire.release()
+
+
+def test_a_thread_ends_that_was_told_to_just_before_it_would_wait() -> None:
+    nothing: Any = SimpleNamespace(next_pending=lambda excluding, smallest: None)
+    unused: Any = None
+    checker = Checker(nothing, unused, unused, unused, unused)
+    clear = checker._more.clear
+
+    def told_and_cleared() -> None:
+        checker._stopping.set()
+        checker._more.set()
+        clear()
+
+    checker._more.clear = told_and_cleared  # type: ignore[method-assign]
+    checker.start()
+    for thread in checker._threads:
+        thread.join(10)
+        assert not thread.is_alive()
