@@ -95,8 +95,10 @@ def _near(
         ids = [row_id for row_id in row_ids if row_id not in seen]
         seen.update(ids)
         for item in items.fetch(ids):
-            hidden = tuple(_hidden(item, plan.narrowed))
-            yield item, (*hidden, *misses(plan, shown(item)))
+            missed = (*_hidden(item, plan.narrowed), *misses(plan, shown(item)))
+            # Without a miss it has come, or come back, since the query was answered.
+            if missed:
+                yield item, missed
 
 
 def _distance(found: tuple[Scheduled, tuple[Miss, ...]]) -> tuple[int, bool]:

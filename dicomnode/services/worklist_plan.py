@@ -71,6 +71,8 @@ _IN_OTHER_GROUPS: Final = frozenset(
 _MAX_MATCHED: Final = 64
 _MAX_KEYS: Final = 2048
 _MAX_NARROWING_VALUES: Final = 500
+# Of tags that are not supported, as many are told to logs.
+_MAX_TOLD: Final = 64
 # Binary numbers are not matched.
 _MATCHED_VRS: Final = STRING_VRS | {"AT"}
 # Columns of the index, by the key that they hold.
@@ -102,11 +104,6 @@ class Key:
     asked: str = ""
     keys: tuple[Key, ...] = ()
     is_matched: bool = False
-
-    @property
-    def name(self) -> str:
-        """What a sentence calls it."""
-        return name_of(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +176,7 @@ def make_plan(data: bytes, asked: Asked, bounds: Bounds) -> Plan:
         ),
         found.decided == len(matched),
         matched,
-        tuple(draft.unsupported),
+        tuple(draft.unsupported[:_MAX_TOLD]),
         said,
     )
 
