@@ -99,12 +99,12 @@ def files_below(store_directory: Path, *folders: str) -> list[Path]:
 
 
 def temporary_files(store_directory: Path) -> Sequence[Path]:
-    """Return every file that is neither a stored object, nor parked, nor index, nor lock."""
+    """Return every file that is no stored object, nor parked, nor index, lock or token."""
     kept = {"objects", "quarantine"}
     return [
         path
         for path in store_directory.rglob("*")
         if path.is_file()
         and path.relative_to(store_directory).parts[0] not in kept
-        and not path.name.startswith(("index.sqlite", "."))
+        and not path.name.startswith(("index.sqlite", "api.token", "."))
     ]
