@@ -70,6 +70,8 @@ _IN_OTHER_GROUPS: Final = frozenset(
 # Each is looked at for every item, or stands in every answer.
 _MAX_MATCHED: Final = 64
 _MAX_KEYS: Final = 2048
+# Of an identifier, items counted too.
+_MAX_ELEMENTS: Final = 4 * _MAX_KEYS
 _MAX_NARROWING_VALUES: Final = 500
 # Of tags that are not supported, as many are told to logs.
 _MAX_TOLD: Final = 64
@@ -188,7 +190,7 @@ def _read(data: bytes, transfer_syntax_uid: str, bounds: Bounds) -> tuple[bytes,
     if not is_known_character_set(said):
         raise mismatch("Specific Character Set is not known", SPECIFIC_CHARACTER_SET)
     try:
-        return said, decode_attributes(data, transfer_syntax_uid)
+        return said, decode_attributes(data, transfer_syntax_uid, _MAX_ELEMENTS)
     except UnreadableAttributes as error:
         raise StatusError(str(error)[:64], status=0xC000) from None
 

@@ -50,7 +50,8 @@ _MAX_TEXT: Final = 16_000
 _MAX_VALUES: Final = 4096
 _KEY: Final = re.compile(r"[0-9A-Fa-f]{8}\Z")
 _TAG: Final = re.compile(r"[0-9A-Fa-f]{8}\Z")
-# Control characters that no value may have; those of text set lines and pages apart.
+# Control characters that no value may have; those that texts of one value may set lines and pages
+# apart (PS3.5 Table 6.2-1).
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _CONTROL_IN_TEXT: Final = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]")
 _NON_FINITE: Final = frozenset(("nan", "inf", "-inf"))
@@ -119,7 +120,7 @@ def _checked_value(key: str, vr: str, value: object) -> Any:
     if vr == "PN":
         return _checked_name(key, value)
     if vr in ("DS", "IS") and isinstance(value, int | float) and not isinstance(value, bool):
-        value = f"{value:.10g}" if isinstance(value, float) else str(value)
+        value = _number_string(key, vr, value)
     if vr in STRING_VRS:
         if value is None and vr not in SINGLE_VRS:
             return None
@@ -137,6 +138,16 @@ def _checked_value(key: str, vr: str, value: object) -> Any:
     except (struct.error, OverflowError):
         raise _wrong(key, f"has a value that no {vr} can hold") from None
     return value if math.isfinite(value) else str(value)
+
+
+def _number_string(key: str, vr: str, value: float) -> str:
+    """Return a number as a decimal or integer string, as exact as one can be."""
+    if not math.isfinite(value) or (vr == "IS" and value != int(value)):
+        raise _wrong(key, f"has a value that no {vr} can hold")
+    if vr == "IS" or isinstance(value, int):
+        return str(int(value))
+    exact = repr(value)
+    return exact if len(exact) <= _MAX_CHARACTERS["DS"] else f"{value:.10g}"
 
 
 def _checked_name(key: str, value: object) -> dict[str, str] | None:
@@ -158,7 +169,7 @@ def _checked_text(key: str, vr: str, value: object, most: int) -> str:
     if not isinstance(value, str):
         raise _wrong(key, "has a value that is no string")
     single = vr in SINGLE_VRS
-    if (_CONTROL_IN_TEXT if vr in TEXT_VRS else _CONTROL).search(value):
+    if (_CONTROL_IN_TEXT if single else _CONTROL).search(value):
         raise _wrong(key, "has a control character")
     if not single and "\\" in value:
         raise _wrong(key, "has a backslash in a value")

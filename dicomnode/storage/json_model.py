@@ -39,6 +39,8 @@ Attributes = dict[str, Any]
 MAX_DEPTH: Final = 16
 # Nothing that is scheduled or performed has longer bulk data; all values of a data set together.
 MAX_BULK_BYTES: Final = 64 * 1024
+# Of a data set, items counted too: a step with thirty thousand images has no more.
+MAX_ELEMENTS: Final = 200_000
 # A deflated data set may be this many bytes long.
 _MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
 
@@ -73,18 +75,21 @@ VRS: Final = STRING_VRS | INTEGER_VRS.keys() | FLOAT_VRS.keys() | BULK_VRS.keys(
 NAME_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 
 
-def decode_attributes(data: bytes, transfer_syntax_uid: str) -> Attributes:
+def decode_attributes(
+    data: bytes, transfer_syntax_uid: str, max_elements: int = MAX_ELEMENTS
+) -> Attributes:
     """Read a whole data set in an uncompressed transfer syntax.
 
     Bytes that are none of their character set become U+FFFD. Raises UnreadableAttributes for what
-    is no data set, is nested too deeply, has too much bulk data, or names a character set that is
-    not known.
+    is no data set, is nested too deeply, has too many elements or too much bulk data, or names a
+    character set that is not known.
     """
     try:
         if transfer_syntax_uid == DEFLATED:
             data = inflated(data, _MAX_INFLATED_BYTES)
         source = _Bytes(data)
-        return _Reader(source, walked.encoding_of(source, transfer_syntax_uid)).read()
+        reader = _Reader(max_elements)
+        return reader.read(source, walked.encoding_of(source, transfer_syntax_uid))
     except (ConversionFailed, ValueError) as error:
         words = str(error).replace("the stored data set", "the data set")
         raise UnreadableAttributes(words) from None
@@ -207,23 +212,30 @@ class _Bytes(walked.Source):
 class _Reader:
     """Makes attributes of the walk over a data set; what is open stands on a stack."""
 
-    def __init__(self, source: _Bytes, encoding: Encoding) -> None:
-        self._source = source
-        self._encoding = encoding
+    def __init__(self, max_elements: int) -> None:
+        self._max_elements = max_elements
+        self._elements = 0
         self._bulk_bytes = 0
         self._sequences: list[list[Attributes]] = []
         self._open: list[tuple[Attributes, tuple[str, ...]]] = [({}, encodings_of(b""))]
 
-    def read(self) -> Attributes:
-        for event in walked.walk(self._source, self._encoding):
+    def read(self, source: _Bytes, encoding: Encoding) -> Attributes:
+        self._walk(source, encoding)
+        return self._open[0][0]
+
+    def _walk(self, source: _Bytes, encoding: Encoding) -> None:
+        for event in walked.walk(source, encoding):
             match event:
                 case walked.Element():
-                    self._element(event)
+                    self._count()
+                    self._element(source, event)
                 case walked.SequenceStart(tag):
+                    self._count()
                     self._sequence(tag)
                 case walked.SequenceEnd():
                     self._sequences.pop()
                 case walked.ItemStart():
+                    self._count()
                     item: Attributes = {}
                     self._sequences[-1].append(item)
                     self._open.append((item, self._open[-1][1]))
@@ -231,7 +243,11 @@ class _Reader:
                     self._open.pop()
                 case walked.Encapsulated():
                     pass
-        return self._open[0][0]
+
+    def _count(self) -> None:
+        self._elements += 1
+        if self._elements > self._max_elements:
+            raise UnreadableAttributes(f"more than {self._max_elements} elements")
 
     def _sequence(self, tag: int) -> None:
         if len(self._sequences) >= MAX_DEPTH:
@@ -241,11 +257,11 @@ class _Reader:
         if is_kept(tag):
             self._open[-1][0][f"{tag:08X}"] = {"vr": "SQ", "Value": items}
 
-    def _element(self, element: walked.Element) -> None:
+    def _element(self, source: _Bytes, element: walked.Element) -> None:
         tag, length = element.tag, element.length
         attributes, encodings = self._open[-1]
         if tag == SPECIFIC_CHARACTER_SET:
-            raw = self._source.read(element.start, length).strip(b" \0")
+            raw = source.read(element.start, length).strip(b" \0")
             if not is_known_character_set(raw):
                 raise UnreadableAttributes("Specific Character Set is not known")
             self._open[-1] = attributes, encodings_of(raw)
@@ -253,8 +269,8 @@ class _Reader:
         vr, encoding = _known_vr(element)
         if vr == "SQ" and length:
             # A sequence that came as UN, of defined length.
-            whole = encoding.header(tag, b"SQ", length) + self._source.read(element.start, length)
-            attributes |= _Reader(_Bytes(whole), encoding).read()
+            whole = encoding.header(tag, b"SQ", length) + source.read(element.start, length)
+            self._walk(_Bytes(whole), encoding)
             return
         if not is_kept(tag) or vr not in VRS or (vr == "UN" and tag >> 16 & 1):
             return
@@ -266,7 +282,7 @@ class _Reader:
                 )
         elif length > MAX_SHORT_LENGTH:
             raise UnreadableAttributes(f"{name_of(f'{tag:08X}')} is too long")
-        value = self._source.read(element.start, length)
+        value = source.read(element.start, length)
         try:
             attributes[f"{tag:08X}"] = _read_value(vr, value, encoding, encodings)
         except struct.error:

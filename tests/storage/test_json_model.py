@@ -165,6 +165,37 @@ def test_a_sequence_of_unknown_vr_is_a_sequence() -> None:
     assert code == {"00080100": values("HIP", vr="SH")}
 
 
+def item_of(inner: bytes) -> bytes:
+    return struct.pack("<HHI", 0xFFFE, 0xE000, len(inner)) + inner
+
+
+def test_text_in_a_sequence_of_unknown_vr_is_in_the_character_set_of_the_data_set() -> None:
+    meaning = "Żebro".encode("iso8859-2") + b" "
+    inner = struct.pack("<HHI", 0x0008, 0x0104, len(meaning)) + meaning
+    data = element(0x00080005, b"CS", b"ISO_IR 101") + element(0x00321064, b"UN", item_of(inner))
+    (code,) = items_of(decode_attributes(data, EXPLICIT), "RequestedProcedureCodeSequence")
+    assert text_of(code, "CodeMeaning") == "Żebro"
+
+
+def test_sequences_of_unknown_vr_are_bounded_with_what_is_around_them() -> None:
+    bulk = struct.pack("<HHI", 0x0042, 0x0011, MAX_BULK_BYTES) + bytes(MAX_BULK_BYTES)
+    data = element(0x00081140, b"UN", item_of(bulk)) + element(0x00321064, b"UN", item_of(bulk))
+    with pytest.raises(UnreadableAttributes, match="bulk data"):
+        decode_attributes(data, EXPLICIT)
+
+
+def test_the_number_of_elements_and_items_is_bounded() -> None:
+    # The sequence, two items, and one element in each.
+    code = item_of(element(0x00080100, b"SH", b"HIP "))
+    data = element(0x00321064, b"SQ", code * 2)
+    assert decode_attributes(data, EXPLICIT, max_elements=5)
+    with pytest.raises(UnreadableAttributes, match="more than 4 elements"):
+        decode_attributes(data, EXPLICIT, max_elements=4)
+    many = element(0x00321064, b"UN", item_of(b"") * 250_000)
+    with pytest.raises(UnreadableAttributes, match="more than 200000 elements"):
+        decode_attributes(many, EXPLICIT)
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
