@@ -32,6 +32,9 @@ FAILURES_EXIST: Final = 2
 MAX_REFERENCES: Final = 100_000
 # 100,000 references with UIDs of full length, and something beside them.
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
+# Of elements and of beginnings and ends of items: a reference needs four. Without values they
+# would be millions, and take a thread many seconds.
+_PARTS_PER_REFERENCE: Final = 10
 
 RETRIEVE_AE_TITLE: Final = 0x0008_0054
 REFERENCED_SOP_CLASS_UID: Final = 0x0008_1150
@@ -205,9 +208,12 @@ def _read(data: bytes, transfer_syntax_uid: str) -> _Message:
     encoding = encoding_of(source, transfer_syntax_uid)
     message = _Message(encoding.order)
     target, wanted = message.values, _TOP
-    depth = 0
+    depth, most = 0, _PARTS_PER_REFERENCE * MAX_REFERENCES
     try:
-        for event in walk(source, encoding):
+        for count, event in enumerate(walk(source, encoding)):
+            if count == most:
+                words = f"more than {most} elements and items"
+                raise StatusError(words, status=Status.RESOURCE_LIMITATION)
             match event:
                 case Element(tag=tag, start=start, length=length):
                     if depth <= 1 and tag in wanted:

@@ -214,6 +214,17 @@ def test_more_references_than_are_allowed_are_a_resource_limitation(
     assert refused(encode_request(REQUEST, IMPLICIT))[0] == 0x0213
 
 
+@pytest.mark.parametrize("part", ["08006000 00000000", "feff00e0 00000000"])
+def test_parts_without_end_that_nobody_asked_for_are_a_resource_limitation(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment_messages, "MAX_REFERENCES", 100)
+    parts = bytes.fromhex(part) * 10_000
+    is_item = part.startswith("fe")
+    head = b"\x08\0\x11\x11" + len(parts).to_bytes(4, "little") if is_item else b""
+    assert refused(head + parts)[0] == 0x0213
+
+
 def test_a_data_set_that_inflates_without_end_is_a_resource_limitation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
