@@ -23,9 +23,27 @@ from dicomnode.dimse.command import (
 )
 from dicomnode.dimse.status import Status
 from dicomnode.errors import AssociationAborted, AssociationTimedOut, RemoteProtocolError
+from dicomnode.ul.framing import fragment_size
 from dicomnode.ul.negotiation import Negotiated
 
 _MAX_MESSAGE_ID = 0xFFFF
+# What is longer is cut up with others having their turn, if it makes more PDUs than this: a peer
+# may take as little as 2 bytes in one, and 10 MB would hold up the event loop for seconds.
+_SHORT_BYTES = 16 * 1024
+_PDUS_TOGETHER = 500
+
+
+class _Pieces:
+    """A data set in memory, ``size`` bytes at a time."""
+
+    def __init__(self, data_set: bytes | memoryview, size: int) -> None:
+        self._rest = memoryview(data_set)
+        self._size = size
+
+    async def read(self) -> memoryview:
+        await asyncio.sleep(0)
+        piece, self._rest = self._rest[: self._size], self._rest[self._size :]
+        return piece
 
 
 class Requests:
@@ -71,6 +89,8 @@ class Requests:
         # It stays open until its response comes, even if nobody waits for that any more.
         self._open[request.message_id] = request.service, answered
         channel = self._channel
+        if isinstance(data_set, bytes | memoryview) and len(data_set) > _SHORT_BYTES:
+            data_set = self._in_pieces(data_set)
         if data_set is None or isinstance(data_set, bytes | memoryview):
             channel.send(context_id, request, data_set)
         else:
@@ -81,6 +101,11 @@ class Requests:
             return await answered
         finally:
             deadline.cancel()
+
+    def _in_pieces(self, data_set: bytes | memoryview) -> bytes | memoryview | _Pieces:
+        """Return what is to be sent in turns, where all of it at once would take too long."""
+        size = _PDUS_TOGETHER * fragment_size(self._channel.negotiated.peer_maximum_length)
+        return data_set if len(data_set) <= size else _Pieces(data_set, size)
 
     def _time_out(
         self, request: Request, answered: asyncio.Future[Response], seconds: float

@@ -50,8 +50,9 @@ class FakeChannel:
     """Keeps what is sent; ``block`` keeps the peer from taking it."""
 
     def __init__(self) -> None:
-        self.negotiated = SimpleNamespace(contexts={})
+        self.negotiated = SimpleNamespace(contexts={}, peer_maximum_length=16384)
         self.sent: list[tuple[int, Any, object]] = []
+        self.longest = 0
         self.free = asyncio.Event()
         self.free.set()
 
@@ -59,7 +60,9 @@ class FakeChannel:
         self.sent.append((context_id, command, data_set))
 
     async def stream(self, context_id: int, command: Command, data_set: DataSetSource) -> None:
-        self.send(context_id, command, b"".join([piece async for piece in pieces(data_set)]))
+        sent = [piece async for piece in pieces(data_set)]
+        self.longest = max(map(len, sent))
+        self.send(context_id, command, b"".join(sent))
 
     async def drained(self) -> None:
         await self.free.wait()
@@ -109,6 +112,20 @@ async def test_a_request_waits_for_its_response(on: On, data_set: Any) -> None:
     assert not performing.done()
     on.requests.response(stored(1))
     assert await performing == stored(1)
+
+
+# A PDU of 8 bytes has 2 of data (PS3.8 Table 9-22).
+@pytest.mark.parametrize(("maximum_length", "longest"), [(8, 1000), (1030, 512_000), (16384, 0)])
+async def test_a_peer_that_takes_little_in_one_pdu_is_sent_a_long_data_set_in_turns(
+    on: On, maximum_length: int, longest: int
+) -> None:
+    on.channel.negotiated.peer_maximum_length = maximum_length
+    performing = on.perform(1, bytes(1024 * 1024))
+    while not on.channel.sent:
+        await asyncio.sleep(0)
+    assert on.channel.sent == [(3, store(1), bytes(1024 * 1024))]
+    assert on.channel.longest == longest
+    performing.cancel()
 
 
 async def test_responses_find_their_requests_in_any_order(on: On) -> None:
