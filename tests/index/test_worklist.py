@@ -54,7 +54,9 @@ def follow(
     accession_number: str = "",
 ) -> list[str]:
     return catalog.transact(
-        lambda cursor: items.follow(cursor, study, step_id, accession_number, state, STEP)
+        lambda cursor: items.follow(
+            cursor, study, step_id, accession_number, lambda *_: (state, STEP)
+        )
     )
 
 
@@ -157,7 +159,7 @@ def test_items_stay_as_they_are_when_the_transaction_fails(
     items.put([new("one", study="1.2.3")])
 
     def fail(cursor: Any) -> None:
-        items.follow(cursor, "1.2.3", "one", "", State.COMPLETED, STEP)
+        items.follow(cursor, "1.2.3", "one", "", lambda *_: (State.COMPLETED, STEP))
         raise RuntimeError
 
     with pytest.raises(Exception, match="index failed"):
