@@ -16,12 +16,16 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 
+from dicomnode.errors import StatusError
 from dicomnode.index.backend import Prepared
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.records import performed_step, performed_step_schedule, worklist_item
 from dicomnode.index.worklist import Standing, State, WorklistItems
 from dicomnode.storage.json_model import Attributes, items_of, text_of
 
+# Of all that a step has, as JSON: each N-SET may add to it, and each reads and writes it whole.
+_MAX_CHARACTERS: Final = 16 * 1024 * 1024
+_RESOURCE_LIMITATION: Final = 0x0213
 # What an item's state is where its performed steps differ: the first of these that one of them has.
 _PRECEDENCE: Final = (State.IN_PROGRESS, State.COMPLETED, State.DISCONTINUED)
 
@@ -121,7 +125,8 @@ class Steps:
     def create(self, step: PerformedStep) -> list[str] | None:
         """Enter a step and have the worklist follow; return the keys of its items, when durable.
 
-        Nothing is changed and None returned when there is a step with its UID.
+        Nothing is changed and None returned when there is a step with its UID. Raises StatusError
+        (0213H) for one that is too long to be kept, as ``change`` does.
         """
         scheduled = _scheduled(step.attributes)
         encoded = _encoded(step.attributes)
@@ -220,7 +225,11 @@ def _scheduled(attributes: Attributes) -> list[_Scheduled]:
 
 
 def _encoded(attributes: Attributes) -> str:
-    return json.dumps(attributes, ensure_ascii=False, separators=(",", ":"))
+    """Return attributes as they are kept; raises StatusError (0213H) when they are too long."""
+    encoded = json.dumps(attributes, ensure_ascii=False, separators=(",", ":"))
+    if len(encoded) > _MAX_CHARACTERS:
+        raise StatusError("the step is too long to be kept", status=_RESOURCE_LIMITATION)
+    return encoded
 
 
 class _Statements:
