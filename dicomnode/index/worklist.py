@@ -10,6 +10,7 @@ import json
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -21,6 +22,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.matching import Match
+from dicomnode.index.reading import Stop
 from dicomnode.index.records import worklist_item, worklist_station
 from dicomnode.storage.json_model import Attributes, items_of, text_of
 
@@ -28,6 +30,7 @@ from dicomnode.storage.json_model import Attributes, items_of, text_of
 _PUT_TOGETHER: Final = 250
 _READ_TOGETHER: Final = 250
 _REMOVED_TOGETHER: Final = 500
+_TRIED_TOGETHER: Final = 500
 
 
 class State(StrEnum):
@@ -241,21 +244,35 @@ class WorklistItems:
     # -- searching ---------------------------------------------------------------------------------
 
     def find(
-        self, narrowed: Narrowed, limit: int | None = None, *, latest_first: bool = False
+        self,
+        narrowed: Narrowed,
+        limit: int | None = None,
+        *,
+        latest_first: bool = False,
+        stop: Stop | None = None,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> array[int]:
-        """Return the row ids of what a search may be for, the earliest first."""
+        """Return the row ids of what a search may be for, the earliest first.
+
+        Sieves are tried on some items at a time, each time in a ``turn``. Raises SearchStopped.
+        """
         statement = candidates(narrowed, latest_first=latest_first)
         accepts = [match.accepts for match in narrowed.sieves.values()]
-        if not accepts:
-            statement = statement.limit(limit)
+        found: array[int] = array("q")
         with self._catalog.read() as connection:
-            rows = connection.execute(statement)
-            found = (
-                row_id
-                for row_id, *values in rows
-                if all(accept(value) for accept, value in zip(accepts, values, strict=True))
-            )
-            return array("q", islice(found, limit))
+            rows = connection.execute(statement if accepts else statement.limit(limit))
+            while (limit is None or len(found) < limit) and (
+                some := rows.fetchmany(_TRIED_TOGETHER)
+            ):
+                if stop is not None:
+                    stop.check()
+                with turn():
+                    found.extend(
+                        row_id
+                        for row_id, *values in some
+                        if all(accept(each) for accept, each in zip(accepts, values, strict=True))
+                    )
+        return found[:limit]
 
     def fetch(self, ids: Sequence[int]) -> list[Scheduled]:
         """Return the items of row ids in that order; what is gone is left out."""

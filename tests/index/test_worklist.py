@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.matching import Texts
+from dicomnode.index.reading import SearchStopped, Stop
 from dicomnode.index.worklist import Narrowed, NewItem, State, WorklistItems, candidates
 from tests.index.entries import sqlite_url
 
@@ -227,3 +229,19 @@ def test_a_search_uses_an_index_for_whatever_narrows_it(
         with catalog.read() as connection:
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}").all()
         assert not [step for *_, step in plan if str(step).startswith("SCAN")], plan
+
+
+def test_a_search_that_tries_every_item_is_stopped_in_between(items: WorklistItems) -> None:
+    items.put([new(f"k{number:04}") for number in range(1200)])
+    stop, tried = Stop(), []
+
+    class Stopping(Texts):
+        def accepts(self, stored: str | int | None) -> bool:
+            tried.append(stored)
+            stop.stop()
+            return False
+
+    sieve = Stopping(frozenset(), ("*",), multiple=False)
+    with pytest.raises(SearchStopped):
+        items.find(Narrowed(None, tuple(State), {}, sieves={"patient_name": sieve}), stop=stop)
+    assert 0 < len(tried) < 1200
