@@ -22,13 +22,16 @@ ALLOWED = {
     "registry": {"configuration", "errors"},
     "observe": {"settings", "errors"},
     "net": {"dimse", "ul", "errors"},
-    "services": {"dimse", "ul", "storage", "index", "registry", "observe", "errors"},
+    "scu": {"dimse", "ul", "storage", "errors"},
+    # The one place, besides the node, where associations are made out of sockets.
+    "client": {"scu", "net", "dimse", "ul", "errors"},
+    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"},
     "api": {"services", "storage", "index", "registry", "observe", "errors"},
     "node": {"api", "net", "services", "dimse", "storage", "index", "registry", "observe"}
     | {"settings", "errors"},
     "daemon": {"node", "settings", "errors"},
-    "cli": {"daemon", "node", "api", "services", "storage", "index", "registry", "observe"}
-    | {"settings", "configuration", "errors"},
+    "cli": {"daemon", "client", "node", "api", "scu", "services", "storage", "index", "registry"}
+    | {"observe", "settings", "configuration", "errors"},
 }
 # No clock, no sockets, no files, no threads: bytes in, events and bytes out.
 NOT_SANS_IO = {"asyncio", "socket", "ssl", "time", "os", "pathlib", "threading", "selectors"}
