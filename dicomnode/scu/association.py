@@ -259,6 +259,7 @@ class _Receiving:
         self._receiver = Receiver(
             self._outgoing.channel, self._receive, exchange.heard, self._failed
         )
+        exchange.is_our_turn = self._receiver.is_busy
         self._outgoing.receive(self._receiver)
 
     def _failed(self, fault: Exception) -> None:

@@ -19,8 +19,10 @@ from dicomnode.storage.part10 import FileMeta, read_file_meta
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_SOP_CLASS_UID = 0x0008_0016
-_SOP_INSTANCE_UID = 0x0008_0018
+_IDENTITY = (0x0008_0016, 0x0008_0018)
+# The same as they stand in a little endian data set, among its first elements.
+_SOP_CLASS, _SOP_INSTANCE = b"\x08\0\x16\0", b"\x08\0\x18\0"
+_FRONT_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,9 @@ def _open(path: str | os.PathLike[str]) -> tuple[OpenFile, FileMeta, int]:
         file = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         meta = read_file_meta(file.fileno())
         size = os.fstat(file.fileno()).st_size - meta.data_set_offset
-        if not (meta.sop_class_uid and meta.sop_instance_uid):
+        front = file.read(_FRONT_BYTES, meta.data_set_offset)
+        named = _names(front, _SOP_CLASS, meta.sop_class_uid)
+        if not (named and _names(front, _SOP_INSTANCE, meta.sop_instance_uid)):
             meta = _identified(file, meta, size)
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from error
@@ -108,13 +112,30 @@ def _open(path: str | os.PathLike[str]) -> tuple[OpenFile, FileMeta, int]:
     return file, meta, size
 
 
+def _names(front: bytes, tag: bytes, uid: str) -> bool:
+    """Tell whether a data set's first bytes plainly have ``uid`` as the value of ``tag``.
+
+    The header of both elements is 8 bytes long in either little endian transfer syntax.
+    """
+    value = uid.encode("ascii", "replace")
+    value += b"\0" * (len(value) & 1)
+    at = front.find(value) if value else -1
+    if at < 8 or front[at - 8 : at - 4] != tag:
+        return False
+    length = front[at - 2 : at] if front[at - 4 : at - 2] == b"UI" else front[at - 4 : at]
+    return int.from_bytes(length, "little") == len(value)
+
+
 def _identified(file: OpenFile, meta: FileMeta, size: int) -> FileMeta:
-    """Take from the data set what the File Meta does not name. Raises CannotUnderstand."""
+    """Take from the data set what it is: where the File Meta says otherwise, that is wrong.
+
+    Raises CannotUnderstand when neither of them names it.
+    """
     from dicomnode.storage.header import read_header
 
     header = read_header(file.fileno(), meta.data_set_offset, size, meta.transfer_syntax_uid)
-    sop_class_uid = meta.sop_class_uid or header.sop_class_uid
-    sop_instance_uid = meta.sop_instance_uid or header.sop_instance_uid
+    sop_class_uid = header.sop_class_uid or meta.sop_class_uid
+    sop_instance_uid = header.sop_instance_uid or meta.sop_instance_uid
     if not (sop_class_uid and sop_instance_uid):
         raise CannotUnderstand("it names no SOP class or no SOP instance")
     return FileMeta(
@@ -153,9 +174,6 @@ def dataset_instance(data_set: Dataset) -> Instance:
         data_set=data,
         size=len(data),
     )
-
-
-_IDENTITY = (_SOP_CLASS_UID, _SOP_INSTANCE_UID)
 
 
 async def instance_of(what: str | os.PathLike[str] | Dataset | Instance) -> Instance:

@@ -148,6 +148,10 @@ class Receiver:
         self._apply_pause()
         return _Sink(self, arriving)
 
+    def is_busy(self) -> bool:
+        """Tell whether the peer waits for the response to a sub-operation."""
+        return bool(self._tasks)
+
     async def wait(self) -> None:
         """Wait until every sub-operation has been answered."""
         while self._tasks:

@@ -39,6 +39,7 @@ class Exchange:
     """One request and its responses; it stays open until the final one, whoever waits for that.
 
     ``on_over`` is called once, when the final response or the end of the association is there.
+    While ``is_our_turn`` the peer waits for us, and its time does not run.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class Exchange:
         "_waiter",
         "context_id",
         "heard_at",
+        "is_our_turn",
         "is_over",
         "on_over",
         "over",
@@ -68,6 +70,7 @@ class Exchange:
         self.is_over = False
         self.over = asyncio.Event()
         self.heard_at = 0.0
+        self.is_our_turn: Callable[[], bool] = lambda: False
         self._answers: deque[Answer] = deque()
         self._unread_bytes = 0
         self._paused = False
@@ -134,7 +137,7 @@ class Exchange:
 
     def _time_out(self, waiter: asyncio.Future[None], seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        left = self.heard_at + seconds - loop.time()
+        left = seconds if self.is_our_turn() else self.heard_at + seconds - loop.time()
         if waiter.done():
             return
         if left > 0:
