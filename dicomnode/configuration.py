@@ -176,8 +176,10 @@ def _words(detail: ErrorDetails) -> str:
             return f"must be more than {context['gt']}, {got}"
         case "less_than_equal":
             return f"must be {context['le']} or less, {got}"
-        case "string_too_short":
+        case "string_too_short" | "too_short":
             return "must not be empty"
+        case "string_too_long":
+            return f"must have {context['max_length']} characters at most, {got}"
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"must be a table of keys under a [heading], {got}"
         case _:

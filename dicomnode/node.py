@@ -29,6 +29,10 @@ from dicomnode.net.requestor import Requestor
 from dicomnode.observe.http import OK, HTTPServer, build_app
 from dicomnode.observe.logs import Log
 from dicomnode.observe.metrics import Metrics
+from dicomnode.outbox.forwarding import Forwarding, Outbox
+from dicomnode.outbox.forwarding import Options as ForwardingOptions
+from dicomnode.outbox.journal import Journal as ForwardingJournal
+from dicomnode.outbox.rules import Rules as ForwardRules
 from dicomnode.registry import Registry, load_registry
 from dicomnode.services.admission import Admission, Rules
 from dicomnode.services.dispatch import Dispatcher, Service
@@ -72,6 +76,8 @@ class Node:
         self._admission: Admission
         self._requestor: Requestor
         self._acceptor: Acceptor
+        self._outbox: Outbox
+        self._forwarding: Forwarding
         self._http: HTTPServer | None = None
 
     @property
@@ -127,7 +133,15 @@ class Node:
         )
         await asyncio.to_thread(self._catalog.open)
         undo.push_async_callback(asyncio.to_thread, self._catalog.close)
-        report = await asyncio.to_thread(reconcile, self._files, self._catalog, log=log)
+        rules = ForwardRules(
+            self._settings.forward,
+            self._registry,
+            strict=self._settings.node.strict_ae_titles,
+        )
+        self._outbox = await asyncio.to_thread(Outbox, self._catalog, rules)
+        report = await asyncio.to_thread(
+            reconcile, self._files, self._catalog, log=log, forwarding=self._outbox
+        )
         log.info(f"store and index agree: {report}")
         self._metrics.set_archive_source(self._archive_figures)
         self._metrics.set_log_source(lambda: self._log.dropped)
@@ -142,9 +156,31 @@ class Node:
         self._open_network(undo)
         if settings.http.enabled:
             await self._serve_http(undo)
+        await self._forward(undo)
         await self._acceptor.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
+
+    async def _forward(self, undo: contextlib.AsyncExitStack) -> None:
+        settings = self._settings
+        self._forwarding = Forwarding(
+            self._outbox,
+            self._files,
+            self._requestor,
+            lambda: self._registry,
+            ForwardingJournal(self._log.logger, self._metrics),
+            ForwardingOptions(
+                settings=settings.forwarding,
+                ae_title=settings.node.ae_title,
+                strict_ae_titles=settings.node.strict_ae_titles,
+                response_seconds=settings.timeouts.response_seconds,
+                min_free_bytes=settings.storage.min_free_bytes,
+                courtesy=_no_courtesy,
+            ),
+        )
+        await self._forwarding.start()
+        undo.push_async_callback(self._forwarding.stop, _CLOSE_SECONDS)
+        self._metrics.set_outbox_source(self._forwarding.waiting)
 
     async def _serve_http(self, undo: contextlib.AsyncExitStack) -> None:
         settings, directory = self._settings.http, self._settings.storage.directory
@@ -229,6 +265,7 @@ class Node:
             journal=self._journal,
             on_conflict=storage.on_conflict,
             min_free_bytes=storage.min_free_bytes,
+            forwarding=self._outbox,
         )
         return Storage(intake)
 
@@ -346,6 +383,10 @@ class Node:
     def abort_all(self) -> None:
         """Abort every association now, so that ``stop`` need not wait for them."""
         self._acceptor.abort_all()
+
+
+async def _no_courtesy() -> None:
+    pass
 
 
 def _bounds(settings: Settings) -> Bounds:

@@ -18,7 +18,8 @@ ALLOWED = {
     "storage": {"errors"},
     "index": {"storage", "errors"},
     "configuration": {"errors"},
-    "settings": {"configuration", "errors"},
+    "forward_settings": {"configuration"},
+    "settings": {"forward_settings", "configuration", "errors"},
     "registry": {"configuration", "errors"},
     "observe": {"settings", "errors"},
     "net": {"dimse", "ul", "errors"},
@@ -26,11 +27,24 @@ ALLOWED = {
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"scu", "net", "dimse", "ul", "errors"},
     "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"},
+    "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
+    | {"forward_settings", "configuration", "errors"},
     "api": {"services", "storage", "index", "registry", "observe", "errors"},
-    "node": {"api", "net", "services", "dimse", "storage", "index", "registry", "observe"}
+    "node": {"api", "net", "outbox", "services", "dimse", "storage", "index", "registry", "observe"}
     | {"settings", "errors"},
     "daemon": {"node", "settings", "errors"},
-    "cli": {"daemon", "client", "node", "api", "scu", "services", "storage", "index", "registry"}
+    "cli": {
+        "daemon",
+        "client",
+        "outbox",
+        "node",
+        "api",
+        "scu",
+        "services",
+        "storage",
+        "index",
+        "registry",
+    }
     | {"observe", "settings", "configuration", "errors"},
 }
 # No clock, no sockets, no files, no threads: bytes in, events and bytes out.

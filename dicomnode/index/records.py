@@ -1,11 +1,237 @@
 """Tables of what no stored file holds: kept when the archive's tables are made anew.
 
-Worklist items, performed procedure steps, and storage commitments. A change of these tables needs
+Worklist items, performed procedure steps, storage commitments, and what is to be forwarded. A
+change of these tables needs
 a migration; a new table needs none.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import MetaData
+from enum import IntEnum
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    UniqueConstraint,
+    text,
+)
+
+from dicomnode.index.schema import RowId, Text
 
 metadata = MetaData()
+
+
+# -- Modality Worklist (PS3.4 Annex K) -------------------------------------------------------------
+
+# An item has one scheduled procedure step; ``attributes`` is its DICOM JSON model, the columns
+# after it are those of its values that searches begin with. ``called_ae_title`` is in upper case.
+worklist_item = Table(
+    "worklist_item",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("origin", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("called_ae_title", Text, nullable=False),
+    Column("attributes", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("step_id", Text, nullable=False),
+    Column("accession_number", Text, nullable=False),
+    Column("requested_procedure_id", Text, nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("modality", Text, nullable=False),
+    Column("start_date", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("step_uid", Text, nullable=False),
+    Column("entered_at", Float(53), nullable=False),
+    Column("changed_at", Float(53), nullable=False),
+    Index("worklist_item_by_study", "study_instance_uid", "step_id"),
+    Index("worklist_item_by_accession_number", "accession_number", "step_id"),
+    Index("worklist_item_by_requested_procedure_id", "requested_procedure_id"),
+    Index("worklist_item_by_patient_id", "patient_id"),
+    Index("worklist_item_by_modality", "state", "modality", "start_date"),
+    Index("worklist_item_by_date", "state", "start_date"),
+)
+
+# Scheduled Station AE Title (0040,0001) has several values; each comes with the item's start date.
+worklist_station = Table(
+    "worklist_station",
+    metadata,
+    Column("item", RowId, ForeignKey("worklist_item.id"), primary_key=True),
+    Column("station_ae_title", Text, primary_key=True),
+    Column("start_date", Text, nullable=False),
+    Index("worklist_station_by_title", "station_ae_title", "start_date"),
+)
+
+
+# -- Storage Commitment that we ask of others (PS3.4 Annex J) --------------------------------------
+
+# ``asked`` lists SOP Class and Instance UIDs, ``failed_list`` those with a Failure Reason, and
+# ``not_mentioned_list`` those of which the report says nothing: all three as JSON. ``report`` is
+# a digest of the report, "" before there is one.
+commitment_request = Table(
+    "commitment_request",
+    metadata,
+    Column("transaction_uid", Text, primary_key=True),
+    Column("peer_ae_title", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("asked", Text, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("committed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("not_mentioned", Integer, nullable=False),
+    Column("failed_list", Text, nullable=False),
+    Column("not_mentioned_list", Text, nullable=False),
+    Column("retrieve_ae_title", Text, nullable=False),
+    Column("report", Text, nullable=False),
+    Column("asked_at", Float(53), nullable=False),
+    Column("changed_at", Float(53), nullable=False),
+    Index("commitment_request_by_time", "asked_at"),
+    Index("commitment_request_by_state", "state"),
+)
+
+
+# -- Modality Performed Procedure Step (PS3.4 Annex F) ---------------------------------------------
+
+# ``attributes`` is the step's DICOM JSON model; ``revision`` goes up with each change.
+performed_step = Table(
+    "performed_step",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("attributes", Text, nullable=False),
+    Column("source_ae_title", Text, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("changed_at", Float(53), nullable=False),
+    Index("performed_step_by_status", "status"),
+)
+
+# The scheduled steps that a performed step is of. ``status`` is the performed step's: what becomes
+# of a worklist item must not depend on how many performed steps there are.
+performed_step_schedule = Table(
+    "performed_step_schedule",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("performed_step", Text, ForeignKey("performed_step.sop_instance_uid"), nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("step_id", Text, nullable=False),
+    Column("accession_number", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Index("performed_step_schedule_by_performed_step", "performed_step"),
+    Index("performed_step_schedule_by_study", "study_instance_uid", "step_id", "status"),
+    Index("performed_step_schedule_by_accession_number", "accession_number", "step_id", "status"),
+)
+
+
+# -- Storage Commitment, as SCP (PS3.4 Annex J) ----------------------------------------------------
+
+# ``referenced`` is what is to be kept, ``reasons`` which of it is not and why; both are packed
+# (``index.commitments``) and empty once nobody asks for them any more. Times are in seconds since
+# 1970 UTC.
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("requester", Text, nullable=False),
+    Column("transaction_uid", Text, nullable=False),
+    Column("called_ae_title", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("instances", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("referenced", LargeBinary, nullable=False),
+    Column("reasons", LargeBinary, nullable=False),
+    Column("requested_at", Float(53), nullable=False),
+    Column("changed_at", Float(53), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", Float(53), nullable=False),
+    Column("last_error", Text, nullable=False),
+    UniqueConstraint("requester", "transaction_uid"),
+    Index("commitment_by_size", "state", "instances"),
+    Index("commitment_by_attempt", "state", "next_attempt_at", "requester"),
+    Index("commitment_by_requester", "requester", "state"),
+)
+
+
+# -- Forwarding ------------------------------------------------------------------------------------
+
+
+class OutboxState(IntEnum):
+    """What an object in the outbox waits for.
+
+    READY: its turn. PAUSED: the time ``not_before``. UNSETTLED: that its study is complete.
+    SENT: that the destination commits to it. DEAD: that somebody looks into why it was refused.
+    """
+
+    READY = 0
+    PAUSED = 1
+    UNSETTLED = 2
+    SENT = 3
+    DEAD = 4
+
+
+def _only(state: OutboxState) -> dict[str, Any]:
+    """Return what keeps an index to the objects in ``state``.
+
+    Each state has its own, so that an entry costs one, and what is due is found at once however
+    much else there is.
+    """
+    condition = text(f"state = {state.value}")
+    return {"sqlite_where": condition, "postgresql_where": condition}
+
+
+# An object that is to be sent to a destination; what has been sent has no row. No id is given
+# twice. Times are in seconds since 1970 UTC. ``meant_for`` is the destination of the rule where
+# an alternate has taken its place, else "".
+outbox_object = Table(
+    "outbox_object",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("destination", Text, nullable=False),
+    Column("meant_for", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("state", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", Float(53), nullable=False),
+    Column("queued_at", Float(53), nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("to_commit", Integer, nullable=False),
+    Column("to_delete", Integer, nullable=False),
+    Column("last_error", Text, nullable=False),
+    Index("outbox_ready", "destination", "priority", "id", **_only(OutboxState.READY)),
+    Index("outbox_paused", "destination", "not_before", **_only(OutboxState.PAUSED)),
+    Index(
+        "outbox_unsettled",
+        *("rule", "study_instance_uid", "queued_at"),
+        **_only(OutboxState.UNSETTLED),
+    ),
+    Index("outbox_sent", "destination", "study_instance_uid", **_only(OutboxState.SENT)),
+    Index("outbox_dead", "destination", **_only(OutboxState.DEAD)),
+    Index(
+        "outbox_to_delete",
+        "sop_instance_uid",
+        sqlite_where=text("to_delete = 1"),
+        postgresql_where=text("to_delete = 1"),
+    ),
+)
+
+# A destination that could not be had: since when, how often in a row, when it is tried again.
+outbox_destination = Table(
+    "outbox_destination",
+    metadata,
+    Column("title", Text, primary_key=True),
+    Column("down_since", Float(53), nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("not_before", Float(53), nullable=False),
+    Column("last_error", Text, nullable=False),
+)
