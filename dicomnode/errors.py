@@ -95,19 +95,29 @@ class StatusError(DicomnodeError):
     """An operation ends with ``status``; ``comment`` goes into Error Comment (0000,0902).
 
     ``comment`` is for the peer: at most 64 characters (LO) and free of patient data.
-    ``offending`` holds tags for Offending Element (0000,0901).
+    ``offending`` holds tags for Offending Element (0000,0901). Of N- services alone,
+    ``identifiers`` holds tags for Attribute Identifier List (0000,1005), and ``error_id`` is
+    Error ID (0000,0903).
     """
 
     status: int = 0x0110
 
     def __init__(
-        self, comment: str, *, status: int | None = None, offending: tuple[int, ...] = ()
+        self,
+        comment: str,
+        *,
+        status: int | None = None,
+        offending: tuple[int, ...] = (),
+        identifiers: tuple[int, ...] = (),
+        error_id: int | None = None,
     ) -> None:
         super().__init__(comment)
         if status is not None:
             self.status = status
         self.comment = comment
         self.offending = offending
+        self.identifiers = identifiers
+        self.error_id = error_id
 
 
 class OutOfResources(StatusError):

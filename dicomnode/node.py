@@ -19,40 +19,64 @@ from starlette.routing import BaseRoute
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.api.access import Access
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
-from dicomnode.dimse.command import CEchoRQ, CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, Request
+from dicomnode.api.worklist import worklist_routes
+from dicomnode.dimse.command import (
+    CEchoRQ,
+    CFindRQ,
+    CGetRQ,
+    CMoveRQ,
+    CStoreRQ,
+    NActionRQ,
+    NCreateRQ,
+    NGetRQ,
+    NSetRQ,
+    Request,
+)
 from dicomnode.errors import ConfigurationError, DicomnodeError
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.steps import Steps
+from dicomnode.index.worklist import WorklistItems
 from dicomnode.net.acceptor import Acceptor, Listening
 from dicomnode.net.buffers import BufferPool
-from dicomnode.net.ending import Deadlines
 from dicomnode.net.requestor import Requestor
+from dicomnode.observe.commitment_metrics import CommitmentMetrics
 from dicomnode.observe.http import OK, HTTPServer, build_app
 from dicomnode.observe.logs import Log
 from dicomnode.observe.metrics import Metrics
 from dicomnode.outbox.forwarding import Forwarding, Outbox
-from dicomnode.outbox.forwarding import Options as ForwardingOptions
 from dicomnode.outbox.journal import Journal as ForwardingJournal
 from dicomnode.outbox.rules import Rules as ForwardRules
+from dicomnode.parameters import bounds_of, deadlines_of, forwarding_of, rules_of
 from dicomnode.registry import Registry, load_registry
-from dicomnode.services.admission import Admission, Rules
+from dicomnode.services.admission import Admission
+from dicomnode.services.commitment import StorageCommitment
+from dicomnode.services.commitment_journal import CommitmentJournal
+from dicomnode.services.commitment_reports import ReportRules
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
-from dicomnode.services.identifier import Bounds
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
+from dicomnode.services.mpps import PerformedSteps
 from dicomnode.services.query import Query, QueryRules
+from dicomnode.services.query_archive import Archive
 from dicomnode.services.recovery import reconcile
 from dicomnode.services.retrieve import Retrieve
 from dicomnode.services.retrieve import Rules as RetrieveRules
 from dicomnode.services.storage import Storage
 from dicomnode.services.verification import Verification
 from dicomnode.services.workers import Workers
+from dicomnode.services.worklist import Worklist
+from dicomnode.services.worklist_desk import WorklistDesk
+from dicomnode.services.worklist_following import WorklistFollowing
+from dicomnode.services.worklist_intake import WorklistIntake
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
 
 # As many objects wait for the disk at once; more threads would only wait for the interpreter.
 _WORKERS = 4
 _LISTED_CONFLICTS = 100
+# A worklist directory on a file server that does not answer must not hold up the start.
+_FIRST_LOOK_SECONDS = 10.0
 # Whoever is asked for objects has taken or refused the A-ABORT by then.
 _CLOSE_SECONDS = 1.0
 
@@ -71,10 +95,15 @@ class Node:
         self._journal: Journal
         self._files: FileStore
         self._catalog: Catalog
+        self._items: WorklistItems
+        self._steps: Steps
+        self._worklist_intake: WorklistIntake
+        self._worklist_files: WorklistFollowing
         self._workers: Workers
         self._pool: BufferPool
         self._admission: Admission
         self._requestor: Requestor
+        self._commitment: StorageCommitment
         self._acceptor: Acceptor
         self._outbox: Outbox
         self._forwarding: Forwarding
@@ -143,7 +172,15 @@ class Node:
             reconcile, self._files, self._catalog, log=log, forwarding=self._outbox
         )
         log.info(f"store and index agree: {report}")
+        self._items = WorklistItems(self._catalog)
+        self._steps = await asyncio.to_thread(Steps, self._catalog, self._items)
         self._metrics.set_archive_source(self._archive_figures)
+        self._metrics.add_counts_source(
+            "dicomnode_performed_steps",
+            "Modality performed procedure steps held.",
+            "status",
+            self._steps.counts,
+        )
         self._metrics.set_log_source(lambda: self._log.dropped)
         self._workers = Workers(
             _WORKERS, lambda error: self._journal.internal_error("a worker thread", error)
@@ -154,6 +191,8 @@ class Node:
     async def _listen(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings
         self._open_network(undo)
+        await self._commitment.start()
+        await self._follow_worklist(undo)
         if settings.http.enabled:
             await self._serve_http(undo)
         await self._forward(undo)
@@ -162,21 +201,13 @@ class Node:
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
 
     async def _forward(self, undo: contextlib.AsyncExitStack) -> None:
-        settings = self._settings
         self._forwarding = Forwarding(
             self._outbox,
             self._files,
             self._requestor,
             lambda: self._registry,
             ForwardingJournal(self._log.logger, self._metrics),
-            ForwardingOptions(
-                settings=settings.forwarding,
-                ae_title=settings.node.ae_title,
-                strict_ae_titles=settings.node.strict_ae_titles,
-                response_seconds=settings.timeouts.response_seconds,
-                min_free_bytes=settings.storage.min_free_bytes,
-                courtesy=_no_courtesy,
-            ),
+            forwarding_of(self._settings),
         )
         await self._forwarding.start()
         undo.push_async_callback(self._forwarding.stop, _CLOSE_SECONDS)
@@ -202,11 +233,29 @@ class Node:
 
     def _routes(self, access: Access) -> list[BaseRoute]:
         """Return what is served over HTTP to whoever has a token."""
-        return []
+        return [*worklist_routes(WorklistDesk(self._worklist_intake, self._steps), access)]
+
+    async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:
+        settings = self._settings.worklist
+        self._worklist_intake = WorklistIntake(self._items)
+        self._worklist_files = WorklistFollowing(
+            settings.directory, settings.poll_seconds, self._worklist_intake, self._log.logger
+        )
+        undo.push_async_callback(asyncio.to_thread, self._worklist_files.stop)
+        await asyncio.to_thread(self._worklist_files.start, _FIRST_LOOK_SECONDS)
+        self._metrics.add_counts_source(
+            "dicomnode_worklist_items", "Worklist items by state.", "state", self._items.counts
+        )
+        self._metrics.add_counts_source(
+            "dicomnode_worklist_files_left_out",
+            "Worklist files that cannot be served, by reason.",
+            "reason",
+            self._worklist_files.reasons,
+        )
 
     def _open_network(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings
-        limits, deadlines, numbers = settings.limits, _deadlines(settings), itertools.count(1)
+        limits, deadlines, numbers = settings.limits, deadlines_of(settings), itertools.count(1)
         self._pool = BufferPool(
             asyncio.get_running_loop(),
             block_bytes=max(256 * 1024, 2 * limits.maximum_pdu_bytes),
@@ -225,7 +274,7 @@ class Node:
             observer=self._journal,
         )
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
-        self._admission = Admission(_rules(settings), self._registry)
+        self._admission = Admission(rules_of(settings), self._registry)
         self._acceptor = Acceptor(
             Listening(
                 settings.node.host,
@@ -248,12 +297,20 @@ class Node:
         query, retrieve = self._query(), self._retrieve()
         undo.push_async_callback(asyncio.to_thread, query.close)
         undo.push_async_callback(retrieve.close)
+        self._commitment = self._storage_commitment()
+        undo.push_async_callback(self._commitment.close)
+        performed = self._performed_steps()
+        undo.push_async_callback(asyncio.to_thread, performed.close)
         return {
             CEchoRQ: (Verification(),),
             CStoreRQ: (self._storage(),),
             CFindRQ: (query,),
             CGetRQ: (retrieve,),
             CMoveRQ: (retrieve,),
+            NActionRQ: (self._commitment,),
+            NCreateRQ: (performed,),
+            NSetRQ: (performed,),
+            NGetRQ: (performed.retrieval,),
         }
 
     def _storage(self) -> Storage:
@@ -271,12 +328,18 @@ class Node:
 
     def _query(self) -> Query:
         settings = self._settings
-        rules = QueryRules(
-            ae_title=settings.node.ae_title,
-            max_matches=settings.limits.max_matches,
-            bounds=_bounds(settings),
+        bounds = bounds_of(settings)
+        archive = Archive(
+            self._catalog, self._files, settings.node.ae_title, bounds, lambda: self._registry
         )
-        return Query(self._catalog, self._files, self._journal, rules, lambda: self._registry)
+        rules = QueryRules(settings.limits.max_matches, bounds.max_identifier_bytes)
+        worklist = Worklist(
+            self._items,
+            bounds,
+            lambda: self._registry,
+            in_progress=settings.worklist.in_progress == "show",
+        )
+        return Query((archive, worklist), self._journal, rules)
 
     def _retrieve(self) -> Retrieve:
         settings = self._settings
@@ -290,11 +353,46 @@ class Node:
             RetrieveRules(
                 ae_title=settings.node.ae_title,
                 strict_ae_titles=settings.node.strict_ae_titles,
-                bounds=_bounds(settings),
+                bounds=bounds_of(settings),
                 response_seconds=settings.timeouts.response_seconds,
                 min_free_bytes=settings.storage.min_free_bytes,
             ),
         )
+
+    def _performed_steps(self) -> PerformedSteps:
+        return PerformedSteps(
+            self._steps,
+            self._journal,
+            self._settings.limits.max_identifier_bytes,
+            lambda: self._registry,
+            time.time,
+        )
+
+    def _storage_commitment(self) -> StorageCommitment:
+        settings = self._settings
+        metrics = CommitmentMetrics(self._metrics.registry)
+        commitment = StorageCommitment(
+            self._catalog,
+            self._files,
+            self._requestor,
+            lambda: self._registry,
+            CommitmentJournal(
+                self._log.logger,
+                metrics,
+                self._journal.explanations,
+                self._journal.internal_error,
+            ),
+            ReportRules(
+                retrieve_ae_title=settings.node.ae_title,
+                strict_ae_titles=settings.node.strict_ae_titles,
+                response_seconds=settings.timeouts.response_seconds,
+                retry_seconds=settings.commitment.retry_seconds,
+                max_retry_seconds=settings.commitment.max_retry_seconds,
+                give_up_seconds=settings.commitment.give_up_seconds,
+            ),
+        )
+        metrics.set_source(commitment.counts)
+        return commitment
 
     # -- while running ---------------------------------------------------------------------------
 
@@ -312,6 +410,7 @@ class Node:
             return
         self._registry = self._admission.registry = registry
         log.info(f"registry reloaded: {len(registry.titles)} AEs")
+        await self._commitment.registry_reloaded()
 
     def _archive_figures(self) -> dict[str, int]:
         counts = self._catalog.counts()
@@ -365,8 +464,14 @@ class Node:
             "draining": self._draining,
             "archive": archive,
             "identity_conflict_list": conflicts,
+            "worklist": await asyncio.to_thread(self._worklist_figures),
+            "performed_steps": self._steps.counts(),
+            "commitments": await self._commitment.figures(),
             **self._journal.figures(),
         }
+
+    def _worklist_figures(self) -> dict[str, Any]:
+        return {"items": self._items.counts(), **self._worklist_files.figures()}
 
     # -- stop ------------------------------------------------------------------------------------
 
@@ -383,39 +488,3 @@ class Node:
     def abort_all(self) -> None:
         """Abort every association now, so that ``stop`` need not wait for them."""
         self._acceptor.abort_all()
-
-
-async def _no_courtesy() -> None:
-    pass
-
-
-def _bounds(settings: Settings) -> Bounds:
-    limits = settings.limits
-    return Bounds(limits.max_identifier_bytes, limits.max_list_values)
-
-
-def _deadlines(settings: Settings) -> Deadlines:
-    timeouts = settings.timeouts
-    return Deadlines(
-        artim=timeouts.artim_seconds,
-        pdu=timeouts.pdu_seconds,
-        idle=timeouts.idle_seconds,
-        write=timeouts.write_seconds,
-        connect=timeouts.connect_seconds,
-        response=timeouts.response_seconds,
-    )
-
-
-def _rules(settings: Settings) -> Rules:
-    node, limits = settings.node, settings.limits
-    return Rules(
-        ae_titles=frozenset((node.ae_title, *node.ae_title_aliases)),
-        strict_ae_titles=node.strict_ae_titles,
-        admit_unknown=settings.access.unknown_ae == "allow",
-        accept_unknown_storage=settings.storage.accept_unknown_storage,
-        maximum_pdu_bytes=limits.maximum_pdu_bytes,
-        max_operations=limits.max_operations,
-        max_associations=limits.max_associations,
-        max_associations_per_ae=limits.max_associations_per_ae,
-        max_associations_per_address=limits.max_associations_per_address,
-    )

@@ -157,6 +157,11 @@ class Registry:
             return self._by_title.get(title.strip(" "))
         return self._by_folded.get(title.strip(" ").casefold())
 
+    def character_set(self, title: str) -> bytes:
+        """Return the Specific Character Set that ``title`` is to be answered in, b"" for none."""
+        ae = self.lookup(title)
+        return (ae.character_set or "").encode() if ae else b""
+
     def known(self, calling_ae_title: str, address: str, strict: bool = False) -> Recognition:
         """Tell whether ``calling_ae_title`` is registered and may call from ``address``."""
         ae = self.lookup(calling_ae_title, strict)

@@ -52,8 +52,11 @@ class Conversation:
             received += part
         return received
 
-    def accept(self) -> None:
-        """Take the association request and accept every context in its first transfer syntax."""
+    def accept(self) -> bytes:
+        """Take the association request and accept every context in its first transfer syntax.
+
+        Returns the request; what it says of roles is not answered.
+        """
         _, request = self.receive_pdu()
         answers = b"".join(
             _item(0x21, struct.pack("BBBB", context_id, 0, 0, 0) + _item(0x40, syntax))
@@ -62,6 +65,7 @@ class Conversation:
         user = _item(0x51, struct.pack(">I", 16384)) + _item(0x52, b"1.2.826.0.1.3680043.9")
         items = _item(0x10, APPLICATION_CONTEXT.encode()) + answers + _item(0x50, user)
         self.socket.sendall(pdu(ASSOCIATE_AC, request[:68] + items))
+        return request
 
     def reject(self) -> None:
         """Take the association request and reject it: called AE title not recognized."""

@@ -36,6 +36,8 @@ PACKAGES = {
     "movescu": "dcmtk",
     "dcmqrscp": "dcmtk",
     "dcmqridx": "dcmtk",
+    "wlmscpfs": "dcmtk",
+    "dump2dcm": "dcmtk",
     "Orthanc": "orthanc",
     "gdcmscu": "libgdcm-tools",
     "tshark": "tshark",
@@ -246,6 +248,21 @@ def dcmqrscp(
     command = [find_program("dcmqrscp") or "dcmqrscp", "--config", str(settings)]
     with _process(command, directory, lambda: _accepts(address)) as process:
         yield Peer("DCMQRSCP", address, storage, process.pid)
+
+
+@contextlib.contextmanager
+def wlmscpfs(directory: Path, *options: str) -> Iterator[Peer]:
+    """Run DCMTK's wlmscpfs on worklist files: ``<AE title>/*.wl`` below ``directory``.
+
+    Each title's directory is given its lock file.
+    """
+    for folder in directory.iterdir():
+        (folder / "lockfile").touch()
+    address = ("127.0.0.1", free_port())
+    command = [find_program("wlmscpfs") or "wlmscpfs", *options]
+    command += ["--data-files-path", str(directory), str(address[1])]
+    with _process(command, directory.parent, lambda: _accepts(address)) as process:
+        yield Peer("WLMSCPFS", address, directory, process.pid)
 
 
 def orthanc_configuration(directory: Path, dicom_port: int, http_port: int) -> dict[str, object]:

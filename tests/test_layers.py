@@ -30,7 +30,19 @@ ALLOWED = {
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "api": {"services", "storage", "index", "registry", "observe", "errors"},
-    "node": {"api", "net", "outbox", "services", "dimse", "storage", "index", "registry", "observe"}
+    "parameters": {"net", "outbox", "services", "settings"},
+    "node": {
+        "parameters",
+        "api",
+        "net",
+        "outbox",
+        "services",
+        "dimse",
+        "storage",
+        "index",
+        "registry",
+        "observe",
+    }
     | {"settings", "errors"},
     "daemon": {"node", "settings", "errors"},
     "cli": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dicomnode.cli import archive, explain, serve, status
+from dicomnode.cli import archive, explain, serve, status, worklist
 
 app = typer.Typer(
     name="dicomnode",
@@ -20,6 +20,7 @@ app.command("check-config")(serve.check_config)
 app.command("status")(status.status)
 app.command("explain")(explain.explain)
 app.command("reindex")(archive.reindex)
+app.add_typer(worklist.worklist, name="worklist")
 app.command("version")(serve.version)
 
 

@@ -72,6 +72,8 @@ def summary(figures: Figures) -> RenderableType:
     """Lay out ``figures``, the object of /api/status, for a terminal."""
     parts: list[RenderableType] = [_headline(figures), _archive(figures.get("archive", {}))]
     parts += _since_start(figures.get("since_start", {}))
+    parts += _worklist(figures.get("worklist", {}))
+    parts += _performed_steps(figures.get("performed_steps", {}))
     associations = figures.get("associations", [])
     if associations:
         parts += ["", _associations(associations)]
@@ -133,6 +135,29 @@ def _since_start(totals: Figures) -> list[RenderableType]:
             line.append(f", {failed:,} failed (see dicomnode explain)", style="yellow")
         lines.append(line)
     return lines
+
+
+def _worklist(worklist: Figures) -> list[RenderableType]:
+    counts = worklist.get("items", {})
+    told = ", ".join(f"{number:,} {state.lower()}" for state, number in counts.items() if number)
+    lines: list[RenderableType] = [Text(f"worklist items: {told}")] if told else []
+    if trouble := worklist.get("trouble"):
+        where = plain(f"{_text(worklist, 'directory')} cannot be read: {trouble}")
+        lines.append(Text("worklist: ", style="bold yellow").append_text(where))
+    if left_out := int(worklist.get("files_left_out", 0)):
+        noun = "file is" if left_out == 1 else "files are"
+        words = f"{left_out:,} worklist {noun} left out:"
+        lines.append(Text(words, style="bold yellow"))
+        shown = worklist.get("left_out", [])[:_MOST_ROWS]
+        lines += [plain(f"  {each.get('file')}: {each.get('why')}") for each in shown]
+        if left_out > len(shown):
+            lines.append(Text("  and more: see /api/status or the log", style="dim"))
+    return lines
+
+
+def _performed_steps(counts: Figures) -> list[RenderableType]:
+    told = ", ".join(f"{number:,} {status.lower()}" for status, number in counts.items() if number)
+    return [Text(f"performed steps: {told}")] if told else []
 
 
 def _associations(associations: list[Figures]) -> Table:

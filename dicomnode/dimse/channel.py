@@ -81,6 +81,10 @@ class Channel(Protocol):
     peer_address: str
     negotiated: Negotiated
 
+    @property
+    def peer_ae_title(self) -> str:
+        """The AE title of the other side, whichever side asked for the association."""
+
     def send(
         self, context_id: int, command: Command, data_set: bytes | memoryview | None = None
     ) -> None:

@@ -459,11 +459,14 @@ def answer(
     *,
     error_comment: str | None = None,
     offending_element: tuple[int, ...] = (),
+    attribute_identifier_list: tuple[int, ...] = (),
+    error_id: int | None = None,
 ) -> Response | UnrecognizedRSP:
     """Make the response to ``request``, without a data set, naming the same SOP Class and Instance.
 
     It is the final answer of any service; fields peculiar to one are added with
-    ``dataclasses.replace``.
+    ``dataclasses.replace``. The attribute identifier list and the error ID are for those messages
+    alone that have them.
     """
     if isinstance(request, UnrecognizedCommand):
         return UnrecognizedRSP(
@@ -474,14 +477,17 @@ def answer(
             error_comment=error_comment,
         )
     message = _LAYOUTS[request.command_field | _RESPONSE].message
-    instance = request.sop_instance_uid
-    more = {} if instance is None else {"affected_sop_instance_uid": instance}
+    more: dict[str, Any] = {
+        "affected_sop_instance_uid": request.sop_instance_uid,
+        "attribute_identifier_list": attribute_identifier_list or None,
+        "error_id": error_id,
+    }
     response: Response = message(
         message_id_being_responded_to=request.message_id,
         status=status,
         affected_sop_class_uid=request.sop_class_uid,
         error_comment=error_comment,
         offending_element=offending_element,
-        **more,
+        **{name: value for name, value in more.items() if value is not None},
     )
     return response

@@ -17,6 +17,9 @@ class Status(IntEnum):
     PENDING = 0xFF00
     PENDING_WARNING = 0xFF01
 
+    # PS3.4 Table F.8.2-2
+    OPTIONAL_ATTRIBUTES_NOT_SUPPORTED = 0x0001
+
     # PS3.7 Annex C
     NO_SUCH_ATTRIBUTE = 0x0105
     INVALID_ATTRIBUTE_VALUE = 0x0106
@@ -36,6 +39,9 @@ class Status(IntEnum):
     SOP_CLASS_NOT_SUPPORTED = 0x0122
     NO_SUCH_ACTION_TYPE = 0x0123
     NOT_AUTHORIZED = 0x0124
+    # PS3.3 §C.14.1.1
+    DUPLICATE_TRANSACTION_UID = 0x0131
+    # PS3.7 Annex C
     DUPLICATE_INVOCATION = 0x0210
     UNRECOGNIZED_OPERATION = 0x0211
     MISTYPED_ARGUMENT = 0x0212
@@ -86,6 +92,7 @@ _GENERAL: dict[int, str] = {
     0x0122: "Refused: SOP Class not supported",
     0x0123: "No such action type",
     0x0124: "Refused: not authorized",
+    0x0131: "Duplicate transaction UID",
     0x0210: "Duplicate invocation",
     0x0211: "Unrecognized operation",
     0x0212: "Mistyped argument",

@@ -42,6 +42,10 @@ class AcceptedConnection(Connection):
         self._observer = observer
         self._release_slot: Callable[[], None] | None = None
 
+    @property
+    def peer_ae_title(self) -> str:
+        return self.calling_ae_title
+
     def _negotiate(
         self, event: AssociateIndication | AssociateAccepted | AssociateRejected
     ) -> None:

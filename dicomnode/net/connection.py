@@ -225,6 +225,11 @@ class Connection(Reading):
 
     # -- Channel -----------------------------------------------------------------------------
 
+    @property
+    @abstractmethod
+    def peer_ae_title(self) -> str:
+        """The AE title of the other side."""
+
     def send(
         self, context_id: int, command: Command, data_set: bytes | memoryview | None = None
     ) -> None:

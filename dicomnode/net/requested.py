@@ -64,6 +64,10 @@ class RequestedConnection(Connection):
         self._over = asyncio.Event()
         association.request(request, self._loop.time())
 
+    @property
+    def peer_ae_title(self) -> str:
+        return self.called_ae_title
+
     async def answered(self) -> None:
         """Wait for the answer to our request; raises AssociationError when there is no yes."""
         seconds = self._deadlines.response

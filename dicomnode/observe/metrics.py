@@ -7,6 +7,7 @@ knows it and ``other`` otherwise, UIDs only if PS3.6 has them, phrases up to a f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -31,7 +32,7 @@ ACCEPTED = "accepted"
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
 # A retrieval is one image, or a study of thousands to a slow destination.
 _RETRIEVE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
-_LEVELS = frozenset({"PATIENT", "STUDY", "SERIES", "IMAGE"})
+_LEVELS = frozenset({"PATIENT", "STUDY", "SERIES", "IMAGE", "WORKLIST"})
 _MOST_PHRASES = 64
 
 
@@ -263,7 +264,7 @@ class Metrics:
         self._conflicting.labels(policy).inc()
 
     def query_finished(self, level: str, matches: int, sent_bytes: int, seconds: float) -> None:
-        """Count a C-FIND; ``level`` is its Query/Retrieve Level."""
+        """Count a C-FIND; ``level`` is its Query/Retrieve Level, or "WORKLIST"."""
         level = level if level in _LEVELS else OTHER
         self._query_matches.labels(level).inc(matches)
         self._query_empty.labels(level).inc(not matches)
@@ -309,6 +310,12 @@ class Metrics:
     def set_log_source(self, source: Callable[[], int]) -> None:
         """Read the number of log lines dropped from ``source``."""
         self._sources.log_lines_dropped = source
+
+    def add_counts_source(
+        self, name: str, words: str, label: str, source: Callable[[], Mapping[Any, int]]
+    ) -> None:
+        """Read a gauge from ``source``: a number for each value of its label, which are few."""
+        self._sources.add_counts(name, words, label, source)
 
     def render(self) -> bytes:
         """Return the text exposition; may block while the sources are read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -40,6 +41,13 @@ class Sources(Collector):
         self.outbox: Callable[[], Iterable[Waiting]] | None = None
         self.receive_buffer: Callable[[], tuple[int, int]] | None = None
         self.log_lines_dropped: Callable[[], int] | None = None
+        self._counts: list[tuple[str, str, str, Callable[[], Mapping[Any, int]]]] = []
+
+    def add_counts(
+        self, name: str, words: str, label: str, source: Callable[[], Mapping[Any, int]]
+    ) -> None:
+        """Read the metric ``name`` from ``source``: a number for each value of its label."""
+        self._counts.append((name, words, label, source))
 
     def describe(self) -> Iterator[Metric]:
         """Name no metrics, so that registering does not read the sources."""
@@ -49,6 +57,7 @@ class Sources(Collector):
         """Read the sources; what cannot be read now is left out, the rest stands."""
         yield from self._read_archive()
         yield from self._read_outbox()
+        yield from self._read_counts()
         if self.receive_buffer is not None:
             used, limit = self.receive_buffer()
             yield GaugeMetricFamily(
@@ -106,3 +115,15 @@ class Sources(Collector):
             oldest.add_metric([destination], seconds)
         yield depth
         yield oldest
+
+    def _read_counts(self) -> Iterator[Metric]:
+        for name, words, label, source in self._counts:
+            try:
+                counts = source()
+            except Exception:
+                # As above; the archive's metric says that the index does not answer.
+                counts = {}
+            family = GaugeMetricFamily(name, words, labels=[label])
+            for value, number in counts.items():
+                family.add_metric([value], number)
+            yield family

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -59,14 +59,13 @@ class Outbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The settings that forwarding follows; ``courtesy`` is awaited before each object."""
+    """The settings that forwarding follows; ``min_free_bytes`` is what conversions leave free."""
 
     settings: ForwardingSettings
     ae_title: str
     strict_ae_titles: bool
     response_seconds: float
     min_free_bytes: int
-    courtesy: Callable[[], Awaitable[None]]
 
 
 class Forwarding:
@@ -108,7 +107,6 @@ class Forwarding:
                 objects=StoredObjects(files, self._converters, self._threads),
                 calling_ae_title=options.ae_title,
                 response_seconds=options.response_seconds,
-                courtesy=options.courtesy,
             ),
             observer=observer,
             threads=self._threads,

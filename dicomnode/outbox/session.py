@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -57,8 +57,6 @@ class Sending:
     objects: StoredObjects
     calling_ae_title: str
     response_seconds: float
-    # Awaited before each object: whoever receives comes first.
-    courtesy: Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +160,6 @@ class Session:
             while ahead is not None:
                 prepared = await ahead
                 ahead = self._begin(link, next(feed, None))
-                await self._sending.courtesy()
                 await self._store(link, prepared, report)
         finally:
             if ahead is not None and not ahead.cancel() and not ahead.cancelled():

@@ -92,12 +92,43 @@ class Advisor:
                 return self._unavailable[destination]
             case "C-FIND", Status.OUT_OF_RESOURCES:
                 return "Narrow the query, or raise limits.max_matches and restart the node."
+            case "N-ACTION", Status.DUPLICATE_TRANSACTION_UID:
+                return "The requester has to make a new transaction UID for each request."
             case (("C-FIND" | "C-GET" | "C-MOVE"), Status.DOES_NOT_MATCH_SOP_CLASS):
                 return "The request itself is wrong: correct it at the requester."
+            case "N-SET", Status.PROCESSING_FAILURE:
+                return (
+                    "A step that is COMPLETED or DISCONTINUED is closed: let the modality begin a"
+                    " new one. If it is not closed, see the node's log for the error."
+                )
+            case "N-CREATE", Status.DUPLICATE_SOP_INSTANCE:
+                return "The modality has created this step before: it can go on with N-SET."
+            case (("N-SET" | "N-GET"), Status.NO_SUCH_SOP_INSTANCE):
+                return (
+                    "The step was never created here: look for its N-CREATE, which was refused or"
+                    " went to another node."
+                )
+            case (
+                ("N-CREATE" | "N-SET"),
+                (
+                    Status.MISSING_ATTRIBUTE
+                    | Status.MISSING_ATTRIBUTE_VALUE
+                    | Status.INVALID_ATTRIBUTE_VALUE
+                    | Status.ATTRIBUTE_LIST_ERROR
+                ),
+            ):
+                return (
+                    "Correct at the modality what it sends: PS3.4 Table F.7.2-1 says what a step"
+                    " must have."
+                )
             case _, (Status.PROCESSING_FAILURE | Status.OUT_OF_RESOURCES_FOR_MATCHES):
                 return "See the node's log for the error, and /readyz for what is not ready."
             case _:
                 return ""
+
+    def on_unavailable(self, called_ae_title: str) -> str:
+        """Advise on an AE that could not be had the last time it was wanted, "" if it could."""
+        return self._unavailable.get(called_ae_title, "")
 
     def requested(self, called_ae_title: str) -> None:
         """Take note that a destination could be had."""

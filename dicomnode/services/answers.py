@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from typing import Any, Final
 
@@ -44,24 +45,14 @@ class Field:
     item_keys: tuple[tuple[str, int, str], ...] = ()
 
 
-class Layout:
-    """How the values of matches become identifiers.
+class Repertoire:
+    """The character set of the answers to one query, and how they are sent.
 
-    ``fields`` are those that differ from match to match, in the order of the values;
-    ``constants`` are tag, VR and value of elements that are the same in all. Text is in
-    ``character_set``, a raw Specific Character Set, where that has all characters of an answer,
-    else in UTF-8; ``said`` has it said even where an answer is ASCII.
+    Text is in ``character_set``, a raw Specific Character Set, where that has all characters of
+    an answer, else in UTF-8; ``said`` has it said even where an answer is ASCII.
     """
 
-    def __init__(
-        self,
-        transfer_syntax_uid: str,
-        fields: Sequence[Field],
-        constants: Sequence[tuple[int, str, bytes]],
-        *,
-        character_set: bytes,
-        said: bool,
-    ) -> None:
+    def __init__(self, transfer_syntax_uid: str, character_set: bytes, *, said: bool) -> None:
         self.elements = elements = Elements(transfer_syntax_uid)
         self._deflated = transfer_syntax_uid == DEFLATED
         self._encodings = encodings_of(character_set) if character_set else _ASCII
@@ -69,6 +60,34 @@ class Layout:
         self._is_extended = bool(character_set)
         write_set = elements.writer(_SPECIFIC_CHARACTER_SET, "CS")
         self._ours, self._unicode = write_set(character_set), write_set(UNICODE)
+
+    def identifier(self, write: Callable[[tuple[str, ...]], bytes]) -> bytes:
+        """Return an identifier; ``write`` makes its other elements in the encodings given."""
+        try:
+            chosen, body = self._ours, write(self._encodings)
+        except UnicodeEncodeError:
+            chosen, body = self._unicode, write(_UTF8)
+        # Nothing that can be asked for precedes (0008,0005).
+        if self._said or chosen is self._unicode or (self._is_extended and _shows(body)):
+            body = chosen + body
+        return deflated(body) if self._deflated else body
+
+
+class Layout:
+    """How the values of matches become identifiers.
+
+    ``fields`` are those that differ from match to match, in the order of the values;
+    ``constants`` are tag, VR and value of elements that are the same in all.
+    """
+
+    def __init__(
+        self,
+        repertoire: Repertoire,
+        fields: Sequence[Field],
+        constants: Sequence[tuple[int, str, bytes]],
+    ) -> None:
+        self._repertoire = repertoire
+        self.elements = elements = repertoire.elements
         self._constants = tuple(elements.element(*constant) for constant in constants)
         parts = [(field.tag, _writer(elements, field), at) for at, field in enumerate(fields)]
         parts += [(tag, _as_it_is, at) for at, (tag, _, _) in enumerate(constants, len(parts))]
@@ -76,15 +95,7 @@ class Layout:
 
     def encode(self, row: Sequence[Any], further: Sequence[Further] = ()) -> bytes:
         """Return the identifier of the match whose values are ``row``."""
-        values = (*row, *self._constants)
-        try:
-            chosen, body = self._ours, self._body(values, further, self._encodings)
-        except UnicodeEncodeError:
-            chosen, body = self._unicode, self._body(values, further, _UTF8)
-        # Nothing that can be asked for precedes (0008,0005).
-        if self._said or chosen is self._unicode or (self._is_extended and _shows(body)):
-            body = chosen + body
-        return deflated(body) if self._deflated else body
+        return self._repertoire.identifier(partial(self._body, (*row, *self._constants), further))
 
     def _body(
         self, values: Sequence[Any], further: Sequence[Further], encodings: tuple[str, ...]

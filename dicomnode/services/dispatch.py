@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from dicomnode.dimse.channel import Channel, DataSetSink, Handler
+from dicomnode.dimse.channel import Channel, DataSetSink
 from dicomnode.dimse.command import (
     CCancelRQ,
     Command,
@@ -116,15 +116,21 @@ class Operation:
 
     def fail(self, error: StatusError) -> None:
         """Send the final response that ``error`` stands for."""
-        self._owner.finish(
-            self,
-            answer(
-                self.request,
-                error.status,
-                error_comment=error.comment or None,
-                offending_element=error.offending,
-            ),
-        )
+        self._owner.finish(self, failure(self.request, error))
+
+
+def failure(
+    request: Request | UnrecognizedCommand, error: StatusError
+) -> Response | UnrecognizedRSP:
+    """Return the final response that ``error`` stands for."""
+    return answer(
+        request,
+        error.status,
+        error_comment=error.comment or None,
+        offending_element=error.offending,
+        attribute_identifier_list=error.identifiers,
+        error_id=error.error_id,
+    )
 
 
 class Service(Protocol):
@@ -146,7 +152,7 @@ class Dispatcher:
         self.services = services
         self.journal = journal
 
-    def established(self, channel: Channel) -> Handler:
+    def established(self, channel: Channel) -> AssociationHandler:
         return AssociationHandler(channel, self)
 
 

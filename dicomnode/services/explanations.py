@@ -7,7 +7,7 @@ seconds takes one place. Everything is bounded, as peers decide what there is to
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,7 +20,7 @@ from dicomnode.dimse.status import Status, describe
 from dicomnode.registry import Registry
 from dicomnode.services.advice import Advisor
 from dicomnode.services.dispatch import Operation
-from dicomnode.services.outcomes import Finding, QueryOutcome, RetrieveOutcome
+from dicomnode.services.outcomes import WORKLIST, Finding, QueryOutcome, RetrieveOutcome
 from dicomnode.ul.negotiation import RefusedContext
 from dicomnode.ul.pdu import AAssociateRQ
 
@@ -36,6 +36,7 @@ class Kind(StrEnum):
     QUERY = "query"
     RETRIEVE = "retrieve"
     OPERATION = "operation"
+    COMMITMENT = "commitment"
     ASSOCIATION = "association"
     CONTEXT = "presentation context"
 
@@ -83,7 +84,7 @@ class Explanations:
 
     def contexts_refused(self, channel: Channel) -> None:
         """Remember the presentation contexts that were refused in an accepted association."""
-        title = channel.calling_ae_title
+        title = channel.peer_ae_title
         together: dict[tuple[str, str], list[RefusedContext]] = {}
         for context in channel.negotiated.refused:
             key = context.words, self.advisor.on_context(title, context)
@@ -111,13 +112,39 @@ class Explanations:
         advice = self.advisor.on_status(operation.service, status, destination)
         return self._remember(
             kinds.get(operation.service, Kind.OPERATION),
-            channel.calling_ae_title,
+            channel.peer_ae_title,
             channel.peer_address,
             _asked(operation, destination),
             _answer(operation, status),
             found,
             [advice, *(finding.advice for finding in found)],
         ).advice
+
+    def advice_on(self, called_ae_title: str) -> str:
+        """Return what to change so that an AE can be called, "" when it could be."""
+        return self.advisor.on_unavailable(called_ae_title)
+
+    def not_committed(
+        self,
+        peer_ae_title: str,
+        peer_address: str,
+        answer: str,
+        findings: Sequence[Finding],
+        asked: str = "storage commitment that this node asked for",
+    ) -> None:
+        """Remember that less is kept than was asked for: by a peer, or by us where ``asked`` says.
+
+        ``peer_address`` is "" where the peer's association has ended.
+        """
+        self._remember(
+            Kind.COMMITMENT,
+            peer_ae_title,
+            peer_address,
+            asked,
+            answer,
+            findings,
+            [finding.advice for finding in findings],
+        )
 
     def _remember(
         self,
@@ -166,7 +193,7 @@ def _asked(operation: Operation, destination: str) -> str:
     outcome = operation.outcome
     if outcome is None or not outcome.level:
         return f"{operation.service}{to}"
-    level = f" at {outcome.level} level"
+    level = " of the worklist" if outcome.level == WORKLIST else f" at {outcome.level} level"
     by = ""
     if isinstance(outcome, QueryOutcome):
         by = f" by {keys_in_words(outcome)}" if outcome.keys else " without any key"

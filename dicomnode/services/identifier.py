@@ -63,31 +63,39 @@ class Identifier:
 
         Raises StatusError when its bytes are none of the character set.
         """
-        text = (item or self.header).text(tag, vr)
-        if "\ufffd" in text:
-            comment = f"{_named(tag)} is not in the character set given"
-            raise mismatch(comment, SPECIFIC_CHARACTER_SET, tag)
-        return text
+        return checked_text((item or self.header).text(tag, vr), tag)
 
     def split(self, tag: int, vr: str, text: str) -> list[str]:
-        """Return the values in ``text`` without padding; UIDs are checked to be some.
-
-        Raises StatusError, also for too many.
-        """
-        if text.count("\\") >= self.bounds.max_list_values:
-            limit = self.bounds.max_list_values
-            raise mismatch(f"more values than limits.max_list_values ({limit})", tag)
-        values = [value.strip(" ") for value in text.split("\\")]
-        if vr == "UI":
-            values = [value.strip("\0") for value in values if value]
-            if not all(map(_UID.match, values)):
-                raise mismatch(f"{_named(tag)} is no UID", tag)
-        return values
+        """Return the values in ``text``; see ``split_values``."""
+        return split_values(text, tag, vr, self.bounds.max_list_values)
 
     def values(self, key: Key) -> list[str]:
         """Return the values of ``key``, [] for none. Raises StatusError, as ``split`` does."""
         text = self.text(key.tag, key.vr)
         return self.split(key.tag, key.vr, text) if text else []
+
+
+def checked_text(text: str, tag: int) -> str:
+    """Return a value; raises StatusError when its bytes were none of the character set given."""
+    if "\ufffd" in text:
+        comment = f"{_named(tag)} is not in the character set given"
+        raise mismatch(comment, SPECIFIC_CHARACTER_SET, tag)
+    return text
+
+
+def split_values(text: str, tag: int, vr: str, most: int) -> list[str]:
+    """Return the values in ``text`` without padding; UIDs are checked to be some.
+
+    Raises StatusError, also for more than ``most``.
+    """
+    if text.count("\\") >= most:
+        raise mismatch(f"more values than limits.max_list_values ({most})", tag)
+    values = [value.strip(" ") for value in text.split("\\")]
+    if vr == "UI":
+        values = [value.strip("\0") for value in values if value]
+        if not all(map(_UID.match, values)):
+            raise mismatch(f"{_named(tag)} is no UID", tag)
+    return values
 
 
 def parse(data: bytes, transfer_syntax_uid: str, root: Root, bounds: Bounds) -> Identifier:

@@ -24,10 +24,11 @@ from dicomnode.services.explanations import (
     sub_operations_in_words,
 )
 from dicomnode.services.intake import Arrival
-from dicomnode.services.outcomes import Finding, Outcome, QueryOutcome, RetrieveOutcome
+from dicomnode.services.outcomes import Finding, Outcome, QueryOutcome, RetrieveOutcome, StepOutcome
 from dicomnode.ul.pdu import AAssociateRQ
 
 _REMEMBERED_REJECTIONS = 20
+_MOST_KEYS = 4
 _QUIET = (Category.SUCCESS, Category.PENDING, Category.CANCEL)
 
 
@@ -206,14 +207,15 @@ class Journal:
         tells its end with ``query_ended`` or ``retrieve_ended`` afterwards.
         """
         channel = operation.channel
-        record = self.associations.get(channel.number)
-        if record is not None:
+        # A peer may ask for something on an association of ours: a commitment report.
+        records = self.associations if channel.number in self.associations else self.outgoing
+        if (record := records.get(channel.number)) is not None:
             record.operations += 1
             record.received_bytes += operation.received_bytes
             record.sent_bytes += operation.outcome.sent_bytes if operation.outcome else 0
         seconds = time.monotonic() - operation.started
         self._metrics.request_finished(
-            operation.service, channel.calling_ae_title, status, seconds, operation.received_bytes
+            operation.service, channel.peer_ae_title, status, seconds, operation.received_bytes
         )
         advice: tuple[str, ...] = ()
         if _is_refused(operation, status):
@@ -274,6 +276,10 @@ class Journal:
         for finding in outcome.findings if len(outcome.findings) > 1 else ():
             self._log_finding(say, operation, finding)
 
+    def step_ended(self, operation: Operation, outcome: StepOutcome) -> None:
+        """Tell the outcome of an N-CREATE, N-SET or N-GET, also where nobody waited for it."""
+        self._told(operation, outcome, ())
+
     def _log_operation(
         self,
         operation: Operation,
@@ -286,13 +292,13 @@ class Journal:
         channel = operation.channel
         code = "unanswered" if status is None else f"{status:04X}"
         line = (
-            f"{_way(channel)} {operation.service} {operation.request.message_id} {code}"
+            f"{self._from_peer(channel)} {operation.service} {operation.request.message_id} {code}"
             f"{_yield(operation, status)} {duration(seconds)}"
         )
         fields: dict[str, object] = {"advice": " ".join(advice)} if advice else {}
         details: dict[str, object] = {
             "association": channel.number,
-            "calling_aet": channel.calling_ae_title,
+            "calling_aet": channel.peer_ae_title,
             "service": operation.service,
             "message_id": operation.request.message_id,
             "status": code,
@@ -308,6 +314,9 @@ class Journal:
         if outcome is not None and outcome.level:
             fields["query_level"] = outcome.level
             details |= _figures(outcome)
+        if isinstance(outcome, StepOutcome):
+            fields["sop_instance_uid"] = outcome.sop_instance_uid
+            details["step_status"] = outcome.step_status
         if isinstance(outcome, QueryOutcome) and outcome.keys:
             fields["keys"] = keys_in_words(outcome)
         if comment:
@@ -322,11 +331,18 @@ class Journal:
     def _log_finding(
         self, say: Callable[..., None], operation: Operation, finding: Finding
     ) -> None:
+        channel = operation.channel
         say(
-            f"{_way(operation.channel)} {operation.service} {operation.request.message_id}:"
+            f"{self._from_peer(channel)} {operation.service} {operation.request.message_id}:"
             f" {finding.words}",
             **_fields(finding),
         )
+
+    def _from_peer(self, channel: Channel) -> str:
+        """Name the way of a request of the peer's, which an association of ours may carry too."""
+        if channel.number not in self.outgoing:
+            return _way(channel)
+        return f"{channel.called_ae_title} -> {channel.calling_ae_title} #{channel.number}"
 
     # -- objects (from worker threads) -------------------------------------------------------------
 
@@ -363,6 +379,8 @@ def _is_refused(operation: Operation, status: int) -> bool:
             return category(status) is Category.FAILURE
         case RetrieveOutcome() as outcome if not outcome.sub_operations:
             return category(status) is Category.FAILURE
+        case StepOutcome():
+            return category(status) not in _QUIET
         case _:
             return False
 
@@ -379,10 +397,20 @@ def _yield(operation: Operation, status: int | None) -> str:
             counts = sub_operations_in_words(outcome, status)
             sent = f", {size(outcome.sent_bytes)}" if outcome.sent_bytes else ""
             return f"{to}{':' if to and counts else ''}{' ' if counts else ''}{counts}{sent}"
+        case StepOutcome() as outcome:
+            return f" {outcome.step_status}{_followed(outcome.followed or ())}"
         case None if operation.service == "C-STORE" and operation.received_bytes:
             return f" {size(operation.received_bytes)}"
         case _:
             return ""
+
+
+def _followed(keys: tuple[str, ...]) -> str:
+    if not keys:
+        return ""
+    more = f" and {len(keys) - _MOST_KEYS} more" if len(keys) > _MOST_KEYS else ""
+    noun = "item" if len(keys) == 1 else "items"
+    return f", worklist {noun} followed: {', '.join(keys[:_MOST_KEYS])}{more}"
 
 
 def _fields(finding: Finding) -> dict[str, object]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+# Stands for the level of queries that have none: those of the worklist.
+WORKLIST: Final = "WORKLIST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +27,8 @@ class QueryOutcome:
     """A C-FIND that has its final response.
 
     ``keys`` are the keywords that were matched on, ``unsupported`` the tags that the index does
-    not have; ``findings`` say why nothing matched. ``level`` is "" when the request was refused
-    before its identifier was understood.
+    not have; ``findings`` say why nothing matched. ``level`` is WORKLIST for a query of the
+    worklist, "" when the request was refused before its identifier was understood.
     """
 
     level: str
@@ -59,4 +63,21 @@ class RetrieveOutcome:
         return self.completed + self.warning + self.failed + self.remaining
 
 
-Outcome = QueryOutcome | RetrieveOutcome
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOutcome:
+    """An N-CREATE, N-SET or N-GET of a performed procedure step that was performed.
+
+    ``step_status`` is the step's afterwards; ``followed`` are the keys of the worklist items that
+    have followed it, None for an N-GET.
+    """
+
+    sop_instance_uid: str
+    step_status: str
+    followed: tuple[str, ...] | None = None
+    level: str = ""
+    sent_bytes: int = 0
+    seconds: float = 0.0
+    findings: tuple[Finding, ...] = ()
+
+
+Outcome = QueryOutcome | RetrieveOutcome | StepOutcome

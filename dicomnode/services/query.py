@@ -1,4 +1,4 @@
-"""C-FIND SCP (PS3.4 §C.4.1, PS3.7 §9.1.2).
+"""C-FIND SCP (PS3.7 §9.1.2), whatever is asked for; the sources of answers know what that is.
 
 A query runs in a thread of its own pool, so that a slow one holds up no other; of one association
 one at a time. Answers go out in batches, no faster than the peer takes them.
@@ -12,7 +12,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -22,30 +22,17 @@ from dicomnode.dimse.command import Response, answer
 from dicomnode.dimse.identifier import IdentifierSink
 from dicomnode.dimse.status import Status
 from dicomnode.errors import CatalogError, OutOfResources, StatusError
-from dicomnode.index.catalog import Catalog, SearchStopped, Stop
-from dicomnode.index.keys import Level
-from dicomnode.registry import Registry
-from dicomnode.services.answers import Further
-from dicomnode.services.attributes import read_attributes
+from dicomnode.index.reading import SearchStopped, Stop
 from dicomnode.services.dispatch import Operation
-from dicomnode.services.identifier import Bounds, mismatch, parse
+from dicomnode.services.identifier import mismatch
 from dicomnode.services.outcomes import Finding, QueryOutcome
-from dicomnode.services.query_plan import Asked, Plan, make_plan
-from dicomnode.services.sop_classes import QUERY_RETRIEVE, extended_answer
-from dicomnode.storage.files import FileStore
 
 _THREADS: Final = 32
 # One thread at a time makes answers: more would only take the interpreter from the event loop.
 # Whoever has waited this long goes on all the same, so that a slow one holds up no other.
 _TURN_SECONDS: Final = 0.25
-_BATCH: Final = 128
-# Files are read for these matches: a batch of them takes longer.
-_BATCH_WITH_FILES: Final = 16
-_STORED_VALUES: Final = 4
 _NO_LIMIT: Final = 2**62
-# What is looked into after an empty answer: this many keys, for this long, while no more queries
-# than these are running.
-_EXPLAINED_KEYS: Final = 8
+# An empty answer is looked into for this long, while no more queries than these are running.
 _EXPLAINED_SECONDS: Final = 2.0
 _BUSY_QUERIES: Final = 4
 # Identifiers of queries that have not begun, of all associations together.
@@ -64,31 +51,65 @@ class Journal(Protocol):
         """A fault of our own, to be logged with its traceback."""
 
 
+# Waits, in a thread, for the turn to make answers.
+Turn = Callable[[], AbstractContextManager[None]]
+
+
+class Search(Protocol):
+    """One query of a source. All but the attributes is called in threads, one call at a time.
+
+    ``level`` is for logs; ``keys`` are the keywords that are matched on and ``unsupported`` the
+    tags that are not matched or not answered, both known when ``find`` returns. ``batch`` answers
+    are worth a change of threads.
+    """
+
+    @property
+    def level(self) -> str: ...
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+
+    @property
+    def unsupported(self) -> tuple[int, ...]: ...
+
+    @property
+    def batch(self) -> int: ...
+
+    def find(self, limit: int, stop: Stop, turn: Turn) -> array[int]:
+        """Return the row ids of matches. Raises StatusError, CatalogError, SearchStopped."""
+
+    def encoded(self, ids: Sequence[int], stop: Stop, turn: Turn) -> list[bytes]:
+        """Return the identifiers of matches. Raises CatalogError, SearchStopped."""
+
+    def explained(self, stop: Stop) -> tuple[Finding, ...]:
+        """Say why nothing matched. Raises CatalogError, SearchStopped."""
+
+
+class Source(Protocol):
+    """What answers the queries of some SOP classes."""
+
+    def serves(self, sop_class_uid: str) -> bool:
+        """Tell whether the SOP class is one of this source."""
+
+    def asked(self, operation: Operation) -> Callable[[bytes], Search]:
+        """Return what reads the identifier, in a thread; that raises StatusError."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueryRules:
     """The settings that queries follow; ``max_matches`` 0 means no limit."""
 
-    ae_title: str
     max_matches: int
-    bounds: Bounds
+    max_identifier_bytes: int
 
 
 class Query:
-    """Answers C-FIND requests from the index."""
+    """Answers C-FIND requests from its sources."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        files: FileStore,
-        journal: Journal,
-        rules: QueryRules,
-        registry: Callable[[], Registry],
-    ) -> None:
-        self.catalog = catalog
-        self.files = files
+    def __init__(self, sources: Sequence[Source], journal: Journal, rules: QueryRules) -> None:
+        self._sources = sources
         self.journal = journal
         self.rules = rules
-        self._registry = registry
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="dicomnode-query")
         self._turn = threading.Lock()
         self._last: dict[int, Run] = {}
@@ -103,14 +124,13 @@ class Query:
 
     def serves(self, sop_class_uid: str) -> bool:
         """Tell whether the SOP class is one of queries."""
-        service = QUERY_RETRIEVE.get(sop_class_uid)
-        return service is not None and service[0] == "find"
+        return any(source.serves(sop_class_uid) for source in self._sources)
 
     def begin(self, operation: Operation) -> DataSetSink | None:
         """Collect the identifier, then run the query."""
         if not operation.request.has_data_set:
             raise mismatch("the request has no identifier")
-        limit = self.rules.bounds.max_identifier_bytes
+        limit = self.rules.max_identifier_bytes
         too_long = mismatch(f"identifier longer than limits.max_identifier_bytes ({limit})")
         return IdentifierSink(
             limit,
@@ -124,8 +144,9 @@ class Query:
             operation.fail(OutOfResources("too many queries are waiting"))
             return
         self.waiting_bytes += len(data)
-        number = operation.channel.number
-        run = Run(self, operation, data, self._asked(operation))
+        number, sop_class_uid = operation.channel.number, operation.context.abstract_syntax
+        source = next(source for source in self._sources if source.serves(sop_class_uid))
+        run = Run(self, operation, data, source.asked(operation))
         operation.on_cancel = run.cancel
         task = asyncio.get_running_loop().create_task(run.perform(self._last.get(number)))
         self._last[number] = run
@@ -137,20 +158,6 @@ class Query:
         run.answered.set()
         if self._last.get(number) is run:
             del self._last[number]
-
-    def _asked(self, operation: Operation) -> Asked:
-        channel = operation.channel
-        sop_class = operation.context.abstract_syntax
-        proposed = channel.negotiated.extended.get(sop_class, b"")
-        relational, combined, *_ = *(extended_answer(sop_class, proposed) or b""), 0, 0
-        ae = self._registry().lookup(channel.calling_ae_title)
-        return Asked(
-            transfer_syntax_uid=operation.context.transfer_syntax,
-            retrieve_ae_title=self.rules.ae_title,
-            relational=bool(relational),
-            combined=bool(combined),
-            character_set=(ae.character_set or "").encode() if ae else b"",
-        )
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -169,9 +176,9 @@ class Query:
 
 @dataclass(slots=True)
 class _Begun:
-    """What the first step in a thread comes to; ``ids`` are those of matches not yet encoded."""
+    """What the first step in a thread comes to; ``ids`` are those of all matches."""
 
-    plan: Plan
+    search: Search
     ids: array[int]
     over_limit: bool
     answers: list[bytes]
@@ -180,7 +187,9 @@ class _Begun:
 class Run:
     """One query, from its identifier to its final response."""
 
-    def __init__(self, query: Query, operation: Operation, data: bytes, asked: Asked) -> None:
+    def __init__(
+        self, query: Query, operation: Operation, data: bytes, asked: Callable[[bytes], Search]
+    ) -> None:
         self._query = query
         self._operation = operation
         self._data = data
@@ -188,8 +197,7 @@ class Run:
         self.answered = asyncio.Event()
         self._stop = Stop()
         self._started = time.monotonic()
-        self._level = ""
-        self._plan: Plan | None = None
+        self._search: Search | None = None
         self._matches = 0
         self._sent_bytes = 0
 
@@ -215,8 +223,8 @@ class Run:
             query.answered(self, operation.channel.number)
         if final is not None and not self._stop.stopped:
             operation.conclude(final)
-            if self._plan is not None and not self._matches and final.status == Status.SUCCESS:
-                outcome = replace(outcome, findings=await self._findings(self._plan))
+            if self._search is not None and not self._matches and final.status == Status.SUCCESS:
+                outcome = replace(outcome, findings=await self._findings(self._search))
         query.journal.query_ended(operation, outcome)
 
     async def _final(self) -> Response | None:
@@ -242,10 +250,9 @@ class Run:
         query, operation, stop = self._query, self._operation, self._stop
         stop.check()
         begun = await query.in_thread(self._begin)
-        plan = self._plan = begun.plan
-        size = _batch_size(plan)
-        pending = _pending(operation, plan)
-        answers, at = begun.answers, size
+        search = begun.search
+        pending = _pending(operation, search)
+        answers, at = begun.answers, search.batch
         while True:
             stop.check()
             for identifier in answers:
@@ -256,102 +263,53 @@ class Run:
                 break
             await operation.channel.drained()
             stop.check()
-            answers = await query.in_thread(partial(self._encoded, plan, begun.ids[at : at + size]))
-            at += size
+            ids = begun.ids[at : at + search.batch]
+            answers = await query.in_thread(partial(search.encoded, ids, stop, query.turn))
+            at += search.batch
         if not begun.over_limit:
             return _response(operation, Status.SUCCESS)
         limit = query.rules.max_matches
         comment = f"more than {limit} matches (limits.max_matches)"
         return replace(_response(operation, Status.OUT_OF_RESOURCES), error_comment=comment)
 
-    # -- in a thread -----------------------------------------------------------------------------
-
     def _begin(self) -> _Begun:
-        rules = self._query.rules
-        root = QUERY_RETRIEVE[self._operation.context.abstract_syntax][1]
-        identifier = parse(self._data, self._asked.transfer_syntax_uid, root, rules.bounds)
-        self._level = identifier.level
-        plan = make_plan(identifier, self._asked)
+        """Read the identifier, find the matches, and make the first answers; in a thread."""
+        query, stop = self._query, self._stop
+        search = self._search = self._asked(self._data)
         self._data = b""
-        conditions = [condition for _, _, condition in plan.conditions]
-        limit = rules.max_matches or _NO_LIMIT
-        ids = self._query.catalog.find(plan.level, conditions, limit + 1, self._stop)
+        limit = query.rules.max_matches or _NO_LIMIT
+        ids = search.find(limit + 1, stop, query.turn)
         over_limit = len(ids) > limit
         ids = ids[:limit]
-        return _Begun(plan, ids, over_limit, self._encoded(plan, ids[: _batch_size(plan)]))
+        answers = search.encoded(ids[: search.batch], stop, query.turn) if ids else []
+        return _Begun(search, ids, over_limit, answers)
 
-    def _encoded(self, plan: Plan, ids: Sequence[int]) -> list[bytes]:
-        """Return the identifiers of some matches."""
-        if not ids:
-            return []
-        fetch, encode = self._query.catalog.fetch, plan.layout.encode
-        with self._query.turn():
-            rows = fetch(plan.wanted, ids, self._stop)
-            if not plan.wanted.stored:
-                return [encode(row) for row in rows]
-        answers = []
-        for row in rows:
-            self._stop.check()
-            answers.append(
-                encode(row[:-_STORED_VALUES], self._further(plan, row[-_STORED_VALUES:]))
-            )
-        return answers
-
-    def _further(self, plan: Plan, stored: Sequence[str | int]) -> list[Further]:
-        """Return the elements that come from the file, and those of our private block."""
-        elements = plan.layout.elements
-        further: list[Further] = []
-        if plan.file_tags:
-            path = str(stored[0])
-            further = read_attributes(self._query.files, path, plan.file_tags, elements)
-        for tag, vr, place in plan.private:
-            written = elements.element(tag, vr, str(stored[place]).encode())
-            further.append((tag, partial(_constant, written)))
-        return further
-
-    # -- afterwards ------------------------------------------------------------------------------
-
-    async def _findings(self, plan: Plan) -> tuple[Finding, ...]:
-        """Find out which keys match nothing, each for itself, unless there is more to do."""
+    async def _findings(self, search: Search) -> tuple[Finding, ...]:
+        """Find out why nothing matches, unless there is more to do."""
         query = self._query
-        if not plan.conditions or query.running + query.explaining >= _BUSY_QUERIES:
+        if query.running + query.explaining >= _BUSY_QUERIES:
             return ()
         stop = Stop()
         query.explaining += 1
         deadline = asyncio.get_running_loop().call_later(_EXPLAINED_SECONDS, stop.stop)
         try:
-            return await query.in_thread(partial(self._explained, plan, stop))
+            return await query.in_thread(partial(search.explained, stop))
         except (SearchStopped, CatalogError):
             return ()
         finally:
             query.explaining -= 1
             deadline.cancel()
 
-    def _explained(self, plan: Plan, stop: Stop) -> tuple[Finding, ...]:
-        find = self._query.catalog.find
-        findings = tuple(
-            _nothing_has(plan.level, keyword, value)
-            for keyword, value, condition in plan.conditions[:_EXPLAINED_KEYS]
-            if not find(plan.level, [condition], 1, stop)
-        )
-        if findings or len(plan.conditions) > _EXPLAINED_KEYS:
-            return findings
-        return (Finding(f"each key matches some {plan.level}, but none matches all of them"),)
-
     def _outcome(self) -> QueryOutcome:
-        plan = self._plan
+        search = self._search
         return QueryOutcome(
-            level=self._level,
-            keys=tuple(keyword for keyword, _, _ in plan.conditions) if plan else (),
-            unsupported=plan.unsupported if plan else (),
+            level=search.level if search else "",
+            keys=search.keys if search else (),
+            unsupported=search.unsupported if search else (),
             matches=self._matches,
             sent_bytes=self._sent_bytes,
             seconds=time.monotonic() - self._started,
         )
-
-
-def _batch_size(plan: Plan) -> int:
-    return _BATCH_WITH_FILES if plan.file_tags else _BATCH
 
 
 def _response(operation: Operation, status: Status) -> Response:
@@ -360,8 +318,8 @@ def _response(operation: Operation, status: Status) -> Response:
     return response
 
 
-def _pending(operation: Operation, plan: Plan) -> Response:
-    status = Status.PENDING_WARNING if plan.unsupported else Status.PENDING
+def _pending(operation: Operation, search: Search) -> Response:
+    status = Status.PENDING_WARNING if search.unsupported else Status.PENDING
     return replace(_response(operation, status), has_data_set=True)
 
 
@@ -371,14 +329,3 @@ def _failure(operation: Operation, error: StatusError) -> Response:
         error_comment=error.comment,
         offending_element=error.offending,
     )
-
-
-def _nothing_has(level: Level, keyword: str, value: str) -> Finding:
-    """Say that a key matches nothing; a UID is no patient data."""
-    if keyword.endswith("UID") and "\\" not in value:
-        return Finding(f"no {level} has this {keyword} {value}")
-    return Finding(f"no {level} has this {keyword}", value)
-
-
-def _constant(written: bytes, encodings: tuple[str, ...]) -> bytes:
-    return written

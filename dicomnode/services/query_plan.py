@@ -24,7 +24,7 @@ from dicomnode.index.keys import (
     Level,
 )
 from dicomnode.index.matching import BadKey, Items, Match, combined, read_key
-from dicomnode.services.answers import Field, Layout
+from dicomnode.services.answers import Field, Layout, Repertoire
 from dicomnode.services.attributes import can_be_read
 from dicomnode.services.identifier import (
     QUERY_RETRIEVE_LEVEL,
@@ -241,15 +241,14 @@ def _layout(
     for tag in {tag & 0xFFFF_0000 | (tag & 0xFF00) >> 8 for tag, _, _ in private}:
         constants.append((tag, "LO", _CREATOR))
     said = identifier.header.values.get(SPECIFIC_CHARACTER_SET, b"").strip(b" \0")
+    character_set = asked.character_set or said
     return Layout(
-        asked.transfer_syntax_uid,
+        Repertoire(asked.transfer_syntax_uid, character_set, said=bool(character_set)),
         [
             Field(key.tag, key.vr, draft.items.get(key.tag, ()))
             for key in (*draft.keys, *draft.computed)
         ],
         constants,
-        character_set=asked.character_set or said,
-        said=bool(asked.character_set or said),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Protocol
 
 from dicomnode.dimse.channel import (
     Channel,
@@ -107,12 +108,25 @@ class Requests:
                 answered.exception()  # whoever was to await it may be gone
 
 
-class _Outgoing:
-    """The ``Provider`` and ``Handler`` of one association that we asked for."""
+class RequestingHandler(Handler, Protocol):
+    """A handler that lets requests of ours be performed on its association."""
 
     requests: Requests
 
-    def established(self, channel: Channel) -> Handler:
+
+class RequestingProvider(Protocol):
+    """Makes such handlers: ``dispatch.Dispatcher``, for one."""
+
+    def established(self, channel: Channel) -> RequestingHandler:
+        """An association has been accepted on ``channel``."""
+
+
+class _Refusing:
+    """The ``Provider`` and ``Handler`` of one association on which the peer may ask nothing."""
+
+    requests: Requests
+
+    def established(self, channel: Channel) -> RequestingHandler:
         self._channel = channel
         self.requests = Requests(channel)
         return self
@@ -137,12 +151,30 @@ class _Outgoing:
         self.requests.closed(why)
 
 
+class _Keeping:
+    """Keeps the handler that ``provider`` makes."""
+
+    handler: RequestingHandler
+
+    def __init__(self, provider: RequestingProvider) -> None:
+        self._provider = provider
+
+    def established(self, channel: Channel) -> Handler:
+        self.handler = self._provider.established(channel)
+        return self.handler
+
+
 @dataclass(frozen=True, slots=True)
 class OutgoingAssociation:
     """An association that we asked for and got."""
 
     channel: Channel
-    requests: Requests
+    handler: RequestingHandler
+
+    @property
+    def requests(self) -> Requests:
+        """Where requests of ours are performed on it."""
+        return self.handler.requests
 
     @property
     def negotiated(self) -> Negotiated:
@@ -150,8 +182,14 @@ class OutgoingAssociation:
         return self.channel.negotiated
 
 
-async def associate(requestor: Requestor, proposal: Proposal) -> OutgoingAssociation:
-    """Make an association on which to perform requests; raises AssociationError."""
-    outgoing = _Outgoing()
-    channel = await requestor.associate(proposal, outgoing)
-    return OutgoingAssociation(channel, outgoing.requests)
+async def associate(
+    requestor: Requestor, proposal: Proposal, provider: RequestingProvider | None = None
+) -> OutgoingAssociation:
+    """Make an association on which to perform requests; raises AssociationError.
+
+    What the peer asks for on it goes to the handler that ``provider`` makes; without one it is
+    refused with 0211H.
+    """
+    keeping = _Keeping(provider or _Refusing())
+    channel = await requestor.associate(proposal, keeping)
+    return OutgoingAssociation(channel, keeping.handler)

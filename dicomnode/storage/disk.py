@@ -121,6 +121,11 @@ class OpenFile:
         """Return the file descriptor, to be used only while this object is held."""
         return self._fd
 
+    def uncache(self) -> None:
+        """Let the system forget what it has read of the file, where that can be asked for."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def __del__(self) -> None:
         with suppress(OSError):
             os.close(self._fd)

@@ -79,10 +79,20 @@ def read_file_meta(fd: int) -> FileMeta:
     Raises CannotUnderstand when the file is no Part 10 file or names no transfer syntax.
     """
     head = os.pread(fd, _FIRST_READ_BYTES, 0)
-    if head[128:132] != b"DICM":
-        raise CannotUnderstand("no DICM prefix: not a DICOM file")
-    if len(head) == _FIRST_READ_BYTES:
+    if len(head) == _FIRST_READ_BYTES and is_part10(head):
         head += os.pread(fd, _MAX_META_BYTES - _FIRST_READ_BYTES, _FIRST_READ_BYTES)
+    return parse_file_meta(head)
+
+
+def is_part10(head: bytes) -> bool:
+    """Tell whether the first bytes of a file are those of a Part 10 file."""
+    return head[128:132] == b"DICM"
+
+
+def parse_file_meta(head: bytes) -> FileMeta:
+    """Read the File Meta at the beginning of ``head``; raises as ``read_file_meta``."""
+    if not is_part10(head):
+        raise CannotUnderstand("no DICM prefix: not a DICOM file")
     values, offset = _group_two(head)
     transfer_syntax_uid = _string(values.get(0x0010, b""))
     if not transfer_syntax_uid:

@@ -123,6 +123,13 @@ def test_queries_retrievals_and_destinations_are_summed_up_once_there_are_some()
     assert "since start" not in drawn(FIGURES)
 
 
+def test_performed_steps_are_counted_by_status_once_there_are_some() -> None:
+    counts = {"IN PROGRESS": 2, "COMPLETED": 1234, "DISCONTINUED": 0}
+    text = drawn(FIGURES | {"performed_steps": counts})
+    assert "performed steps: 2 in progress, 1,234 completed\n" in text
+    assert "performed steps" not in drawn(FIGURES | {"performed_steps": dict.fromkeys(counts, 0)})
+
+
 def test_what_peers_sent_is_neither_markup_nor_control() -> None:
     text = drawn(FIGURES)
     assert "[red]MR\\x1b" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dicomnode.dimse.channel import DataSetSink
-from dicomnode.dimse.identifier import IdentifierSink
+from dicomnode.dimse.identifier import Budget, IdentifierSink
 
 
 class NoLease:
@@ -15,13 +15,14 @@ class NoLease:
 
 
 class Heard:
-    def __init__(self, max_identifier_bytes: int) -> None:
+    def __init__(self, max_identifier_bytes: int, budget: Budget | None = None) -> None:
         self.calls: list[bytes | str] = []
         self.sink: DataSetSink = IdentifierSink(
             max_identifier_bytes,
             self.calls.append,
             lambda: self.calls.append("overflow"),
             self.calls.append,
+            budget,
         )
 
     def write(self, *fragments: bytes) -> None:
@@ -73,3 +74,25 @@ def test_nobody_need_listen_for_the_abandonment() -> None:
     calls: list[bytes] = []
     IdentifierSink(10, calls.append, calls.clear).abandon("aborted by peer")
     assert calls == []
+
+
+def test_what_several_collect_together_is_bounded() -> None:
+    budget = Budget(10)
+    first, second = Heard(10, budget), Heard(10, budget)
+    first.write(b"123456")
+    second.write(b"1234", b"5", b"6")
+    assert second.calls == ["overflow"] and budget.left == 4
+    first.write(b"7890")
+    first.sink.finish()
+    assert first.calls == [b"1234567890"] and budget.left == 0
+
+
+def test_what_an_association_leaves_unfinished_is_there_for_others() -> None:
+    budget = Budget(10)
+    heard = Heard(10, budget)
+    heard.write(b"123456")
+    heard.sink.abandon("connection lost")
+    assert budget.left == 10
+    heard.write(b"7")
+    heard.sink.abandon("connection lost")
+    assert budget.left == 10

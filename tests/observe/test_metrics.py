@@ -156,6 +156,18 @@ def test_a_scrape_shows_the_rest_when_the_index_does_not_answer() -> None:
     assert b'accepted_total{calling_aet="CT_1"} 1.0' in metrics.render()
 
 
+def test_counts_by_label_are_read_and_one_that_cannot_be_read_leaves_the_rest() -> None:
+    metrics = Metrics(known_title=lambda title: True)
+
+    def fails() -> dict[str, int]:
+        raise OSError("gone")
+
+    metrics.add_counts_source("dicomnode_a", "A.", "state", fails)
+    metrics.add_counts_source("dicomnode_b", "B.", "state", lambda: {"IN PROGRESS": 3})
+    assert metrics.registry.get_sample_value("dicomnode_b", {"state": "IN PROGRESS"}) == 3
+    assert b"dicomnode_a{" not in metrics.render()
+
+
 def test_the_exposition_can_be_parsed_and_every_name_of_ours_has_the_prefix() -> None:
     metrics = made()
     metrics.query_finished("STUDY", 2, 100, 0.1)

@@ -8,25 +8,28 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from dicomnode.dimse.command import CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, Request
+from dicomnode.dimse.command import CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, NCreateRQ, NSetRQ, Request
 from dicomnode.observe.logs import Log
 from dicomnode.observe.metrics import Metrics
 from dicomnode.registry import AE, Registry
 from dicomnode.services.dispatch import Dispatcher, Operation
 from dicomnode.services.explanations import Explanations
 from dicomnode.services.journal import Journal
-from dicomnode.services.outcomes import Finding, Outcome, QueryOutcome, RetrieveOutcome
+from dicomnode.services.outcomes import Finding, Outcome, QueryOutcome, RetrieveOutcome, StepOutcome
 from dicomnode.settings import LogSettings
 from dicomnode.ul.negotiation import AcceptedContext
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 IMPLICIT = "1.2.840.10008.1.2"
 FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{number}" for number in (1, 2, 3))
-CONTEXTS = {1: FIND, 3: MOVE, 5: GET, 7: CT}
+MPPS = "1.2.840.10008.3.1.2.3.3"
+CONTEXTS = {1: FIND, 3: MOVE, 5: GET, 7: CT, 9: MPPS}
 C_FIND = CFindRQ(affected_sop_class_uid=FIND, message_id=3)
 C_GET = CGetRQ(affected_sop_class_uid=GET, message_id=4)
 C_MOVE = CMoveRQ(affected_sop_class_uid=MOVE, message_id=5, move_destination="ARCHIVE")
 C_STORE = CStoreRQ(affected_sop_class_uid=CT, affected_sop_instance_uid="1.2.3", message_id=6)
+N_CREATE = NCreateRQ(affected_sop_class_uid=MPPS, affected_sop_instance_uid="1.2.9", message_id=7)
+N_SET = NSetRQ(requested_sop_class_uid=MPPS, requested_sop_instance_uid="1.2.9", message_id=8)
 FOUND = QueryOutcome(level="STUDY", keys=("PatientID",), matches=12, sent_bytes=900, seconds=0.1)
 EMPTY = replace(FOUND, matches=0, sent_bytes=0, findings=(Finding("no study", "P1"),))
 MOVED = RetrieveOutcome(
@@ -42,6 +45,7 @@ def fake_channel(number: int, calling: str, called: str, peer_address: str) -> A
     return SimpleNamespace(
         number=number,
         calling_ae_title=calling,
+        peer_ae_title=calling,
         called_ae_title=called,
         peer_address=peer_address,
         negotiated=SimpleNamespace(contexts=contexts, refused=()),
@@ -80,9 +84,10 @@ class Fixture:
         self.channel = fake_channel(7, "WS_1", "DICOMNODE", "10.0.0.7")
         self._service = Keeping()
         services: dict[type[Request], Any] = dict.fromkeys(
-            (CFindRQ, CGetRQ, CMoveRQ, CStoreRQ), (self._service,)
+            (CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, NCreateRQ, NSetRQ), (self._service,)
         )
-        self.handler = Dispatcher(services, self.journal).established(self.channel)
+        self.dispatcher = Dispatcher(services, self.journal)
+        self.handler = self.dispatcher.established(self.channel)
 
     def begin(self, request: Request) -> Operation:
         context = next(key for key, uid in CONTEXTS.items() if uid == request.sop_class_uid)
@@ -99,6 +104,8 @@ class Fixture:
     def tell(self, operation: Operation, outcome: Outcome) -> None:
         if isinstance(outcome, QueryOutcome):
             self.journal.query_ended(operation, outcome)
+        elif isinstance(outcome, StepOutcome):
+            self.journal.step_ended(operation, outcome)
         else:
             self.journal.retrieve_ended(operation, outcome)
 

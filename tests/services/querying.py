@@ -19,7 +19,8 @@ from dicomnode.registry import Registry
 from dicomnode.services.dispatch import AssociationHandler, Dispatcher, Operation
 from dicomnode.services.identifier import Bounds
 from dicomnode.services.outcomes import QueryOutcome
-from dicomnode.services.query import Query, QueryRules
+from dicomnode.services.query import Query, QueryRules, Source
+from dicomnode.services.query_archive import Archive
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import file_meta
 from dicomnode.ul.negotiation import AcceptedContext
@@ -89,6 +90,10 @@ class Fixture:
         self.files.close()
         self.catalog.close()
 
+    def source(self, bounds: Bounds) -> Source:
+        """Return what answers."""
+        return Archive(self.catalog, self.files, "DICOMNODE", bounds, lambda: self.registry)
+
     # -- the journal -----------------------------------------------------------------------------
 
     def operation_ended(self, operation: Operation, status: int, comment: str) -> None: ...
@@ -111,8 +116,8 @@ class Fixture:
         title: str = "WS_1",
     ) -> AssociationHandler:
         bounds = Bounds(max_identifier_bytes=4 * 1024 * 1024, max_list_values=20_000)
-        rules = QueryRules("DICOMNODE", self.max_matches, bounds)
-        query = Query(self.catalog, self.files, self, rules, lambda: self.registry)
+        rules = QueryRules(self.max_matches, bounds.max_identifier_bytes)
+        query = Query((self.source(bounds),), self, rules)
         self._services.append(query)
         self.channel = FakeChannel(root, syntax, extended, title)
         return AssociationHandler(self.channel, Dispatcher({CFindRQ: (query,)}, self))

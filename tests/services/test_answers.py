@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 
-from dicomnode.services.answers import Field, Layout
+from dicomnode.services.answers import Field, Layout, Repertoire
 from dicomnode.storage.encoding import Elements
 from tests.storage.objects import BIG, DEFLATED, EXPLICIT, IMPLICIT
 
@@ -29,7 +29,7 @@ def read(data: bytes, syntax: str) -> Dataset:
 
 
 def layout(syntax: str, *fields: Field, character_set: bytes = b"", said: bool = False) -> Layout:
-    return Layout(syntax, fields, [LEVEL], character_set=character_set, said=said)
+    return Layout(Repertoire(syntax, character_set, said=said), fields, [LEVEL])
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG, DEFLATED])

@@ -12,7 +12,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicomnode.services.answers import Layout
+from dicomnode.services.answers import Layout, Repertoire
 from dicomnode.services.attributes import can_be_read, read_attributes
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import file_meta
@@ -51,7 +51,7 @@ def test_every_attribute_comes_back_as_it_is_in_the_file(name: str, syntax: str)
     # Specific Character Set is that of the answer.
     tags = [int(each.tag) for each in expected if each.keyword != "SpecificCharacterSet"]
     tags = [tag for tag in tags if can_be_read(tag)]
-    layout = Layout(syntax, [], [], character_set=b"", said=False)
+    layout = Layout(Repertoire(syntax, b"", said=False), [], [])
     files = cast(FileStore, AnyFile())
     found = read(
         layout.encode((), read_attributes(files, str(path), tags, layout.elements)), syntax
@@ -61,7 +61,7 @@ def test_every_attribute_comes_back_as_it_is_in_the_file(name: str, syntax: str)
 
 
 def test_a_file_that_cannot_be_read_gives_attributes_without_values() -> None:
-    layout = Layout(EXPLICIT, [], [], character_set=b"", said=False)
+    layout = Layout(Repertoire(EXPLICIT, b"", said=False), [], [])
     path = str(FILES / "no_meta.dcm")
     further = read_attributes(cast(FileStore, AnyFile()), path, [0x00180060], layout.elements)
     assert read(layout.encode((), further), EXPLICIT).KVP is None
@@ -85,7 +85,7 @@ def test_items_with_a_character_set_of_their_own_and_numbers_without_vr_come_bac
     path = tmp_path / "implicit.dcm"
     meta = file_meta(str(stored.SOPClassUID), str(stored.SOPInstanceUID), IMPLICIT)
     path.write_bytes(meta + encoded(stored, IMPLICIT))
-    layout = Layout(EXPLICIT, [], [], character_set=b"", said=False)
+    layout = Layout(Repertoire(EXPLICIT, b"", said=False), [], [])
     files = cast(FileStore, AnyFile())
     further = read_attributes(files, str(path), [0x00280106, 0x00283000], layout.elements)
     found = read(layout.encode((), further), EXPLICIT)

@@ -19,11 +19,13 @@ from dicomnode.dimse.command import (
     Command,
     CStoreRQ,
     CStoreRSP,
+    NSetRQ,
+    NSetRSP,
     UnrecognizedCommand,
     UnrecognizedRSP,
 )
 from dicomnode.errors import AssociationAborted, RemoteProtocolError, StatusError
-from dicomnode.services.dispatch import AssociationHandler, Dispatcher, Operation
+from dicomnode.services.dispatch import AssociationHandler, Dispatcher, Operation, failure
 from dicomnode.services.sop_classes import VERIFICATION
 from dicomnode.ul.negotiation import AcceptedContext
 
@@ -177,6 +179,25 @@ def test_a_status_error_becomes_status_comment_and_offending_element(on: Fixture
     ((_, response),) = on.channel.sent
     assert (response.status, response.error_comment) == (0xA900, "no UID")
     assert response.offending_element == (0x00080018,)
+
+
+def test_of_a_normalized_service_a_status_error_has_error_id_and_identifier_list() -> None:
+    request = NSetRQ(
+        message_id=4,
+        requested_sop_class_uid=CT,
+        requested_sop_instance_uid="1.2",
+        has_data_set=True,
+    )
+    response = failure(
+        request, StatusError("closed", status=0x0110, error_id=0xA710, identifiers=(0x00400252,))
+    )
+    assert isinstance(response, NSetRSP)
+    assert (response.status, response.error_id, response.error_comment) == (
+        0x0110,
+        0xA710,
+        "closed",
+    )
+    assert response.attribute_identifier_list == (0x00400252,)
 
 
 def test_a_fault_of_our_own_answers_processing_failure_and_is_told(on: Fixture) -> None:

@@ -18,7 +18,7 @@ from dicomnode.errors import (
 from dicomnode.ul.items import ContextResult
 from dicomnode.ul.negotiation import RefusedContext
 from dicomnode.ul.pdu import AAssociateRQ, Rejection
-from tests.services.journaling import C_MOVE, CT, IMPLICIT, MOVED, Fixture, fake_channel
+from tests.services.journaling import C_MOVE, C_STORE, CT, IMPLICIT, MOVED, Fixture, fake_channel
 
 
 @pytest.fixture
@@ -40,13 +40,27 @@ def test_a_requested_association_is_told_from_its_acceptance_to_its_end(on: Fixt
     on.journal.request_ended(channel, "released", "")
     assert on.lines() == [
         "info  DICOMNODE -> ARCHIVE #12 association accepted by 10.0.0.9,"
-        " 4 of 4 presentation contexts",
+        " 5 of 5 presentation contexts",
         "info  DICOMNODE -> ARCHIVE #12 association released, 1ms",
     ]
     name = "dicomnode_outgoing_associations_total"
     assert on.value(name, called_aet="ARCHIVE", result="accepted") == 1
     assert on.value("dicomnode_outgoing_associations_active") == 0
     assert on.journal.outgoing == {}
+
+
+def test_an_operation_of_the_peer_on_an_association_of_ours_is_the_peers(on: Fixture) -> None:
+    channel = fake_channel(12, "DICOMNODE", "ARCHIVE", "10.0.0.9")
+    channel.peer_ae_title = "ARCHIVE"
+    on.journal.requested(channel)
+    on.channel = channel
+    on.handler = on.dispatcher.established(channel)
+    on.begin(C_STORE).respond(Status.PROCESSING_FAILURE, "disk on fire")
+    assert on.lines()[1].startswith("warn  ARCHIVE -> DICOMNODE #12 C-STORE 6 0110")
+    assert on.journal.outgoing[12].operations == 1
+    total = "dicomnode_dimse_requests_total"
+    assert on.value(total, service="C-STORE", calling_aet="ARCHIVE", status="0110") == 1
+    assert on.explained()[0]["calling_ae_title"] == "ARCHIVE"
 
 
 def test_a_requested_association_that_broke_off_is_a_warning(on: Fixture) -> None:

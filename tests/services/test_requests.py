@@ -16,11 +16,19 @@ from dicomnode.dimse.command import (
     Command,
     CStoreRQ,
     CStoreRSP,
+    NEventReportRQ,
     UnrecognizedCommand,
 )
 from dicomnode.errors import AssociationAborted, AssociationTimedOut, RemoteProtocolError
-from dicomnode.services.requests import OutgoingAssociation, Requests, associate
-from dicomnode.services.sop_classes import VERIFICATION
+from dicomnode.services.dispatch import Dispatcher, Operation
+from dicomnode.services.requests import (
+    OutgoingAssociation,
+    RequestingProvider,
+    Requests,
+    associate,
+)
+from dicomnode.services.sop_classes import STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION
+from dicomnode.ul.negotiation import AcceptedContext
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -183,10 +191,12 @@ class FakeRequestor:
         return self.channel
 
 
-async def outgoing() -> tuple[FakeRequestor, OutgoingAssociation]:
+async def outgoing(
+    provider: RequestingProvider | None = None,
+) -> tuple[FakeRequestor, OutgoingAssociation]:
     requestor = FakeRequestor()
     proposal = Proposal(host="h", port=104, called_ae_title="A", calling_ae_title="B", contexts=())
-    return requestor, await associate(requestor, proposal)
+    return requestor, await associate(requestor, proposal, provider)
 
 
 async def test_responses_on_an_association_of_ours_reach_its_requests() -> None:
@@ -216,3 +226,45 @@ async def test_a_request_on_an_association_of_ours_is_refused(request_: Command)
     assert (response.message_id_being_responded_to, response.status) == (5, 0x0211)
     requestor.handler.message(1, CCancelRQ(message_id_being_responded_to=5))
     assert requestor.handler.outstanding == 0 and len(requestor.channel.sent) == 1
+
+
+class Answering:
+    """A service that answers at once; it is its own journal."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    def serves(self, sop_class_uid: str) -> bool:
+        return sop_class_uid == STORAGE_COMMITMENT_PUSH_MODEL
+
+    def begin(self, operation: Operation) -> None:
+        operation.respond(0x0000)
+
+    def operation_ended(self, operation: Operation, status: int, comment: str) -> None:
+        self.ended.append(f"{operation.service} {status:04X}")
+
+    def internal_error(self, what: str, error: BaseException) -> None:
+        raise error
+
+
+async def test_a_provider_serves_what_the_peer_asks_for_on_an_association_of_ours() -> None:
+    reports = Answering()
+    requestor, association = await outgoing(Dispatcher({NEventReportRQ: (reports,)}, reports))
+    uid = STORAGE_COMMITMENT_PUSH_MODEL
+    contexts = requestor.channel.negotiated.contexts
+    contexts[1] = AcceptedContext(1, uid, "1.2.840.10008.1.2", False, True)
+    performing = asyncio.ensure_future(
+        association.requests.perform(1, store(1), b"data", seconds=60)
+    )
+    await turns()
+    report = NEventReportRQ(
+        message_id=1,
+        affected_sop_class_uid=uid,
+        affected_sop_instance_uid="1.2.840.10008.1.20.1.1",
+        event_type_id=1,
+    )
+    requestor.handler.message(1, report)
+    requestor.handler.message(1, CEchoRQ(affected_sop_class_uid=uid, message_id=2))
+    assert reports.ended == ["N-EVENT-REPORT 0000", "C-ECHO 0211"]
+    requestor.handler.message(1, stored(1))
+    assert await performing == stored(1)

@@ -1,0 +1,241 @@
+"""What we asked others to keep, and what they said (PS3.4 Annex J, as SCU).
+
+Instances are pairs of SOP Class UID and SOP Instance UID.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy.engine.interfaces import DBAPICursor
+
+from dicomnode.index.catalog import Catalog
+from dicomnode.index.records import commitment_request
+
+Instance = tuple[str, str]
+FailedInstance = tuple[str, str, int]
+
+
+class State(StrEnum):
+    """Where a request stands.
+
+    ``asking`` until the peer has answered the request, ``refused`` when it did not take it,
+    ``waiting`` for its report. The report then says that all, some or none are committed.
+    """
+
+    ASKING = "asking"
+    WAITING = "waiting"
+    REFUSED = "refused"
+    COMMITTED = "committed"
+    PARTLY = "partly"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a report says of the instances that were asked for; ``digest`` tells reports apart."""
+
+    committed: int
+    failed: tuple[FailedInstance, ...]
+    not_mentioned: tuple[Instance, ...]
+    retrieve_ae_title: str
+    digest: str
+
+    @property
+    def state(self) -> State:
+        """The state that a request has with it."""
+        if not self.failed and not self.not_mentioned:
+            return State.COMMITTED
+        return State.PARTLY if self.committed else State.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentRequest:
+    """One request; ``why`` is a sentence about its state, times are in seconds since 1970 UTC."""
+
+    transaction_uid: str
+    peer_ae_title: str
+    state: State
+    why: str
+    total: int
+    committed: int
+    failed: int
+    not_mentioned: int
+    retrieve_ae_title: str
+    report: str
+    asked_at: float
+    changed_at: float
+
+
+_TABLE: Final = commitment_request.c
+_SHOWN: Final = tuple(CommitmentRequest.__slots__)
+_ENTERED: Final = (
+    "transaction_uid",
+    "peer_ae_title",
+    "state",
+    "why",
+    "asked",
+    "total",
+    "committed",
+    "failed",
+    "not_mentioned",
+    "failed_list",
+    "not_mentioned_list",
+    "retrieve_ae_title",
+    "report",
+    "asked_at",
+    "changed_at",
+)
+_MOVED: Final = ("state", "why", "changed_at")
+_CONCLUDED: Final = (
+    "state",
+    "why",
+    "committed",
+    "failed",
+    "not_mentioned",
+    "failed_list",
+    "not_mentioned_list",
+    "retrieve_ae_title",
+    "report",
+    "changed_at",
+)
+
+
+class CommitmentRequests:
+    """The requests of one catalog; usable from any thread that may wait for the disk.
+
+    Everything raises CatalogError where the index fails. Changes are durable on return.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        table = commitment_request
+        of_uid = table.c.transaction_uid == bindparam("of_uid")
+        prepare = catalog.prepare
+        self._insert = prepare(insert(table).values(_new(_ENTERED)), _names(_ENTERED))
+        self._move = prepare(
+            update(table).values(_new(_MOVED)).where(of_uid, table.c.state == bindparam("old")),
+            [*_names(_MOVED), "of_uid", "old"],
+        )
+        self._conclude = prepare(
+            update(table)
+            .values(_new(_CONCLUDED))
+            .where(of_uid, table.c.report == bindparam("old")),
+            [*_names(_CONCLUDED), "of_uid", "old"],
+        )
+        self._prune = prepare(
+            delete(table).where(table.c.asked_at < bindparam("before")), ["before"]
+        )
+
+    # -- changing ----------------------------------------------------------------------------------
+
+    def enter(
+        self, transaction_uid: str, peer_ae_title: str, instances: Sequence[Instance]
+    ) -> None:
+        """Enter a request that is about to be made."""
+        now, asked = time.time(), _json(instances)
+        values = (transaction_uid, peer_ae_title, State.ASKING.value, "", asked, len(instances))
+        rest = (0, 0, 0, "[]", "[]", "", "", now, now)
+        self._catalog.transact(lambda cursor: self._insert.run(cursor, *values, *rest))
+
+    def answered(self, transaction_uid: str, state: State, why: str = "") -> None:
+        """Note how the peer answered the request, unless its report was quicker."""
+        values = (state.value, why, time.time(), transaction_uid, State.ASKING.value)
+        self._catalog.transact(lambda cursor: self._move.run(cursor, *values))
+
+    def conclude(self, transaction_uid: str, outcome: Outcome) -> bool:
+        """Keep the outcome of a request; False when there is no such request, or it has one."""
+        values = (
+            outcome.state.value,
+            "",
+            outcome.committed,
+            len(outcome.failed),
+            len(outcome.not_mentioned),
+            _json(outcome.failed),
+            _json(outcome.not_mentioned),
+            outcome.retrieve_ae_title,
+            outcome.digest,
+            time.time(),
+            transaction_uid,
+            "",
+        )
+
+        def apply(cursor: DBAPICursor) -> bool:
+            self._conclude.run(cursor, *values)
+            return bool(cursor.rowcount)
+
+        return self._catalog.transact(apply)
+
+    def prune(self, before: float) -> None:
+        """Remove what was asked before a time, in seconds since 1970 UTC."""
+        self._catalog.transact(lambda cursor: self._prune.run(cursor, before))
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def get(self, transaction_uid: str) -> CommitmentRequest | None:
+        """Return a request without its instances."""
+        statement = _shown().where(_TABLE.transaction_uid == transaction_uid)
+        with self._catalog.read() as connection:
+            row = connection.execute(statement).first()
+        return None if row is None else _request(row)
+
+    def in_state(self, state: State) -> list[CommitmentRequest]:
+        """Return the requests in a state, oldest first."""
+        statement = _shown().where(_TABLE.state == state.value).order_by(_TABLE.asked_at)
+        with self._catalog.read() as connection:
+            return [_request(row) for row in connection.execute(statement)]
+
+    def instances(self, transaction_uid: str) -> list[Instance]:
+        """Return the instances that a request is about."""
+        return [(row[0], row[1]) for row in self._list(transaction_uid, "asked")]
+
+    def failed(self, transaction_uid: str) -> list[FailedInstance]:
+        """Return the instances that are not committed, with their Failure Reasons."""
+        rows = self._list(transaction_uid, "failed_list")
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    def not_mentioned(self, transaction_uid: str) -> list[Instance]:
+        """Return the instances of which the report says nothing."""
+        return [(row[0], row[1]) for row in self._list(transaction_uid, "not_mentioned_list")]
+
+    def _list(self, transaction_uid: str, column: str) -> list[Any]:
+        statement = select(_TABLE[column]).where(_TABLE.transaction_uid == transaction_uid)
+        with self._catalog.read() as connection:
+            found = connection.scalar(statement)
+        rows: list[Any] = json.loads(found or "[]")
+        return rows
+
+    def counts(self) -> Mapping[State, int]:
+        """Return how many requests there are in each state."""
+        statement = select(_TABLE.state, func.count()).group_by(_TABLE.state)
+        counts = dict.fromkeys(State, 0)
+        with self._catalog.read() as connection:
+            counts.update({State(row[0]): row[1] for row in connection.execute(statement)})
+        return counts
+
+
+def _shown() -> Any:
+    return select(*(_TABLE[name] for name in _SHOWN))
+
+
+def _request(row: Any) -> CommitmentRequest:
+    transaction_uid, peer_ae_title, state, *rest = row
+    return CommitmentRequest(transaction_uid, peer_ae_title, State(state), *rest)
+
+
+def _json(rows: Sequence[Sequence[object]]) -> str:
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def _new(names: Sequence[str]) -> dict[str, Any]:
+    return {name: bindparam(f"new_{name}") for name in names}
+
+
+def _names(names: Sequence[str]) -> list[str]:
+    return [f"new_{name}" for name in names]

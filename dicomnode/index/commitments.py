@@ -1,0 +1,300 @@
+"""Storage commitments that were asked of this node, and how far each has come (PS3.4 Annex J).
+
+A commitment is pending until its instances have been checked, checked until its report has been
+delivered or given up. Lists of instances are held packed: there may be 100,000 in one request.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy.engine.interfaces import DBAPICursor
+
+from dicomnode.index.catalog import Catalog
+from dicomnode.index.records import commitment
+
+# SOP Class UID and SOP Instance UID.
+Referenced = tuple[str, str]
+
+_FAST: Final = 1
+_C: Final = commitment.c
+
+
+class State(StrEnum):
+    """How far a commitment has come."""
+
+    PENDING = "pending"
+    CHECKED = "checked"
+    DELIVERED = "delivered"
+    GIVEN_UP = "given up"
+
+
+UNFINISHED: Final = (State.PENDING, State.CHECKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A commitment without its instances; times are in seconds since 1970 UTC.
+
+    ``requester`` is the AE title that asked, ``called_ae_title`` the title of ours that it asked.
+    """
+
+    id: int
+    requester: str
+    transaction_uid: str
+    called_ae_title: str
+    instances: int
+    failures: int
+    requested_at: float
+    attempts: int
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commitment:
+    """A commitment; ``reasons`` has the Failure Reason of the references that failed, by place."""
+
+    standing: Standing
+    references: Sequence[Referenced]
+    reasons: Mapping[int, int]
+
+
+_STANDING: Final = tuple(_C[name] for name in Standing.__slots__)
+
+
+class Commitments:
+    """The commitments of one catalog; usable from any thread that may wait for the disk.
+
+    Everything raises CatalogError where the index fails; what changes something returns when that
+    is durable. ``open`` has to be called first.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._statements = _Statements(catalog)
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys(State, 0)
+
+    def open(self) -> None:
+        """Count what there is."""
+        statement = select(_C.state, func.count()).group_by(_C.state)
+        with self._catalog.read() as connection:
+            found = {State(row[0]): row[1] for row in connection.execute(statement)}
+        with self._lock:
+            self._counts.update(found)
+
+    def counts(self) -> dict[State, int]:
+        """Return how many commitments are in each state; takes no query."""
+        with self._lock:
+            return dict(self._counts)
+
+    # -- changing ----------------------------------------------------------------------------------
+
+    def add(
+        self,
+        requester: str,
+        called_ae_title: str,
+        transaction_uid: str,
+        references: Sequence[Referenced],
+    ) -> bool:
+        """Enter a request; False where the requester has used its Transaction UID before."""
+        packed, now = _pack(references), time.time()
+        statements = self._statements
+
+        def apply(cursor: DBAPICursor) -> bool:
+            statements.find.run(cursor, requester, transaction_uid)
+            if cursor.fetchone() is not None:
+                return False
+            statements.insert.run(
+                *(cursor, requester, transaction_uid, called_ae_title, State.PENDING),
+                *(len(references), 0, packed, b"", now, now, 0, now, ""),
+            )
+            return True
+
+        added = self._catalog.transact(apply)
+        if added:
+            self._count(None, State.PENDING)
+        return added
+
+    def checked(self, id: int, reasons: Mapping[int, int]) -> None:
+        """Keep the outcome of a check; its report is due at once."""
+        packed, now = _pack_reasons(reasons), time.time()
+        check = self._statements.check
+        self._catalog.transact(
+            lambda cursor: check.run(cursor, State.CHECKED, len(reasons), packed, now, now, id)
+        )
+        self._count(State.PENDING, State.CHECKED)
+
+    def finish(self, id: int, state: State, words: str = "") -> None:
+        """Give a checked commitment its last state; its instances are forgotten."""
+        finish, now = self._statements.finish, time.time()
+        self._catalog.transact(lambda cursor: finish.run(cursor, state, b"", b"", now, words, id))
+        self._count(State.CHECKED, state)
+
+    def put_off(self, standings: Sequence[Standing], next_attempt_at: float, words: str) -> None:
+        """Count an attempt to deliver that failed, and say when the next one is due."""
+        put_off = self._statements.put_off
+
+        def apply(cursor: DBAPICursor) -> None:
+            for standing in standings:
+                attempts = standing.attempts + 1
+                put_off.run(cursor, attempts, next_attempt_at, words, standing.id)
+
+        self._catalog.transact(apply)
+
+    def make_due(self) -> None:
+        """Have every report that waits attempted now: its destination may be another by now."""
+        make_due = self._statements.make_due
+        self._catalog.transact(lambda cursor: make_due.run(cursor, 0.0, State.CHECKED))
+
+    def prune(self, before: float) -> None:
+        """Forget the commitments that were finished before a time."""
+        prune = self._statements.prune
+
+        def apply(cursor: DBAPICursor) -> dict[State, int]:
+            removed = {}
+            for state in (State.DELIVERED, State.GIVEN_UP):
+                prune.run(cursor, state, before)
+                removed[state] = max(cursor.rowcount, 0)
+            return removed
+
+        for state, number in self._catalog.transact(apply).items():
+            self._count(state, None, number)
+
+    def _count(self, before: State | None, after: State | None, number: int = 1) -> None:
+        with self._lock:
+            if before is not None:
+                self._counts[before] -= number
+            if after is not None:
+                self._counts[after] += number
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def next_pending(self, excluding: Collection[int], *, smallest: bool) -> Commitment | None:
+        """Return the pending commitment that came first, or the one of the fewest instances."""
+        order = (_C.instances, _C.id) if smallest else (_C.id,)
+        statement = (
+            select(*_STANDING, _C.referenced)
+            .where(_C.state == State.PENDING, _C.id.not_in(tuple(excluding)))
+            .order_by(*order)
+            .limit(1)
+        )
+        with self._catalog.read() as connection:
+            row = connection.execute(statement).first()
+        return Commitment(Standing(*row[:-1]), _unpack(row[-1]), {}) if row else None
+
+    def get(self, id: int) -> Commitment | None:
+        """Return a commitment with its instances; None once it is finished."""
+        statement = select(*_STANDING, _C.referenced, _C.reasons).where(
+            _C.id == id, _C.state.in_(UNFINISHED)
+        )
+        with self._catalog.read() as connection:
+            row = connection.execute(statement).first()
+        if row is None:
+            return None
+        return Commitment(Standing(*row[:-2]), _unpack(row[-2]), _unpack_reasons(row[-1]))
+
+    def destinations(self, now: float) -> tuple[list[str], float | None]:
+        """Return the requesters whose reports are due, and when the next one after ``now`` is."""
+        is_due = _C.next_attempt_at <= now
+        checked = _C.state == State.CHECKED
+        with self._catalog.read() as connection:
+            requesters = connection.scalars(
+                select(_C.requester).where(checked, is_due).group_by(_C.requester)
+            ).all()
+            following = connection.scalar(
+                select(func.min(_C.next_attempt_at)).where(checked, ~is_due)
+            )
+        return list(requesters), following
+
+    def due(self, requester: str, now: float, limit: int) -> list[Standing]:
+        """Return what is to be reported to a requester, the first first."""
+        return self._standings(
+            select(*_STANDING)
+            .where(_C.requester == requester, _C.state == State.CHECKED, _C.next_attempt_at <= now)
+            .order_by(_C.id)
+            .limit(limit)
+        )
+
+    def given_up(self, limit: int) -> list[Standing]:
+        """Return the commitments whose reports were given up, the last first."""
+        return self._standings(
+            select(*_STANDING)
+            .where(_C.state == State.GIVEN_UP)
+            .order_by(_C.changed_at.desc())
+            .limit(limit)
+        )
+
+    def _standings(self, statement: Any) -> list[Standing]:
+        with self._catalog.read() as connection:
+            return [Standing(*row) for row in connection.execute(statement)]
+
+
+class _Statements:
+    """What changes the table, compiled once for the writer's cursor."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        prepare = catalog.prepare
+        columns = [column.name for column in commitment.columns if column.name != "id"]
+        of_id, of_state = _C.id == bindparam("of_id"), _C.state == bindparam("of_state")
+        self.find = prepare(
+            select(_C.id).where(
+                _C.requester == bindparam("title"), _C.transaction_uid == bindparam("uid")
+            ),
+            ["title", "uid"],
+        )
+        self.insert = prepare(insert(commitment).values(_new(columns)), _names(columns))
+        check = ["state", "failures", "reasons", "changed_at", "next_attempt_at"]
+        self.check = prepare(
+            update(commitment).values(_new(check)).where(of_id), [*_names(check), "of_id"]
+        )
+        finish = ["state", "referenced", "reasons", "changed_at", "last_error"]
+        self.finish = prepare(
+            update(commitment).values(_new(finish)).where(of_id), [*_names(finish), "of_id"]
+        )
+        put_off = ["attempts", "next_attempt_at", "last_error"]
+        self.put_off = prepare(
+            update(commitment).values(_new(put_off)).where(of_id), [*_names(put_off), "of_id"]
+        )
+        self.make_due = prepare(
+            update(commitment).values(_new(["next_attempt_at"])).where(of_state),
+            [*_names(["next_attempt_at"]), "of_state"],
+        )
+        self.prune = prepare(
+            delete(commitment).where(of_state, _C.changed_at < bindparam("before")),
+            ["of_state", "before"],
+        )
+
+
+def _new(names: Sequence[str]) -> dict[str, Any]:
+    return {name: bindparam(f"new_{name}") for name in names}
+
+
+def _names(names: Sequence[str]) -> list[str]:
+    return [f"new_{name}" for name in names]
+
+
+def _pack(references: Sequence[Referenced]) -> bytes:
+    lines = "\n".join(f"{sop_class} {sop_instance}" for sop_class, sop_instance in references)
+    return zlib.compress(lines.encode(), _FAST)
+
+
+def _unpack(packed: bytes) -> list[Referenced]:
+    pairs = (line.partition(" ") for line in zlib.decompress(packed).decode().splitlines())
+    return [(sop_class, sop_instance) for sop_class, _, sop_instance in pairs]
+
+
+def _pack_reasons(reasons: Mapping[int, int]) -> bytes:
+    return zlib.compress(json.dumps(list(reasons.items())).encode(), _FAST)
+
+
+def _unpack_reasons(packed: bytes) -> dict[int, int]:
+    return dict(json.loads(zlib.decompress(packed))) if packed else {}

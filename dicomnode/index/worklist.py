@@ -1,0 +1,418 @@
+"""Worklist items in the index (PS3.4 Annex K), each with one scheduled procedure step.
+
+Where items come from is not known here, nor how a query is read: a search is given what SQL can
+narrow by, and whoever asks decides on the items that are left.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Column, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy.engine.interfaces import DBAPICursor
+
+from dicomnode.index.catalog import Catalog
+from dicomnode.index.records import worklist_item, worklist_station
+from dicomnode.storage.json_model import Attributes, items_of, text_of
+
+# Of items put together: whoever stores objects meanwhile waits no longer than for these.
+_PUT_TOGETHER: Final = 250
+_READ_TOGETHER: Final = 250
+_REMOVED_TOGETHER: Final = 500
+
+
+class State(StrEnum):
+    """Where the scheduled procedure step of an item stands."""
+
+    SCHEDULED = "SCHEDULED"
+    IN_PROGRESS = "IN PROGRESS"
+    COMPLETED = "COMPLETED"
+    DISCONTINUED = "DISCONTINUED"
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """An item for the index, with exactly one item in its Scheduled Procedure Step Sequence.
+
+    ``origin`` is "file", "command" or "http", ``fingerprint`` tells versions of a file apart.
+    ``called_ae_title`` is the title of ours under which alone it is seen; "" for every one.
+    """
+
+    key: str
+    origin: str
+    fingerprint: str
+    called_ae_title: str
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Item(NewItem):
+    """An item of the index; ``step_uid`` is of the MPPS instance that it follows, "" for none.
+
+    ``entered_at`` and ``changed_at`` are in seconds since 1970 UTC.
+    """
+
+    state: State
+    step_uid: str
+    entered_at: float
+    changed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Which scheduled procedure step an item is for, and who sees it."""
+
+    key: str
+    called_ae_title: str
+    study_instance_uid: str
+    step_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """What SQL can say of a search; the rest is decided on the items that it finds.
+
+    ``columns`` are names of columns of ``worklist_item`` and the values of which each must have
+    one; ``stations`` are AE titles of which one must be scheduled, ``dates`` the first and the
+    last start date. ``called_ae_title`` None: whichever title an item is for.
+    """
+
+    called_ae_title: str | None
+    states: tuple[State, ...]
+    columns: Mapping[str, Sequence[str]]
+    stations: tuple[str, ...] = ()
+    dates: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """What a search sees of an item."""
+
+    row_id: int
+    key: str
+    called_ae_title: str
+    state: State
+    attributes: Attributes
+
+
+_ITEM: Final = worklist_item.c
+_NEW: Final = tuple(NewItem.__slots__)
+_COLUMNS: Final = (*_NEW, "state", "step_uid", "entered_at", "changed_at")
+_FOUND_BY: Final = (
+    "study_instance_uid",
+    "step_id",
+    "accession_number",
+    "requested_procedure_id",
+    "patient_id",
+    "modality",
+    "start_date",
+)
+# In the order of the table, as statements have them.
+_STORED: Final = (*_NEW, *_FOUND_BY, "state", "step_uid", "entered_at", "changed_at")
+_REPLACED: Final = (*_NEW, *_FOUND_BY, "changed_at")
+_CHANGED: Final = ("state", "step_uid", "changed_at")
+_STATION: Final = ("item", "station_ae_title", "start_date")
+
+_T = TypeVar("_T")
+
+
+class WorklistItems:
+    """The worklist items of one catalog; usable from any thread that may wait for the disk.
+
+    Everything raises CatalogError where the index fails.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._statements = _Statements(catalog)
+
+    # -- changing ----------------------------------------------------------------------------------
+
+    def put(self, items: Sequence[NewItem]) -> None:
+        """Enter items, or put them in the place of those with their keys; returns when durable.
+
+        An item keeps its state while Study Instance UID and Scheduled Procedure Step ID are the
+        same.
+        """
+        for some in _batches(items, _PUT_TOGETHER):
+            rows = [(item, _found_by(item.attributes), _stations(item)) for item in some]
+            self._catalog.transact(partial(self._put, rows))
+
+    def _put(
+        self,
+        rows: Sequence[tuple[NewItem, tuple[str, ...], tuple[str, ...]]],
+        cursor: DBAPICursor,
+    ) -> None:
+        now = time.time()
+        for item, found_by, stations in rows:
+            self._statements.put(cursor, item, found_by, stations, now)
+
+    def remove(self, keys: Sequence[str]) -> int:
+        """Remove items; return how many there were, when that is durable."""
+        remove = self._statements.remove
+        return sum(
+            self._catalog.transact(partial(remove, keys=some))
+            for some in _batches(keys, _REMOVED_TOGETHER)
+        )
+
+    def follow(
+        self,
+        cursor: DBAPICursor,
+        study_instance_uid: str,
+        step_id: str,
+        accession_number: str,
+        state: State,
+        step_uid: str,
+    ) -> list[str]:
+        """Give the items of a scheduled step a new state, within the transaction of ``cursor``.
+
+        They are found by Study Instance UID and Scheduled Procedure Step ID, else by Accession
+        Number and Scheduled Procedure Step ID. Returns their keys.
+        """
+        return self._statements.follow(
+            cursor, (study_instance_uid, accession_number), step_id, state, step_uid
+        )
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def get(self, key: str) -> Item | None:
+        """Return an item."""
+        found = self._items(select(*_columns(_COLUMNS)).where(_ITEM.key == key))
+        return found[0] if found else None
+
+    def listed(self, *, limit: int, after: str = "") -> list[Item]:
+        """Return items in the order of their keys, those after the key ``after``."""
+        return self._items(
+            select(*_columns(_COLUMNS)).where(_ITEM.key > after).order_by(_ITEM.key).limit(limit)
+        )
+
+    def _items(self, statement: Select[Any]) -> list[Item]:
+        with self._catalog.read() as connection:
+            rows = connection.execute(statement).all()
+        return [_item(row) for row in rows]
+
+    def sources(self, origin: str) -> dict[str, str]:
+        """Return the fingerprint of each item of an origin by its key."""
+        statement = select(_ITEM.key, _ITEM.fingerprint).where(_ITEM.origin == origin)
+        with self._catalog.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(statement)}
+
+    def steps(self, study_instance_uids: Sequence[str]) -> list[Step]:
+        """Return the scheduled steps of studies, those entered first before others."""
+        statement = select(*_columns(Step.__slots__)).order_by(_ITEM.id)
+        found: list[Step] = []
+        for some in _batches(study_instance_uids, _READ_TOGETHER):
+            with self._catalog.read() as connection:
+                rows = connection.execute(statement.where(_ITEM.study_instance_uid.in_(some)))
+                found += [Step(*row) for row in rows]
+        return found
+
+    def counts(self) -> Mapping[State, int]:
+        """Return how many items there are in each state."""
+        statement = select(_ITEM.state, func.count()).group_by(_ITEM.state)
+        counts = dict.fromkeys(State, 0)
+        with self._catalog.read() as connection:
+            counts.update({State(row[0]): row[1] for row in connection.execute(statement)})
+        return counts
+
+    # -- searching ---------------------------------------------------------------------------------
+
+    def find(self, narrowed: Narrowed, limit: int | None = None) -> array[int]:
+        """Return the row ids of what a search may be for, the earliest first."""
+        with self._catalog.read() as connection:
+            return array("q", connection.execute(candidates(narrowed).limit(limit)).scalars().all())
+
+    def fetch(self, ids: Sequence[int]) -> list[Scheduled]:
+        """Return the items of row ids in that order; what is gone is left out."""
+        statement = select(
+            _ITEM.id, _ITEM.key, _ITEM.called_ae_title, _ITEM.state, _ITEM.attributes
+        ).where(_ITEM.id.in_(list(ids)))
+        with self._catalog.read() as connection:
+            rows = {row[0]: row for row in connection.execute(statement)}
+        return [
+            Scheduled(row_id, key, title, State(state), json.loads(attributes))
+            for row_id, key, title, state, attributes in (
+                rows[each] for each in ids if each in rows
+            )
+        ]
+
+
+def candidates(narrowed: Narrowed) -> Select[Any]:
+    """Return the statement for the row ids of what may match."""
+    statement = select(_ITEM.id).where(
+        _ITEM.state.in_(narrowed.states),
+        *(worklist_item.c[name].in_(values) for name, values in narrowed.columns.items()),
+    )
+    if narrowed.called_ae_title is not None:
+        titles = "", narrowed.called_ae_title.upper()
+        statement = statement.where(_ITEM.called_ae_title.in_(titles))
+    if narrowed.dates is not None:
+        statement = statement.where(_ITEM.start_date.between(*narrowed.dates))
+    if narrowed.stations:
+        station = worklist_station.c
+        items = select(station.item).where(station.station_ae_title.in_(narrowed.stations))
+        if narrowed.dates is not None:
+            items = items.where(station.start_date.between(*narrowed.dates))
+        statement = statement.where(_ITEM.id.in_(items))
+    return statement.order_by(_ITEM.start_date, _ITEM.id)
+
+
+class _Statements:
+    """What changes the tables, compiled once for the writer's cursor."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        item, station = worklist_item, worklist_station
+        prepare = catalog.prepare
+        of_id = item.c.id == bindparam("of_id")
+        self._held = prepare(
+            select(*_columns(("id", "study_instance_uid", "step_id"))).where(
+                item.c.key == bindparam("of_key")
+            ),
+            ["of_key"],
+        )
+        self._insert = prepare(insert(item).values(_new(_STORED)), _names(_STORED))
+        self._replace = prepare(
+            update(item).values(_new(_REPLACED)).where(of_id), [*_names(_REPLACED), "of_id"]
+        )
+        self._change = prepare(
+            update(item).values(_new(_CHANGED)).where(of_id), [*_names(_CHANGED), "of_id"]
+        )
+        self._delete = prepare(delete(item).where(of_id), ["of_id"])
+        self._insert_station = prepare(insert(station).values(_new(_STATION)), _names(_STATION))
+        self._delete_stations = prepare(
+            delete(station).where(station.c.item == bindparam("of_id")), ["of_id"]
+        )
+        # Of a scheduled step, by what its requester knows it by.
+        self._steps = tuple(
+            prepare(
+                select(item.c.id, item.c.key).where(
+                    column == bindparam("of_request"), item.c.step_id == bindparam("of_step")
+                ),
+                ["of_request", "of_step"],
+            )
+            for column in (item.c.study_instance_uid, item.c.accession_number)
+        )
+
+    def put(
+        self,
+        cursor: DBAPICursor,
+        item: NewItem,
+        found_by: tuple[str, ...],
+        stations: tuple[str, ...],
+        now: float,
+    ) -> None:
+        """Enter an item, or replace the one with its key."""
+        attributes = json.dumps(item.attributes, ensure_ascii=False, separators=(",", ":"))
+        title = item.called_ae_title.strip(" ").upper()
+        values = (item.key, item.origin, item.fingerprint, title, attributes, *found_by)
+        row_id, *step = self._row(cursor, item.key) or (None,)
+        if row_id is None:
+            self._insert.run(cursor, *values, State.SCHEDULED, "", now, now)
+            row_id = (self._row(cursor, item.key) or (None,))[0]
+        else:
+            self._replace.run(cursor, *values, now, row_id)
+            if tuple(step) != found_by[:2]:
+                self._change.run(cursor, State.SCHEDULED, "", now, row_id)
+            self._delete_stations.run(cursor, row_id)
+        for station in stations:
+            self._insert_station.run(cursor, row_id, station, found_by[-1])
+
+    def remove(self, cursor: DBAPICursor, keys: Sequence[str]) -> int:
+        """Remove the items with ``keys``; return how many there were."""
+        removed = 0
+        for key in keys:
+            if (row := self._row(cursor, key)) is not None:
+                self._delete_stations.run(cursor, row[0])
+                self._delete.run(cursor, row[0])
+                removed += 1
+        return removed
+
+    def follow(
+        self,
+        cursor: DBAPICursor,
+        requests: tuple[str, str],
+        step_id: str,
+        state: State,
+        step_uid: str,
+    ) -> list[str]:
+        """Change the items of a step, found by the first of ``requests`` that has some."""
+        if not step_id:
+            return []
+        for statement, request in zip(self._steps, requests, strict=True):
+            if not request:
+                continue
+            statement.run(cursor, request, step_id)
+            if rows := cursor.fetchall():
+                now = time.time()
+                for row_id, _ in rows:
+                    self._change.run(cursor, state, step_uid, now, row_id)
+                return [key for _, key in rows]
+        return []
+
+    def _row(self, cursor: DBAPICursor, key: str) -> Any:
+        self._held.run(cursor, key)
+        return cursor.fetchone()
+
+
+def _new(names: Sequence[str]) -> dict[str, Any]:
+    return {name: bindparam(f"new_{name}") for name in names}
+
+
+def _names(names: Sequence[str]) -> list[str]:
+    return [f"new_{name}" for name in names]
+
+
+def _columns(names: Sequence[str]) -> list[Column[Any]]:
+    return [worklist_item.c[name] for name in names]
+
+
+def _item(row: Any) -> Item:
+    key, origin, fingerprint, title, attributes, state, step_uid, entered_at, changed_at = row
+    return Item(
+        key,
+        origin,
+        fingerprint,
+        title,
+        json.loads(attributes),
+        State(state),
+        step_uid,
+        entered_at,
+        changed_at,
+    )
+
+
+def _found_by(attributes: Attributes) -> tuple[str, ...]:
+    """Return the values of ``_FOUND_BY``."""
+    step = _step(attributes)
+    return (
+        text_of(attributes, "StudyInstanceUID"),
+        text_of(step, "ScheduledProcedureStepID"),
+        text_of(attributes, "AccessionNumber"),
+        text_of(attributes, "RequestedProcedureID"),
+        text_of(attributes, "PatientID"),
+        text_of(step, "Modality"),
+        text_of(step, "ScheduledProcedureStepStartDate").replace(".", ""),
+    )
+
+
+def _stations(item: NewItem) -> tuple[str, ...]:
+    titles = text_of(_step(item.attributes), "ScheduledStationAETitle").split("\\")
+    return tuple(dict.fromkeys(title.strip(" ") for title in titles if title))
+
+
+def _step(attributes: Attributes) -> Attributes:
+    return next(iter(items_of(attributes, "ScheduledProcedureStepSequence")), {})
+
+
+def _batches(values: Sequence[_T], size: int) -> Iterator[list[_T]]:
+    rest = iter(values)
+    while some := list(islice(rest, size)):
+        yield some

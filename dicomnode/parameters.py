@@ -1,0 +1,55 @@
+"""Settings as the parts of a node want them."""
+
+from __future__ import annotations
+
+from dicomnode.net.ending import Deadlines
+from dicomnode.outbox.forwarding import Options
+from dicomnode.services.admission import Rules
+from dicomnode.services.identifier import Bounds
+from dicomnode.settings import Settings
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """Return what an identifier may hold."""
+    limits = settings.limits
+    return Bounds(limits.max_identifier_bytes, limits.max_list_values)
+
+
+def deadlines_of(settings: Settings) -> Deadlines:
+    """Return how long associations may wait."""
+    timeouts = settings.timeouts
+    return Deadlines(
+        artim=timeouts.artim_seconds,
+        pdu=timeouts.pdu_seconds,
+        idle=timeouts.idle_seconds,
+        write=timeouts.write_seconds,
+        connect=timeouts.connect_seconds,
+        response=timeouts.response_seconds,
+    )
+
+
+def forwarding_of(settings: Settings) -> Options:
+    """Return how objects are forwarded."""
+    return Options(
+        settings=settings.forwarding,
+        ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
+        min_free_bytes=settings.storage.min_free_bytes,
+    )
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return who and what is admitted."""
+    node, limits = settings.node, settings.limits
+    return Rules(
+        ae_titles=frozenset((node.ae_title, *node.ae_title_aliases)),
+        strict_ae_titles=node.strict_ae_titles,
+        admit_unknown=settings.access.unknown_ae == "allow",
+        accept_unknown_storage=settings.storage.accept_unknown_storage,
+        maximum_pdu_bytes=limits.maximum_pdu_bytes,
+        max_operations=limits.max_operations,
+        max_associations=limits.max_associations,
+        max_associations_per_ae=limits.max_associations_per_ae,
+        max_associations_per_address=limits.max_associations_per_address,
+    )

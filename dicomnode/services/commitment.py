@@ -1,0 +1,225 @@
+"""Storage Commitment Push Model SCP (PS3.4 Annex J): takes requests, and has the rest done.
+
+A request is answered once it is durable. Then its instances are checked (``commitment_check``)
+and the outcome is reported (``commitment_reports``), whatever the node goes through meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+from dicomnode.dimse.channel import DataSetSink, Requestor
+from dicomnode.dimse.command import NActionRQ
+from dicomnode.dimse.identifier import Budget, IdentifierSink
+from dicomnode.dimse.status import Status
+from dicomnode.errors import CatalogError, StatusError
+from dicomnode.index.catalog import Catalog
+from dicomnode.index.commitments import UNFINISHED, Commitments, Standing, State
+from dicomnode.registry import Registry
+from dicomnode.services import commitment_reports
+from dicomnode.services.commitment_check import Checked, Checker
+from dicomnode.services.commitment_messages import (
+    MAX_MESSAGE_BYTES,
+    REQUEST_ACTION,
+    TRANSACTION_UID,
+    Request,
+    decode_request,
+    too_long,
+)
+from dicomnode.services.commitment_reports import Asked, Reporter, ReportRules
+from dicomnode.services.dispatch import Operation
+from dicomnode.services.sop_classes import (
+    STORAGE_COMMITMENT_PUSH_MODEL,
+    STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
+)
+from dicomnode.storage.files import FileStore
+
+# Two long requests at once; reports are read and written there too.
+_THREADS: Final = 2
+# Requests that are being received or read, of all associations together.
+_MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+_MAX_UNFINISHED: Final = 100_000
+_LISTED: Final = 20
+
+_T = TypeVar("_T")
+
+
+class Journal(commitment_reports.Journal, Protocol):
+    """Is told what becomes of commitments."""
+
+    def commitment_asked(self, operation: Operation, request: Request) -> None:
+        """A request is durable and has its answer."""
+
+    def commitment_checked(self, standing: Standing, checked: Checked) -> None:
+        """The instances of a commitment have been checked; the outcome is durable."""
+
+
+class StorageCommitment:
+    """Performs N-ACTION of the Storage Commitment Push Model, and what follows from it.
+
+    ``registry`` returns the one in force. ``start`` and ``close`` belong to the event loop.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        files: FileStore,
+        requestor: Requestor,
+        registry: Callable[[], Registry],
+        journal: Journal,
+        rules: ReportRules,
+    ) -> None:
+        self._journal = journal
+        self._threads = ThreadPoolExecutor(_THREADS, "dicomnode-commitment")
+        self._budget = Budget(_MAX_WAITING_BYTES)
+        self._commitments = Commitments(catalog)
+        self._reporter = Reporter(
+            self._commitments, requestor, registry, journal, rules, self._threads
+        )
+        self._checker = Checker(self._commitments, catalog, files, journal, self._checked_in_thread)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop
+
+    async def start(self) -> None:
+        """Go on with what an earlier run of the node has left. Raises CatalogError."""
+        self._loop = asyncio.get_running_loop()
+        await self._in_thread(self._commitments.open)
+        self._reporter.start()
+        self._checker.start()
+
+    async def close(self) -> None:
+        """Leave what is not finished for the next start."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._checker.close)
+        await self._reporter.close()
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def counts(self) -> dict[State, int]:
+        """Return how many commitments are in each state; callable from any thread."""
+        return self._commitments.counts()
+
+    async def figures(self) -> dict[str, Any]:
+        """Return what /api/status shows. Raises CatalogError."""
+        given_up = await self._in_thread(partial(self._commitments.given_up, _LISTED))
+        return {
+            **{state.replace(" ", "_"): number for state, number in self.counts().items()},
+            "given_up_list": [
+                {
+                    "requester": standing.requester,
+                    "transaction_uid": standing.transaction_uid,
+                    "objects": standing.instances,
+                    "requested": standing.requested_at,
+                    "why": standing.last_error,
+                }
+                for standing in given_up
+            ],
+        }
+
+    async def registry_reloaded(self) -> None:
+        """Try every report that waits: its destination may have another address now."""
+        try:
+            await self._in_thread(self._commitments.make_due)
+        except CatalogError as error:
+            self._journal.internal_error("the reports of storage commitments", error)
+        self._reporter.look()
+
+    # -- dispatch.Service --------------------------------------------------------------------------
+
+    def serves(self, sop_class_uid: str) -> bool:
+        return sop_class_uid == STORAGE_COMMITMENT_PUSH_MODEL
+
+    def begin(self, operation: Operation) -> DataSetSink | None:
+        """Collect the request, then take it up; raises StatusError for what it cannot be."""
+        request = operation.request
+        assert isinstance(request, NActionRQ)
+        if request.sop_instance_uid != STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE:
+            words = "not the instance of the Storage Commitment Push Model"
+            raise StatusError(words, status=Status.NO_SUCH_SOP_INSTANCE)
+        if request.action_type_id != REQUEST_ACTION:
+            words = f"action type {request.action_type_id}, not 1"
+            raise StatusError(words, status=Status.NO_SUCH_ACTION_TYPE)
+        if not request.has_data_set:
+            words = "a request without action information"
+            raise StatusError(words, status=Status.MISSING_ATTRIBUTE, offending=(TRANSACTION_UID,))
+        return IdentifierSink(
+            MAX_MESSAGE_BYTES,
+            lambda data: self._start(operation, data),
+            lambda: operation.fail(too_long()),
+            budget=self._budget,
+        )
+
+    def _start(self, operation: Operation, data: bytes) -> None:
+        operation.received_bytes = len(data)
+        task = self._loop.create_task(self._take(operation, data))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _take(self, operation: Operation, data: bytes) -> None:
+        """Take up a request; whatever is wrong with it is its answer."""
+        try:
+            syntax = operation.context.transfer_syntax
+            request = await self._in_thread(partial(decode_request, data, syntax))
+            await self._keep(operation, request)
+        except StatusError as error:
+            operation.fail(error)
+        except CatalogError as error:
+            self._journal.internal_error(operation.service, error)
+            operation.fail(StatusError("the index failed", status=Status.PROCESSING_FAILURE))
+        except Exception as error:
+            self._journal.internal_error(operation.service, error)
+            operation.fail(StatusError("internal error", status=Status.PROCESSING_FAILURE))
+        finally:
+            self._budget.give_back(len(data))
+
+    async def _keep(self, operation: Operation, request: Request) -> None:
+        """Make a request durable, then answer it. Raises StatusError, CatalogError."""
+        counts = self.counts()
+        if sum(counts[state] for state in UNFINISHED) >= _MAX_UNFINISHED:
+            words = "too many storage commitments are waiting"
+            raise StatusError(words, status=Status.RESOURCE_LIMITATION)
+        if operation.ended:
+            return  # nobody will know that it was asked for
+        channel = operation.channel
+        requester, uid = channel.calling_ae_title.strip(" "), request.transaction_uid
+        asked = Asked.on(operation)
+        if not self._reporter.expect(requester, uid, asked):
+            raise _duplicate()
+        add = partial(
+            self._commitments.add,
+            requester,
+            channel.called_ae_title.strip(" "),
+            uid,
+            [(each.sop_class_uid, each.sop_instance_uid) for each in request.references],
+        )
+        added = False
+        try:
+            added = await self._in_thread(add)
+        finally:
+            if not added:
+                self._reporter.forget(requester, uid)
+        if not added:
+            raise _duplicate()
+        operation.respond(Status.SUCCESS)
+        asked.answered.set()
+        self._journal.commitment_asked(operation, request)
+        self._checker.wake()
+
+    def _checked_in_thread(self, standing: Standing, checked: Checked) -> None:
+        self._loop.call_soon_threadsafe(self._checked, standing, checked)
+
+    def _checked(self, standing: Standing, checked: Checked) -> None:
+        self._journal.commitment_checked(standing, checked)
+        self._reporter.checked(standing)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _duplicate() -> StatusError:
+    """Return the error for a Transaction UID that the requester has used before."""
+    words = "the transaction UID has been used before"
+    return StatusError(words, status=Status.DUPLICATE_TRANSACTION_UID, offending=(TRANSACTION_UID,))
