@@ -25,12 +25,16 @@ from pydantic_settings import (
 )
 
 from dicomnode import configuration
-from dicomnode.configuration import Document, Number, Place, Seconds, Size
+from dicomnode.configuration import (
+    Document,
+    Number,
+    Place,
+    Seconds,
+    Size,
+    find_settings_file,
+)
 from dicomnode.errors import ConfigurationError
 from dicomnode.forward_settings import ForwardingSettings, ForwardRule
-
-SETTINGS_FILES = (Path("config/dicomnode.toml"), Path("/etc/dicomnode/dicomnode.toml"))
-"""Where settings are looked for when no file is named, in this order."""
 
 _PREFIX = "DICOMNODE__"
 _TOKEN_LENGTH = 16
@@ -214,25 +218,6 @@ class Settings(BaseSettings):
     def index_url(self) -> str:
         """The index's URL, the default filled in."""
         return self.index.url or f"sqlite:///{self.storage.directory / 'index.sqlite'}"
-
-
-def find_settings_file(path: Path | None = None) -> Path:
-    """Return ``path``, or the first of ``SETTINGS_FILES`` that is there.
-
-    Raises ConfigurationError when no file is named and none is found.
-    """
-    if path is not None:
-        return path
-    for candidate in SETTINGS_FILES:
-        if candidate.is_file():
-            return candidate
-    looked = " or ".join(str(candidate) for candidate in SETTINGS_FILES)
-    raise ConfigurationError([f"no settings file: there is no {looked}; name one with --config"])
-
-
-def registry_path(settings_file: Path) -> Path:
-    """Return where the registry stands: ``ae.toml`` beside the settings file."""
-    return settings_file.with_name("ae.toml")
 
 
 def load_settings(path: Path | None = None) -> Settings:

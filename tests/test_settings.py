@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode import settings as module
-from dicomnode.configuration import key_lines
+from dicomnode import configuration as module
+from dicomnode.configuration import find_settings_file, key_lines, registry_path
 from dicomnode.errors import ConfigurationError
-from dicomnode.settings import Settings, find_settings_file, load_settings, registry_path
+from dicomnode.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[1]
 

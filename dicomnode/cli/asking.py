@@ -15,7 +15,7 @@ from rich.text import Text
 from dicomnode.api.token import LocalToken, read_token
 from dicomnode.cli.common import fail
 from dicomnode.errors import DicomnodeError
-from dicomnode.observe.logs import escape
+from dicomnode.observe.words import escape
 from dicomnode.settings import Settings
 
 _REQUEST_SECONDS = 5.0

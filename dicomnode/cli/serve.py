@@ -13,9 +13,10 @@ import typer
 
 from dicomnode import __version__, configuration
 from dicomnode.cli.common import ConfigOption, explained
+from dicomnode.configuration import find_settings_file, registry_path
 from dicomnode.errors import ConfigurationError
 from dicomnode.registry import Registry, load_registry
-from dicomnode.settings import Settings, find_settings_file, load_settings, registry_path
+from dicomnode.settings import Settings, load_settings
 
 
 def run(config: ConfigOption = None) -> None:

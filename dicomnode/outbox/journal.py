@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dicomnode.observe.logs import Logger, duration, size
+from dicomnode.observe.logs import Logger
 from dicomnode.observe.metrics import Metrics
+from dicomnode.observe.words import duration, size
 from dicomnode.outbox.queue import Down, Failure
 from dicomnode.outbox.session import Report
 
