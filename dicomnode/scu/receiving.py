@@ -104,6 +104,8 @@ class ReceivedObject:
 
 # Takes an object; returns the status of the C-STORE-RSP, None for success.
 Receive = Callable[[ReceivedObject], Awaitable[int | None]]
+# Status and Error Comment.
+_Outcome = tuple[int, str | None]
 
 
 class Receiver:
@@ -124,7 +126,7 @@ class Receiver:
         self._receive = receive
         self._on_heard = on_heard
         self._on_fault = on_fault
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[_Outcome]] = set()
         self._unread_bytes = 0
         self._paused = False
         self._is_closed = False
@@ -142,9 +144,9 @@ class Receiver:
         arriving = ReceivedObject(request, context.transfer_syntax, self._was_read)
         if not request.has_data_set:
             arriving.ended()
-        task = asyncio.create_task(self._handle(context, request, arriving))
+        task = asyncio.create_task(self._handle(arriving))
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(lambda task: self._handled(task, context, request, arriving))
         self._apply_pause()
         return _Sink(self, arriving)
 
@@ -153,7 +155,7 @@ class Receiver:
         return bool(self._tasks)
 
     async def wait(self) -> None:
-        """Wait until every sub-operation has been answered."""
+        """Wait until nothing more is made of what has arrived."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -163,30 +165,37 @@ class Receiver:
         for task in self._tasks:
             task.cancel()
 
-    async def _handle(
-        self, context: AcceptedContext, request: CStoreRQ, arriving: ReceivedObject
-    ) -> None:
-        status, comment = int(Status.SUCCESS), None
+    async def _handle(self, arriving: ReceivedObject) -> _Outcome:
+        """Return status and comment for an object."""
         try:
-            status = await self._receive(arriving) or status
-        except asyncio.CancelledError:
-            status, comment = Status.OUT_OF_RESOURCES, "the retrieval was cancelled"
+            return await self._receive(arriving) or Status.SUCCESS, None
         except StatusError as error:
-            status, comment = error.status, error.comment
+            return error.status, error.comment
         except Exception as error:
-            status, comment = Status.PROCESSING_FAILURE, "internal error"
             if not arriving.is_lost:
                 self._on_fault(error)
+            return Status.PROCESSING_FAILURE, "internal error"
+
+    def _handled(
+        self,
+        task: asyncio.Task[_Outcome],
+        context: AcceptedContext,
+        request: CStoreRQ,
+        arriving: ReceivedObject,
+    ) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():  # perhaps before it began
+            outcome: _Outcome = int(Status.OUT_OF_RESOURCES), "the retrieval was cancelled"
+        else:
+            outcome = task.result()
+        status, comment = outcome
         arriving.drop(lambda: self._answer(context, request, status, comment))
+        self._apply_pause()
 
     def _answer(
         self, context: AcceptedContext, request: CStoreRQ, status: int, comment: str | None
     ) -> None:
         self._channel.send(context.context_id, answer(request, status, error_comment=comment))
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._apply_pause()
 
     # -- back-pressure -----------------------------------------------------------------------------
 

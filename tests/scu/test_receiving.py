@@ -173,6 +173,27 @@ async def test_what_comes_after_the_cancel_is_refused() -> None:
     assert statuses == [0xA700] and not taken
 
 
+async def test_an_object_that_has_just_begun_to_arrive_is_refused_by_the_cancel() -> None:
+    statuses: list[int] = []
+
+    async def script(peer: Conversation) -> None:
+        request = await accept(peer)
+        peer.answer(request, PENDING, e1020=2)
+        peer.store(CT_CONTEXT, 1, "1.2.3.1", ct("1.2.3.1"))
+        answers = [await peer.hear(), await peer.hear()]
+        statuses.extend(answer[0x0900] for answer in answers if answer.field != CANCEL_RQ)
+        peer.answer(request, CANCELLED)
+
+    async def receive(arriving: ReceivedObject) -> None:
+        await asyncio.Event().wait()
+
+    async with getting(script) as association:
+        retrieval = association.get(STUDY, receive)
+        await anext(retrieval)
+        await retrieval.aclose()
+    assert statuses == [0xA700]
+
+
 async def test_an_object_without_our_scp_role_is_refused() -> None:
     statuses: list[int] = []
 
