@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicomnode.dimse.channel import Channel, Proposal, Provider, RequestObserver
+from dicomnode.dimse.channel import Channel, Proposal, RequestObserver
 from dicomnode.dimse.channel import Requestor as AnyRequestor
 from dicomnode.errors import AssociationError
 from dicomnode.net.buffers import BufferPool
@@ -19,7 +19,7 @@ from dicomnode.net.requestor import Requestor
 from dicomnode.scu.association import Association
 from dicomnode.scu.contexts import Wanted, contexts_of
 from dicomnode.scu.names import uid_of
-from dicomnode.scu.outgoing import associate
+from dicomnode.scu.outgoing import RequestingProvider, associate
 from dicomnode.scu.peers import Directory, Entity, peer_of
 from dicomnode.ul.items import (
     AsynchronousOperationsWindow,
@@ -53,7 +53,7 @@ async def open_association(
     registry: Directory | None = None,
     observer: RequestObserver | None = None,
     requestor: AnyRequestor | None = None,
-    provider: Provider | None = None,
+    provider: RequestingProvider | None = None,
 ) -> AsyncIterator[Association]:
     """Make an association with ``peer``, and release it at the end of the block.
 

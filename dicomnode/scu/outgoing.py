@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from dicomnode.dimse.channel import Channel, DataSetSink, Handler, Proposal, Provider, Requestor
+from dicomnode.dimse.channel import Channel, DataSetSink, Handler, Proposal, Requestor
 from dicomnode.dimse.command import (
     Command,
     CStoreRQ,
@@ -19,44 +20,79 @@ from dicomnode.scu.requests import Requests
 from dicomnode.ul.negotiation import Negotiated
 
 
-class _Outgoing:
-    """The ``Provider`` and ``Handler`` of one association that we asked for."""
+class RequestingHandler(Handler, Protocol):
+    """A handler that lets requests of ours be performed on its association."""
 
     requests: Requests
 
-    def __init__(self, provider: Provider | None, max_data_set_bytes: int) -> None:
-        self._provider = provider
-        self._max_data_set_bytes = max_data_set_bytes
-        self._performing: Handler | None = None
-        self.receiver: Receiver | None = None
 
-    def established(self, channel: Channel) -> Handler:
+class RequestingProvider(Protocol):
+    """Makes such handlers: ``services.dispatch.Dispatcher``, for one."""
+
+    def established(self, channel: Channel) -> RequestingHandler:
+        """An association has been accepted on ``channel``."""
+
+
+class _Refusing:
+    """The ``Provider`` and ``Handler`` of one association on which the peer may ask nothing."""
+
+    requests: Requests
+
+    def __init__(self, max_data_set_bytes: int) -> None:
+        self._max_data_set_bytes = max_data_set_bytes
+
+    def established(self, channel: Channel) -> RequestingHandler:
         self._channel = channel
         self.requests = Requests(channel, self._max_data_set_bytes)
-        if self._provider is not None:
-            self._performing = self._provider.established(channel)
         return self
 
     @property
     def outstanding(self) -> int:
-        return self._performing.outstanding if self._performing is not None else 0
+        return 0
 
     def message(self, context_id: int, command: Command) -> DataSetSink | None:
-        if isinstance(command, Response):
-            return self.requests.response(context_id, command)
-        if isinstance(command, CStoreRQ) and self.receiver is not None:
-            return self.receiver.begin(self._channel.negotiated.contexts[context_id], command)
-        if self._performing is not None:
-            return self._performing.message(context_id, command)
-        # We are SCU here; a C-CANCEL is of nothing that we perform.
-        if isinstance(command, Request | UnrecognizedCommand):
-            self._channel.send(context_id, answer(command, Status.UNRECOGNIZED_OPERATION))
+        match command:
+            case Response():
+                return self.requests.response(context_id, command)
+            case Request() | UnrecognizedCommand():
+                # We are SCU here, and proposed no other role.
+                self._channel.send(context_id, answer(command, Status.UNRECOGNIZED_OPERATION))
+            case _:
+                pass  # a C-CANCEL, of nothing that we perform
         return None
 
     def closed(self, why: str) -> None:
         self.requests.closed(why)
-        if self._performing is not None:
-            self._performing.closed(why)
+
+
+class _Outgoing:
+    """The ``Provider`` and ``Handler`` of one association that we asked for.
+
+    All goes to the handler that ``provider`` makes, but for the objects of a C-GET of ours.
+    """
+
+    handler: RequestingHandler
+
+    def __init__(self, provider: RequestingProvider) -> None:
+        self._provider = provider
+        self.receiver: Receiver | None = None
+
+    def established(self, channel: Channel) -> Handler:
+        self._contexts = channel.negotiated.contexts
+        self.handler = self._provider.established(channel)
+        return self
+
+    @property
+    def outstanding(self) -> int:
+        return self.handler.outstanding
+
+    def message(self, context_id: int, command: Command) -> DataSetSink | None:
+        if self.receiver is not None and isinstance(command, CStoreRQ):
+            return self.receiver.begin(self._contexts[context_id], command)
+        return self.handler.message(context_id, command)
+
+    def closed(self, why: str) -> None:
+        self.handler.closed(why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +100,12 @@ class OutgoingAssociation:
     """An association that we asked for and got."""
 
     channel: Channel
-    requests: Requests
     _handler: _Outgoing
+
+    @property
+    def requests(self) -> Requests:
+        """Where requests of ours are performed on it."""
+        return self._handler.handler.requests
 
     @property
     def negotiated(self) -> Negotiated:
@@ -80,14 +120,15 @@ class OutgoingAssociation:
 async def associate(
     requestor: Requestor,
     proposal: Proposal,
-    provider: Provider | None = None,
+    provider: RequestingProvider | None = None,
     *,
     max_data_set_bytes: int = 1024 * 1024,
 ) -> OutgoingAssociation:
     """Make an association on which to perform requests; raises AssociationError.
 
-    What the peer requests on it goes to the handler of ``provider``; without one it is refused.
+    What the peer asks for on it goes to the handler that ``provider`` makes; without one it is
+    refused with 0211H, and ``max_data_set_bytes`` are taken with a response.
     """
-    outgoing = _Outgoing(provider, max_data_set_bytes)
+    outgoing = _Outgoing(provider or _Refusing(max_data_set_bytes))
     channel = await requestor.associate(proposal, outgoing)
-    return OutgoingAssociation(channel, outgoing.requests, outgoing)
+    return OutgoingAssociation(channel, outgoing)

@@ -105,6 +105,7 @@ class Exchange:
         self._is_unwanted = True
         self._failure = self._failure or why
         self._answers.clear()
+        self._unread_bytes = 0
         self._resume()
         self._wake()
 

@@ -18,9 +18,9 @@ from dicomnode.errors import (
 )
 from dicomnode.index.entry import InstanceRow
 from dicomnode.observe.logs import Logger
+from dicomnode.scu.requests import Requests
 from dicomnode.scu.sending_contexts import Choice, NoContext, SendingContexts
 from dicomnode.services.outcomes import Finding
-from dicomnode.services.requests import Requests
 from dicomnode.services.selected import Rows
 from dicomnode.services.stored_objects import Sendable, StoredObjects
 from dicomnode.services.sub_operations import SubOperations
