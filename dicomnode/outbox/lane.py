@@ -23,7 +23,7 @@ from dicomnode.registry import AE
 _BATCH: Final = 128
 # Objects that come one by one are gathered for so long, and the association is kept that long.
 _GATHER_SECONDS: Final = 0.1
-_LINGER_SECONDS: Final = 2.0
+_LINGER_SECONDS: Final = 1.0
 # A clock that is set is noticed by then.
 _LONGEST_SLEEP_SECONDS: Final = 60.0
 
@@ -103,7 +103,6 @@ class Lane:
     async def run(self) -> None:
         """Send until stopped."""
         while not self._stopping:
-            self._woken.clear()
             try:
                 until = await self._send_due()
             except CatalogError as error:
@@ -115,13 +114,14 @@ class Lane:
             await self._wait(until)
 
     async def _wait(self, until: float | None) -> None:
-        """Wait until somebody wakes us, or for a time."""
+        """Wait until there is something new, or for a time."""
         left = _LONGEST_SLEEP_SECONDS
         if until is not None:
             left = min(max(until - self._shared.now(), 0.0), left)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await self._woken.wait()
+                self._woken.clear()
                 # Others come with it: they are taken together.
                 await asyncio.sleep(_GATHER_SECONDS)
 
@@ -179,17 +179,13 @@ class Lane:
     async def _take_next(self) -> list[Item]:
         """Take more objects; the association waits for them a little, unless others want it."""
         items = await self._take()
-        loop = asyncio.get_running_loop()
-        leaving = loop.time() + _LINGER_SECONDS
+        leaving = self._shared.now() + _LINGER_SECONDS
         while not items and not self._stopping and not self._shared.limit.locked():
-            self._woken.clear()
-            try:
-                async with asyncio.timeout_at(leaving):
-                    await self._woken.wait()
-            except TimeoutError:
-                return []
-            await asyncio.sleep(_GATHER_SECONDS)
+            due = await self._in_thread(self._shared.queue.next_due, self.title)
+            await self._wait(leaving if due is None else min(due, leaving))
             items = await self._take()
+            if self._shared.now() >= leaving:
+                break
         return items
 
     async def _send(self, items: list[Item]) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from dicomnode.dimse.channel import Proposal, Requestor
 from dicomnode.dimse.command import Priority as DimsePriority
-from dicomnode.dimse.status import Category
+from dicomnode.dimse.status import Category, Status
 from dicomnode.errors import AssociationError, ConversionFailed, Unreadable
 from dicomnode.index.entry import InstanceRow
 from dicomnode.outbox.queue import Item
@@ -38,8 +38,8 @@ _DIMSE_PRIORITY: Final = {
 class Report:
     """What became of the objects of a batch; whatever is not here was not sent.
 
-    ``refused`` says of objects why they cannot be sent, or how the destination answered;
-    ``lost`` are those whose association ended before the answer.
+    ``refused`` says of objects why they cannot be sent, or how the destination answered; ``lost``
+    are those that it may take another time: it has no room, or the association ended first.
     """
 
     sent: list[Item] = field(default_factory=list)
@@ -204,7 +204,13 @@ class Session:
             report.sent_bytes += instance.size
             return
         comment = f": {answer.comment}" if answer.comment else ""
-        report.refused.append((item, f"answered with {answer.status:04X}H {answer.words}{comment}"))
+        words = f"answered with {answer.status:04X}H {answer.words}{comment}"
+        (report.lost if _may_pass(answer.status) else report.refused).append((item, words))
+
+
+def _may_pass(status: int) -> bool:
+    """Tell whether a refusal is for want of resources (PS3.4 Table B.2-1, PS3.7 §C.5.20)."""
+    return status & 0xFF00 == 0xA700 or status == Status.RESOURCE_LIMITATION
 
 
 def _kind(row: InstanceRow | None) -> Kind:

@@ -121,9 +121,9 @@ def hangs_half_way(conversation: Conversation) -> None:
     conversation.wait_for_end()
 
 
-def refuses_everything(conversation: Conversation) -> None:
+def has_no_room(conversation: Conversation) -> None:
     conversation.accept()
-    conversation.take(status=0xA700)
+    conversation.take(3 * len(IMAGES), status=0xA701)
 
 
 @pytest.mark.parametrize(
@@ -137,13 +137,15 @@ def refuses_everything(conversation: Conversation) -> None:
         dies_half_way,
         aborts_half_way,
         hangs_half_way,
-        refuses_everything,
+        has_no_room,
     ],
 )
 def test_everything_arrives_at_a_destination_that_recovers(
     start_node: StartNode, broken: Behaviour
 ) -> None:
-    with forwarding(start_node, failing_first(broken, times=2)) as (node, (target,)):
+    settings = {"max_refusals": 1}
+    broken = failing_first(broken, times=2)
+    with forwarding(start_node, broken, settings=settings) as (node, (target,)):
         assert store(node.dicom_address, *IMAGES) == [0] * len(IMAGES)
         eventually(empty(node), timeout=30)
         assert set(target.stored) >= set(UIDS)
