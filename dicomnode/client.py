@@ -95,8 +95,10 @@ async def open_association(
         )
         try:
             yield association
-        finally:
-            await association.close()
+        except BaseException:
+            await association.close(in_time=True)
+            raise
+        await association.close()
     finally:
         if own is not None:
             await own.close(_CLOSE_SECONDS)

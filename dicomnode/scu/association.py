@@ -14,7 +14,7 @@ from dicomnode.scu.answers import Answer, Encoded, Progress
 from dicomnode.scu.calling import syntax_of
 from dicomnode.scu.normalized import Normalized
 from dicomnode.scu.objects import Instance, instance_of
-from dicomnode.scu.operations import Outcome, Responses
+from dicomnode.scu.operations import Outcome, Prepared, Responses
 from dicomnode.scu.outgoing import OutgoingAssociation
 from dicomnode.scu.receiving import Receive, Receiver
 from dicomnode.scu.requests import Exchange
@@ -52,14 +52,15 @@ class Association(Normalized):
         # Nothing in a C-STORE-RQ tells which C-GET it belongs to.
         self._get_turn = asyncio.Lock()
 
-    async def close(self) -> None:
+    async def close(self, *, in_time: bool = False) -> None:
         """Give up the operations that are under way, and release the association.
 
-        A peer that does not end them or the association in time is aborted.
+        A peer that does not end them within ``cancel_seconds`` is aborted, and with ``in_time``
+        one that takes longer over the release; without, it has the requestor's deadline for that.
         """
         try:
             await self._operations.close()
-            await self.channel.release()
+            await self._operations.release(in_time=in_time)
         finally:
             await self._outbound.close()
 
@@ -85,19 +86,22 @@ class Association(Normalized):
         It goes in its own transfer syntax where that was accepted, else converted to one that
         was. Raises Unreadable, ConversionFailed, and ValueError for a Dataset that cannot be sent.
         """
-        context_id, instance = await self._outbound.prepare(await instance_of(what))
-        request = CStoreRQ(
-            has_data_set=True,
-            message_id=0,
-            affected_sop_class_uid=instance.sop_class_uid,
-            affected_sop_instance_uid=instance.sop_instance_uid,
-            priority=priority,
-            move_originator_ae_title=move_originator_ae_title,
-            move_originator_message_id=move_originator_message_id,
-        )
-        return await self._operations.perform(
-            context_id, request, instance.data_set, response_seconds
-        )
+
+        async def prepare() -> Prepared:
+            context_id, instance = await self._outbound.prepare(await instance_of(what))
+            request = CStoreRQ(
+                has_data_set=True,
+                message_id=0,
+                affected_sop_class_uid=instance.sop_class_uid,
+                affected_sop_instance_uid=instance.sop_instance_uid,
+                priority=priority,
+                move_originator_ae_title=move_originator_ae_title,
+                move_originator_message_id=move_originator_message_id,
+            )
+            return context_id, request, instance.data_set
+
+        # Only now, or as many objects would be in memory as somebody wants to send.
+        return await self._operations.perform_prepared(prepare, response_seconds)
 
     def find(
         self,
@@ -227,6 +231,7 @@ class Association(Normalized):
         outcome: Outcome,
         seconds: float | None,
     ) -> AsyncGenerator[Progress, None]:
+        self._operations.refuse_nesting()
         async with self._get_turn:
             receiving = _Receiving(self._outgoing, receive)
             course = self._retrieve(request, identifier, outcome, seconds, receiving)

@@ -44,13 +44,18 @@ def encode(attributes: Attributes, transfer_syntax_uid: str) -> bytes:
 
 
 def data_set_of(attributes: Mapping[Any, Any]) -> Dataset:
-    """Make a Dataset of keywords or tags and values; raises ValueError for what is neither."""
+    """Make a Dataset of keywords or tags and values; raises ValueError for what is neither.
+
+    Where the values need one and name none, its character set is UTF-8.
+    """
     data_set = Dataset()
     for name, value in attributes.items():
         try:
             _set(data_set, name, value)
         except Exception as error:  # pydicom raises all kinds for values that do not fit
             raise ValueError(f"{name!r} cannot be {value!r}: {error}") from error
+    if "SpecificCharacterSet" not in data_set and not str(attributes).isascii():
+        data_set.SpecificCharacterSet = "ISO_IR 192"
     return data_set
 
 

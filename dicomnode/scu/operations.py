@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
@@ -19,6 +19,9 @@ from dicomnode.scu.requests import Data, Exchange
 _MOST_OPERATIONS: Final = 256
 
 T = TypeVar("T", covariant=True)
+
+# Presentation context, request, data set.
+Prepared = tuple[int, Request, Data]
 
 
 @dataclass(slots=True)
@@ -99,7 +102,25 @@ class Operations:
 
         Raises AssociationAborted, AssociationTimedOut; after either the association is over.
         """
-        exchange = await self._begin(context_id, request)
+        await self._turn()
+        return await self._perform(context_id, request, data_set, seconds)
+
+    async def perform_prepared(
+        self, prepare: Callable[[], Awaitable[Prepared]], seconds: float | None = None
+    ) -> Answer:
+        """Perform as ``perform`` does what ``prepare`` returns when its turn has come."""
+        await self._turn()
+        try:
+            context_id, request, data_set = await prepare()
+        except BaseException:
+            self._window.release()
+            raise
+        return await self._perform(context_id, request, data_set, seconds)
+
+    async def _perform(
+        self, context_id: int, request: Request, data_set: Data, seconds: float | None
+    ) -> Answer:
+        exchange = self._begin(context_id, request)
         try:
             await self._association.requests.send(exchange, data_set)
             return await self._answer(exchange, seconds)
@@ -120,7 +141,8 @@ class Operations:
 
         A generator that is closed before that sends C-CANCEL. Raises as ``perform`` does.
         """
-        exchange = await self._begin(context_id, request)
+        await self._turn()
+        exchange = self._begin(context_id, request)
         try:
             if on_begin is not None:
                 on_begin(exchange)
@@ -134,9 +156,12 @@ class Operations:
         finally:
             await self._cancel(exchange)
 
-    async def _begin(self, context_id: int, request: Request) -> Exchange:
-        self._refuse_nesting()
+    async def _turn(self) -> None:
+        self.refuse_nesting()
         await self._window.acquire()
+
+    def _begin(self, context_id: int, request: Request) -> Exchange:
+        """Expect responses to ``request``, which has its turn."""
         requests = self._association.requests
         try:
             request = replace(request, message_id=requests.next_message_id())
@@ -151,7 +176,7 @@ class Operations:
         self._open = {exchange for exchange in self._open if not exchange.is_over}
         self._window.release()
 
-    def _refuse_nesting(self) -> None:
+    def refuse_nesting(self) -> None:
         """Refuse an operation that would wait for what the same task is in the middle of."""
         task = asyncio.current_task()
         if any(responses.task is task for responses in self.iterating):
@@ -192,12 +217,20 @@ class Operations:
 
     async def close(self) -> None:
         """Cancel whatever can be, and wait for what cannot; abort if that takes too long."""
-        streams = [one for one in self._open if isinstance(one.request, CFindRQ | CGetRQ | CMoveRQ)]
-        for exchange in streams:
-            exchange.cancel()
+        for exchange in self._open:
+            if isinstance(exchange.request, CFindRQ | CGetRQ | CMoveRQ):
+                exchange.cancel()
         left = list(self._open)
         if left:
             await self._in_time(_all_over(left), f"no answer to {left[0].request.service}")
+
+    async def release(self, *, in_time: bool) -> None:
+        """Release the association; ``in_time`` is within ``cancel_seconds``."""
+        channel = self._association.channel
+        if in_time:
+            await self._in_time(channel.release(), "no answer to A-RELEASE-RQ")
+        else:
+            await channel.release()
 
 
 async def _all_over(exchanges: list[Exchange]) -> None:

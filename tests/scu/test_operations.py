@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,9 @@ from dicomnode.errors import (
     ContextNotAccepted,
     LocalProtocolError,
     StatusError,
+    Unreadable,
 )
+from dicomnode.storage.part10 import file_meta
 from tests import wire
 from tests.query_wire import identifier
 from tests.scu.scripted import (
@@ -153,6 +156,32 @@ async def test_an_operation_inside_a_loop_over_matches_is_refused_instead_of_wai
             with pytest.raises(LocalProtocolError, match="end that loop first"):
                 await association.echo()
         assert (await association.echo()).ok
+
+
+async def test_many_stores_that_wait_for_their_turn_hold_nothing_in_memory(tmp_path: Path) -> None:
+    data = wire.data_set(wire.CT_IMAGE_STORAGE, "1.2.3", study_uid="1.2", series_uid="1.2")
+    path = tmp_path / "ct.dcm"
+    path.write_bytes(file_meta(wire.CT_IMAGE_STORAGE, "1.2.3", wire.EXPLICIT_LE) + data)
+    first, go_on = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Conversation) -> None:
+        await peer.accept()
+        for _ in range(10):
+            request = await peer.hear()
+            first.set()
+            await go_on.wait()
+            peer.answer(request)
+
+    async with (
+        scripted(script) as peer,
+        open_association(peer.written, contexts=["CTImageStorage"]) as association,
+    ):
+        stores = [asyncio.create_task(association.store(path)) for _ in range(10)]
+        await first.wait()
+        path.rename(tmp_path / "gone.dcm")
+        go_on.set()
+        answers = await asyncio.gather(*stores, return_exceptions=True)
+    assert [isinstance(answer, Unreadable) for answer in answers] == [False] + [True] * 9
 
 
 # -- giving up ---------------------------------------------------------------------------------
@@ -312,3 +341,35 @@ async def test_matches_that_nobody_reads_wait_with_the_peer() -> None:
         async for _ in matches:
             count += 1
         assert count == 4000
+
+
+async def test_who_leaves_by_an_exception_does_not_wait_long_for_the_release() -> None:
+    async def script(peer: Conversation) -> None:
+        await peer.accept()
+        while await peer.hear_pdu():
+            pass
+
+    async with scripted(script) as peer:
+        with pytest.raises(ZeroDivisionError):
+            async with open_association(peer.written, cancel_seconds=0.05):
+                raise ZeroDivisionError
+    (conversation,) = peer.conversations
+    assert conversation.heard[-2:] == [wire.RELEASE_RQ, wire.ABORT]
+
+
+async def test_text_beyond_ascii_is_asked_for_in_utf_8() -> None:
+    asked: list[bytes | None] = []
+
+    async def script(peer: Conversation) -> None:
+        await peer.accept(syntax=IMPLICIT)
+        request = await peer.hear()
+        asked.append(request.data)
+        peer.answer(request)
+
+    async with (
+        scripted(script) as peer,
+        open_association(peer.written, contexts=["find"]) as association,
+    ):
+        await association.find(STUDIES | {"PatientName": "Müller*"}).finished()
+    assert asked[0] is not None
+    assert b"ISO_IR 192" in asked[0] and "Müller*".encode() in asked[0]
