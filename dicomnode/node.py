@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute
 
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.api.access import Access
+from dicomnode.api.outbox import outbox_routes
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
 from dicomnode.api.worklist import worklist_routes
 from dicomnode.dimse.command import (
@@ -193,9 +194,9 @@ class Node:
         self._open_network(undo)
         await self._commitment.start()
         await self._follow_worklist(undo)
+        await self._forward(undo)
         if settings.http.enabled:
             await self._serve_http(undo)
-        await self._forward(undo)
         await self._acceptor.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
@@ -233,7 +234,10 @@ class Node:
 
     def _routes(self, access: Access) -> list[BaseRoute]:
         """Return what is served over HTTP to whoever has a token."""
-        return [*worklist_routes(WorklistDesk(self._worklist_intake, self._steps), access)]
+        return [
+            *worklist_routes(WorklistDesk(self._worklist_intake, self._steps), access),
+            *outbox_routes(self._forwarding, access),
+        ]
 
     async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings.worklist

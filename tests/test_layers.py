@@ -29,7 +29,7 @@ ALLOWED = {
     "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
-    "api": {"services", "storage", "index", "registry", "observe", "errors"},
+    "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
     "parameters": {"net", "outbox", "services", "settings"},
     "node": {
         "parameters",

@@ -270,6 +270,7 @@ class Forwarding:
         )
         return count
 
-    def knows(self, destination: str) -> bool:
-        """Tell whether something has been, or can be, queued for a destination."""
-        return destination in self._lanes
+    @property
+    def titles(self) -> list[str]:
+        """The destinations that something has been, or can be, queued for."""
+        return sorted(self._lanes)
