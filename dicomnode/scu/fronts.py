@@ -9,7 +9,7 @@ from dicomnode.errors import CannotUnderstand, Unreadable
 from dicomnode.storage.encoding import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from dicomnode.storage.files import valid_uid
 from dicomnode.storage.header import Header, read_front
-from dicomnode.storage.part10 import PREFIX_END, parse_file_meta
+from dicomnode.storage.part10 import is_part10, parse_file_meta
 
 # As much as tells what an object is: the longest File Meta, and the first elements behind it.
 FRONT_BYTES: Final = 320 * 1024
@@ -17,6 +17,7 @@ FRONT_BYTES: Final = 320 * 1024
 _BEHIND_IDENTITY: Final = 0x0008_0019
 # File Meta without preamble begins with its group length or its version.
 _BARE_META: Final = (b"\x02\0\0\0", b"\x02\0\x01\0")
+_PREAMBLE_AND_PREFIX: Final = bytes(128) + b"DICM"
 _GROUP_8: Final = b"\x08\0"
 
 
@@ -43,31 +44,23 @@ def read_identity(front: bytes, *, is_whole: bool) -> Front:
 
 
 def _identity(front: bytes, is_whole: bool) -> Front:
-    if front[128:PREFIX_END] == b"DICM":
-        start = PREFIX_END
-    elif front[:4] in _BARE_META:
-        start = 0
-    elif front[:2] == _GROUP_8:
-        syntax = EXPLICIT_VR_LITTLE_ENDIAN if _has_vr(front) else IMPLICIT_VR_LITTLE_ENDIAN
-        header = read_front(front, syntax, is_whole=is_whole, end=_BEHIND_IDENTITY)
-        return _front(header, "", "", syntax, 0)
-    else:
-        raise CannotUnderstand("no DICM prefix: not a DICOM file")
-    meta = parse_file_meta(front, start)
-    rest = front[meta.data_set_offset :]
+    lacking = b""
+    if not is_part10(front):
+        if front[:2] == _GROUP_8:
+            syntax = EXPLICIT_VR_LITTLE_ENDIAN if _has_vr(front) else IMPLICIT_VR_LITTLE_ENDIAN
+            header = read_front(front, syntax, is_whole=is_whole, end=_BEHIND_IDENTITY)
+            return _front(header, "", "", syntax, 0)
+        if front[:4] not in _BARE_META:
+            raise CannotUnderstand("no DICM prefix: not a DICOM file")
+        lacking = _PREAMBLE_AND_PREFIX
+    meta = parse_file_meta(lacking + front)
+    offset = meta.data_set_offset - len(lacking)
+    syntax = meta.transfer_syntax_uid
     try:
-        header = read_front(
-            rest, meta.transfer_syntax_uid, is_whole=is_whole, end=_BEHIND_IDENTITY
-        )
+        header = read_front(front[offset:], syntax, is_whole=is_whole, end=_BEHIND_IDENTITY)
     except CannotUnderstand:
         header = None  # File Meta alone has to say it
-    return _front(
-        header,
-        meta.sop_class_uid,
-        meta.sop_instance_uid,
-        meta.transfer_syntax_uid,
-        meta.data_set_offset,
-    )
+    return _front(header, meta.sop_class_uid, meta.sop_instance_uid, syntax, offset)
 
 
 def _has_vr(front: bytes) -> bool:

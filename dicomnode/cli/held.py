@@ -1,0 +1,67 @@
+"""Objects of the node's own store, read through its index while it runs or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+from sqlalchemy.exc import DBAPIError
+
+from dicomnode.cli.sources import Item, Skipped
+from dicomnode.errors import CatalogError
+from dicomnode.index.backend import Backend
+from dicomnode.index.schema import SCHEMA_VERSION, meta
+from dicomnode.index.selection import Selection
+from dicomnode.scu.objects import file_instance
+from dicomnode.settings import Settings
+
+_ROWS_AT_ONCE = 1000
+
+
+def held(settings: Settings, unique_keys: Mapping[str, Sequence[str]]) -> Iterator[Item | Skipped]:
+    """Yield the objects that have, of each key, one of the values. Raises CatalogError.
+
+    Nothing is written: a running node goes on undisturbed.
+    """
+    backend = Backend(settings.index_url, "FULL")
+    try:
+        _check(backend)
+        selection = Selection(backend)
+        ids = selection.select_instances(unique_keys, None)
+        for start in range(0, len(ids), _ROWS_AT_ONCE):
+            for row in selection.instance_rows(ids[start : start + _ROWS_AT_ONCE]):
+                path = str(settings.storage.directory / row.path)
+                yield Item(
+                    path,
+                    row.sop_class_uid,
+                    row.sop_instance_uid,
+                    row.transfer_syntax_uid,
+                    row.data_set_bytes,
+                    partial(file_instance, path),
+                )
+    except (DBAPIError, backend.driver_error) as error:
+        raise CatalogError(f"the index {backend.name} cannot be read: {error}") from error
+    finally:
+        backend.dispose()
+
+
+def _check(backend: Backend) -> None:
+    """See that there is an index of this version; opening it otherwise would make one."""
+    path = backend.url.database if backend.is_sqlite else None
+    if path and not _is_there(path):
+        raise CatalogError(f"there is no index {path}: no node has run on this storage yet")
+    with backend.reader.connect() as connection:
+        version = connection.scalar(
+            meta.select().with_only_columns(meta.c.value).where(meta.c.name == "schema_version")
+        )
+    if version != str(SCHEMA_VERSION):
+        raise CatalogError(
+            f"the index {backend.name} has schema version {version}, this program needs"
+            f" {SCHEMA_VERSION}: start the node, which makes it anew"
+        )
+
+
+def _is_there(path: str) -> bool:
+    from pathlib import Path
+
+    return Path(path).is_file()
