@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from contextlib import aclosing
 from pathlib import Path
 
@@ -217,7 +216,6 @@ async def test_leaving_the_loop_cancels_and_the_association_goes_on() -> None:
     ):
         async for _ in association.find(STUDIES):
             break
-        gc.collect()
         assert (await association.echo()).ok
 
 
