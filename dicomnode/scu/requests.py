@@ -194,7 +194,7 @@ class Requests:
     """Requests of ours on one association, and the responses that they wait for.
 
     A data set of up to ``max_data_set_bytes`` is taken with a response; a longer one ends the
-    association.
+    association. ``ended`` is set when the association has ended.
     """
 
     def __init__(self, channel: Channel, max_data_set_bytes: int = 1024 * 1024) -> None:
@@ -202,6 +202,7 @@ class Requests:
         self._max_data_set_bytes = max_data_set_bytes
         self._open: dict[int, Exchange] = {}
         self._last_message_id = 0
+        self.ended = asyncio.Event()
         self._closed_because: str | None = None
 
     @property
@@ -311,6 +312,7 @@ class Requests:
     def closed(self, why: str) -> None:
         """Let whoever waits know that the association has ended."""
         self._closed_because = why
+        self.ended.set()
         waiting, self._open = self._open, {}
         for exchange in waiting.values():
             exchange.fail(AssociationAborted(why))
