@@ -20,6 +20,8 @@ _COMMANDS: Final = {
     "outbox": ("outbox", "outbox"),
     "echo": ("echo", "echo"),
     "send": ("send", "send"),
+    "find": ("find", "find"),
+    "move": ("move", "move"),
     "version": ("serve", "version"),
 }
 

@@ -86,6 +86,16 @@ class Progress:
     failed: int | None
     warning: int | None
 
+    @property
+    def done(self) -> int:
+        """How many were tried, as far as the peer tells."""
+        return (self.completed or 0) + (self.failed or 0) + (self.warning or 0)
+
+    @property
+    def total(self) -> int | None:
+        """How many there are; None when the peer does not tell."""
+        return None if self.remaining is None else self.done + self.remaining
+
     @classmethod
     def of(cls, response: Response) -> Progress:
         """Read the counters of a response (PS3.7 §9.3.3.2, §9.3.4.2)."""
