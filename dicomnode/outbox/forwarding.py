@@ -17,6 +17,7 @@ from dicomnode.forward_settings import ForwardingSettings
 from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry
 from dicomnode.observe.sources import Waiting
 from dicomnode.outbox.lane import Lane, Observer, Shared
+from dicomnode.outbox.pace import Pace
 from dicomnode.outbox.queue import Down, OutboxState, Queue
 from dicomnode.outbox.rules import Order, Rules
 from dicomnode.outbox.session import Sending
@@ -41,6 +42,7 @@ class Outbox:
     def __init__(self, catalog: Catalog, rules: Rules) -> None:
         self.queue = Queue(catalog)
         self.rules = rules
+        self.pace = Pace()
         # Called in the index's writer thread when rows have been committed.
         self.on_queued: Callable[[Sequence[Order]], None] = lambda orders: None
 
@@ -51,6 +53,7 @@ class Outbox:
 
     def attachment(self, entry: InstanceEntry) -> Attachment | None:
         """Return the rows that belong to an object, None for none."""
+        self.pace.received()
         orders = self.rules.orders(entry)
         if not orders:
             return None
@@ -107,6 +110,7 @@ class Forwarding:
                 objects=StoredObjects(files, self._converters, self._threads),
                 calling_ae_title=options.ae_title,
                 response_seconds=options.response_seconds,
+                pace=outbox.pace,
             ),
             observer=observer,
             threads=self._threads,

@@ -21,9 +21,11 @@ from dicomnode.registry import AE
 
 # Objects that are taken at once; of those under way a crash sends so many twice.
 _BATCH: Final = 128
-# Objects that come one by one are gathered for so long, and the association is kept that long.
+# Objects that come one by one are gathered for so long: looking for them has its price too.
 _GATHER_SECONDS: Final = 0.1
-_LINGER_SECONDS: Final = 1.0
+_GATHER_BUSY_SECONDS: Final = 0.5
+# So long an association is kept for objects that may follow.
+_LINGER_SECONDS: Final = 2.0
 # A clock that is set is noticed by then.
 _LONGEST_SLEEP_SECONDS: Final = 60.0
 
@@ -123,7 +125,8 @@ class Lane:
                 await self._woken.wait()
                 self._woken.clear()
                 # Others come with it: they are taken together.
-                await asyncio.sleep(_GATHER_SECONDS)
+                busy = self._shared.sending.pace.is_busy
+                await asyncio.sleep(_GATHER_BUSY_SECONDS if busy else _GATHER_SECONDS)
 
     async def _in_thread(self, function: Callable[..., _T], *arguments: Any) -> _T:
         loop = asyncio.get_running_loop()

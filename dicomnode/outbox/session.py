@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,6 +13,7 @@ from dicomnode.dimse.command import Priority as DimsePriority
 from dicomnode.dimse.status import Category, Status
 from dicomnode.errors import AssociationError, ConversionFailed, Unreadable
 from dicomnode.index.entry import InstanceRow
+from dicomnode.outbox.pace import Pace
 from dicomnode.outbox.queue import Item
 from dicomnode.outbox.rules import Priority
 from dicomnode.registry import AE
@@ -57,6 +59,7 @@ class Sending:
     objects: StoredObjects
     calling_ae_title: str
     response_seconds: float
+    pace: Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,7 @@ class Session:
             while ahead is not None:
                 prepared = await ahead
                 ahead = self._begin(link, next(feed, None))
+                await self._sending.pace.turn()
                 await self._store(link, prepared, report)
         finally:
             if ahead is not None and not ahead.cancel() and not ahead.cancelled():
@@ -192,6 +196,7 @@ class Session:
         if instance is None:
             report.refused.append((item, prepared.why))
             return
+        began = time.monotonic()
         priority = _DIMSE_PRIORITY[Priority(item.priority)]
         try:
             answer = await link.association.store(instance, priority=priority)
@@ -199,6 +204,7 @@ class Session:
             report.lost.append((item, str(error)))
             raise
         report.answered += 1
+        self._sending.pace.sent(time.monotonic() - began, instance.size)
         if answer.category in (Category.SUCCESS, Category.WARNING):
             report.sent.append(item)
             report.sent_bytes += instance.size
