@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "echo": ("echo", "echo"),
     "send": ("send", "send"),
     "find": ("find", "find"),
+    "get": ("get", "get"),
     "move": ("move", "move"),
     "version": ("serve", "version"),
 }

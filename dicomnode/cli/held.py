@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
@@ -18,15 +20,23 @@ from dicomnode.settings import Settings
 _ROWS_AT_ONCE = 1000
 
 
+def held_digests(settings: Settings, sop_instance_uids: Sequence[str]) -> dict[str, str]:
+    """Return the SHA-256 of those objects that are in the store. Raises CatalogError."""
+    with _selection(settings) as selection:
+        found: dict[str, str] = {}
+        for start in range(0, len(sop_instance_uids), _ROWS_AT_ONCE):
+            asked = sop_instance_uids[start : start + _ROWS_AT_ONCE]
+            ids = selection.select_instances({"SOPInstanceUID": asked}, None)
+            found |= {row.sop_instance_uid: row.sha256 for row in selection.instance_rows(ids)}
+        return found
+
+
 def held(settings: Settings, unique_keys: Mapping[str, Sequence[str]]) -> Iterator[Item | Skipped]:
     """Yield the objects that have, of each key, one of the values. Raises CatalogError.
 
     Nothing is written: a running node goes on undisturbed.
     """
-    backend = Backend(settings.index_url, "FULL")
-    try:
-        _check(backend)
-        selection = Selection(backend)
+    with _selection(settings) as selection:
         ids = selection.select_instances(unique_keys, None)
         for start in range(0, len(ids), _ROWS_AT_ONCE):
             for row in selection.instance_rows(ids[start : start + _ROWS_AT_ONCE]):
@@ -39,6 +49,14 @@ def held(settings: Settings, unique_keys: Mapping[str, Sequence[str]]) -> Iterat
                     row.data_set_bytes,
                     partial(file_instance, path),
                 )
+
+
+@contextmanager
+def _selection(settings: Settings) -> Iterator[Selection]:
+    backend = Backend(settings.index_url, "FULL")
+    try:
+        _check(backend)
+        yield Selection(backend)
     except (DBAPIError, backend.driver_error) as error:
         raise CatalogError(f"the index {backend.name} cannot be read: {error}") from error
     finally:
@@ -48,7 +66,7 @@ def held(settings: Settings, unique_keys: Mapping[str, Sequence[str]]) -> Iterat
 def _check(backend: Backend) -> None:
     """See that there is an index of this version; opening it otherwise would make one."""
     path = backend.url.database if backend.is_sqlite else None
-    if path and not _is_there(path):
+    if path and not Path(path).is_file():
         raise CatalogError(f"there is no index {path}: no node has run on this storage yet")
     with backend.reader.connect() as connection:
         version = connection.scalar(
@@ -59,9 +77,3 @@ def _check(backend: Backend) -> None:
             f"the index {backend.name} has schema version {version}, this program needs"
             f" {SCHEMA_VERSION}: start the node, which makes it anew"
         )
-
-
-def _is_there(path: str) -> bool:
-    from pathlib import Path
-
-    return Path(path).is_file()

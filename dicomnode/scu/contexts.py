@@ -31,7 +31,7 @@ USUAL: Final = SENT_WITHOUT_LOSS[:2]
 Wanted = str | tuple[str, Sequence[str]] | PresentationContextRQ
 
 # Lossless forms first: what a peer may hold compressed and hand out as it is.
-_COMPRESSED: Final = tuple(
+COMPRESSED: Final = tuple(
     f"1.2.840.10008.1.2.{suffix}"
     for suffix in (
         *("4.70", "4.57", "4.80", "4.90", "4.201", "4.202", "5"),
@@ -67,7 +67,7 @@ def receiving(wanted: Iterable[Wanted]) -> tuple[list[Wanted], list[RoleSelectio
     contexts: list[Wanted] = []
     for one in wanted:
         if isinstance(one, str):
-            contexts += [(one, USUAL), (one, _COMPRESSED)]
+            contexts += [(one, USUAL), (one, COMPRESSED)]
         else:
             contexts.append(one)
     uids = dict.fromkeys(context.abstract_syntax for context in contexts_of(contexts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
@@ -32,11 +33,19 @@ def into(directory: str | os.PathLike[str], *, source_ae_title: str = "") -> Rec
     return receive
 
 
-async def save(arriving: ReceivedObject, path: Path, *, source_ae_title: str = "") -> int:
+async def save(
+    arriving: ReceivedObject,
+    path: Path,
+    *,
+    source_ae_title: str = "",
+    on_piece: Callable[[bytes], object] = lambda piece: None,
+    put: Callable[[Path, Path], None] = os.replace,
+) -> int:
     """Write an object to ``path`` as it arrives; return the bytes of its data set.
 
-    The file has its name once it is whole; one that was there is replaced. Raises
-    OutOfResources, AssociationAborted.
+    The file has its name once it is whole: ``put`` is given its temporary path and its final one,
+    and by default replaces a file that was there. ``on_piece`` is given what is written. Both are
+    called in threads. Raises OutOfResources, AssociationAborted, and what ``put`` does.
     """
     part = path.with_name(f".{path.name}.{token_hex(8)}.part")
     meta = file_meta(
@@ -51,10 +60,10 @@ async def save(arriving: ReceivedObject, path: Path, *, source_ae_title: str = "
         try:
             async for piece in arriving:
                 size += len(piece)
-                await asyncio.to_thread(_write, fd, piece)
+                await asyncio.to_thread(_write, fd, piece, on_piece)
         finally:
             os.close(fd)
-        await asyncio.to_thread(_put, part, path)
+        await asyncio.to_thread(_put, part, path, put)
     except BaseException:
         await asyncio.to_thread(_remove, part)
         raise
@@ -64,18 +73,19 @@ async def save(arriving: ReceivedObject, path: Path, *, source_ae_title: str = "
 def _create(path: Path, content: bytes) -> int:
     with disk_errors():
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    _write(fd, content)
+        write_all(fd, [content])
     return fd
 
 
-def _write(fd: int, piece: bytes) -> None:
+def _write(fd: int, piece: bytes, on_piece: Callable[[bytes], object]) -> None:
     with disk_errors():
         write_all(fd, [piece])
+    on_piece(piece)
 
 
-def _put(part: Path, path: Path) -> None:
+def _put(part: Path, path: Path, put: Callable[[Path, Path], None]) -> None:
     with disk_errors():
-        os.replace(part, path)
+        put(part, path)
 
 
 def _remove(path: Path) -> None:
