@@ -26,6 +26,7 @@ _GATHER_SECONDS: Final = 0.1
 _GATHER_BUSY_SECONDS: Final = 0.5
 # So long an association is kept for objects that may follow.
 _LINGER_SECONDS: Final = 2.0
+_LONGEST_PAUSE_OF_LISTENER_SECONDS: Final = 300.0
 # A clock that is set is noticed by then.
 _LONGEST_SLEEP_SECONDS: Final = 60.0
 
@@ -87,6 +88,8 @@ class Lane:
         self._session = Session(shared.sending)
         self._woken = asyncio.Event()
         self._stopping = False
+        # Objects over which associations ended since something was last answered.
+        self._suspects: set[int] = set()
 
     def wake(self) -> None:
         """Look at the queue: there is something new."""
@@ -194,7 +197,8 @@ class Lane:
     async def _send(self, items: list[Item]) -> None:
         """Send a batch and write down what became of it.
 
-        Raises AssociationError when the destination answered nothing.
+        Raises AssociationError when the destination cannot be had. One whose associations end
+        over one object can: that object waits, the others go on.
         """
         report = Report()
         ae = self._shared.find(self.title)
@@ -203,10 +207,14 @@ class Lane:
         try:
             await self._session.send(ae, items, report)
         except AssociationError:
-            if not report.answered:
+            self._suspects.update(item.id for item, _ in report.lost)
+            if not report.answered and (not report.lost or len(self._suspects) > 1):
                 raise
         finally:
             await asyncio.shield(asyncio.ensure_future(self._settle(report)))
+        if not report.answered:
+            return
+        self._suspects.clear()
         if self.down is not None:
             await self._came_up(self.down)
 
@@ -240,10 +248,14 @@ class Lane:
     async def _went_down(self, words: str) -> None:
         now, before = self._shared.now(), self.down
         failures = before.failures if before is not None else 0
+        pause = self._pause(failures)
+        if self._suspects:
+            # It listens: it may be the objects, and others will come.
+            pause = min(pause, _LONGEST_PAUSE_OF_LISTENER_SECONDS)
         self.down = Down(
             since=before.since if before is not None else now,
             failures=failures + 1,
-            not_before=now + self._pause(failures),
+            not_before=now + pause,
             words=words,
         )
         self._shared.observer.destination_down(self.title, self.down)

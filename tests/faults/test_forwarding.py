@@ -246,7 +246,8 @@ def test_a_poisonous_object_keeps_no_other_from_arriving(start_node: StartNode) 
                 return
             conversation.answer(*taken)
 
-    with forwarding(start_node, dies_of_it) as (node, (target,)):
+    settings = {"retry_seconds": 600, "max_retry_seconds": 600}
+    with forwarding(start_node, dies_of_it, settings=settings) as (node, (target,)):
         store(node.dicom_address, *IMAGES)
         eventually(lambda: set(target.stored) == set(UIDS[1:]), timeout=20)
-        assert waiting(node) == 1
+        assert waiting(node) == waiting(node, state="paused") == 1
