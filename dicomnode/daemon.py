@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -56,6 +57,10 @@ async def _serve(settings: Settings, registry_path: Path) -> int:
     except (DicomnodeError, OSError) as error:
         print(f"dicomnode: cannot start: {error}", file=sys.stderr)
         return 1
+    # What is there now stays: a collection would look through all of it, for some 50 ms in which
+    # nothing else runs.
+    gc.collect()
+    gc.freeze()
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:

@@ -20,6 +20,7 @@ The tree::
     ├── Unreadable                  a data set, of a file or of a peer, cannot be read
     ├── StoreLocked                 another node uses the storage directory
     ├── ConversionFailed            a stored object cannot be had in another transfer syntax
+    ├── CannotAsk                   another node cannot be asked as things are; says what to change
     ├── UnreadableAttributes        what should be a data set, or its JSON, is none
     └── CatalogError                the index failed; whatever was asked of it did not happen
 
@@ -152,6 +153,10 @@ class StoreLocked(DicomnodeError):
 
 class CatalogError(DicomnodeError):
     """The index failed; what was asked of it did not happen."""
+
+
+class CannotAsk(DicomnodeError):
+    """Another node cannot be asked for something as things are; the message says what to change."""
 
 
 class ConversionFailed(DicomnodeError):

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute
 
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.api.access import Access
+from dicomnode.api.commitment import commitment_routes
 from dicomnode.api.outbox import outbox_routes
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
 from dicomnode.api.worklist import worklist_routes
@@ -29,6 +30,7 @@ from dicomnode.dimse.command import (
     CStoreRQ,
     NActionRQ,
     NCreateRQ,
+    NEventReportRQ,
     NGetRQ,
     NSetRQ,
     Request,
@@ -53,6 +55,7 @@ from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
 from dicomnode.services.commitment_reports import ReportRules
+from dicomnode.services.commitment_request import CommitmentRequester, RequestRules
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
 from dicomnode.services.intake import Intake
@@ -105,6 +108,7 @@ class Node:
         self._admission: Admission
         self._requestor: Requestor
         self._commitment: StorageCommitment
+        self._commitment_requester: CommitmentRequester
         self._acceptor: Acceptor
         self._outbox: Outbox
         self._forwarding: Forwarding
@@ -193,6 +197,7 @@ class Node:
         settings = self._settings
         self._open_network(undo)
         await self._commitment.start()
+        await asyncio.to_thread(self._commitment_requester.recover)
         await self._follow_worklist(undo)
         await self._forward(undo)
         if settings.http.enabled:
@@ -237,11 +242,12 @@ class Node:
         return [
             *worklist_routes(WorklistDesk(self._worklist_intake, self._steps), access),
             *outbox_routes(self._forwarding, access),
+            *commitment_routes(self._commitment_requester, access),
         ]
 
     async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings.worklist
-        self._worklist_intake = WorklistIntake(self._items)
+        self._worklist_intake = WorklistIntake(self._items, self._steps)
         self._worklist_files = WorklistFollowing(
             settings.directory, settings.poll_seconds, self._worklist_intake, self._log.logger
         )
@@ -303,6 +309,8 @@ class Node:
         undo.push_async_callback(retrieve.close)
         self._commitment = self._storage_commitment()
         undo.push_async_callback(self._commitment.close)
+        self._commitment_requester = self._requester_of_commitment()
+        undo.push_async_callback(self._commitment_requester.close)
         performed = self._performed_steps()
         undo.push_async_callback(asyncio.to_thread, performed.close)
         return {
@@ -312,6 +320,7 @@ class Node:
             CGetRQ: (retrieve,),
             CMoveRQ: (retrieve,),
             NActionRQ: (self._commitment,),
+            NEventReportRQ: (self._commitment_requester.results,),
             NCreateRQ: (performed,),
             NSetRQ: (performed,),
             NGetRQ: (performed.retrieval,),
@@ -398,6 +407,29 @@ class Node:
         metrics.set_source(commitment.counts)
         return commitment
 
+    def _requester_of_commitment(self) -> CommitmentRequester:
+        settings = self._settings
+        requester = CommitmentRequester(
+            self._catalog,
+            self._requestor,
+            lambda: self._registry,
+            self._journal,
+            self._journal.explanations,
+            self._log.logger,
+            RequestRules(
+                ae_title=settings.node.ae_title,
+                strict_ae_titles=settings.node.strict_ae_titles,
+                response_seconds=settings.timeouts.response_seconds,
+            ),
+        )
+        self._metrics.add_counts_source(
+            "dicomnode_commitment_requests",
+            "Storage commitments asked of other nodes, by state.",
+            "state",
+            requester.requests.counts,
+        )
+        return requester
+
     # -- while running ---------------------------------------------------------------------------
 
     async def reload_registry(self) -> None:
@@ -458,6 +490,7 @@ class Node:
         archive = await asyncio.to_thread(self._archive_figures)
         conflicts = await asyncio.to_thread(self._identity_conflicts)
         host, port = self._acceptor.address
+        requester = self._commitment_requester
         return {
             "version": __version__,
             "ae_title": self._settings.node.ae_title,
@@ -471,6 +504,7 @@ class Node:
             "worklist": await asyncio.to_thread(self._worklist_figures),
             "performed_steps": self._steps.counts(),
             "commitments": await self._commitment.figures(),
+            "commitment_requests": await asyncio.to_thread(requester.requests.counts),
             **self._journal.figures(),
         }
 

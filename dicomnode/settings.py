@@ -116,8 +116,8 @@ class TimeoutSettings(_Section):
     PDU that has begun is whole, ``idle_seconds`` without any PDU or operation, ``write_seconds``
     while a peer acknowledges nothing of what is sent to it, ``drain_seconds`` for associations to
     finish at shutdown. ``connect_seconds`` until another node that is called has taken the
-    connection, ``response_seconds`` until it has answered an association request, a sub-operation
-    or a release.
+    connection, ``response_seconds`` until it has answered an association request, a request, a
+    sub-operation or a release, and until an association is released on which it could report.
     """
 
     artim_seconds: Deadline = 30.0

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import Item, WorklistItems
 from dicomnode.observe.logs import Log
 from dicomnode.services.worklist_files import WorklistFiles
@@ -24,19 +25,21 @@ class Ward:
     def __init__(self, directory: Path, catalog: Catalog) -> None:
         self.directory = directory
         self.items = WorklistItems(catalog)
-        self.intake = WorklistIntake(self.items)
+        self.steps = Steps(catalog, self.items)
+        self.intake = WorklistIntake(self.items, self.steps)
         self.now = 0.0
         self.stream = io.StringIO()
         self.restart()
 
     def restart(self) -> None:
-        self._log = Log(LogSettings(level="info"), stream=self.stream)
-        self._log.start()
-        self._log.stop()  # from now on lines are written at once
+        log = Log(LogSettings(level="info"), stream=self.stream)
+        log.start()
+        log.stop()  # from now on lines are written at once
+        self.logger = log.logger
         self.files = WorklistFiles(
             self.directory,
             self.intake,
-            self._log.logger,
+            self.logger,
             pause=lambda seconds: None,
             clock=lambda: self.now,
         )

@@ -57,7 +57,9 @@ def lines(entries: list[dict[str, Any]]) -> list[Text]:
 
 def _paragraph(entry: Mapping[str, Any]) -> list[Text]:
     head = Text(moment(float(entry.get("time", 0))), style="dim")
-    who = f"{entry.get('calling_ae_title', '?')} ({entry.get('peer_address', '?')})"
+    who = f"{entry.get('calling_ae_title', '?')}"
+    if address := entry.get("peer_address", "?"):  # none when there is no association any more
+        who += f" ({address})"
     head.append_text(plain(f"  {who}: {entry.get('asked', '?')}")).stylize("bold", 19)
     answer = Text("    ")
     answer.append_text(plain(entry.get("answer", "?"))).stylize("yellow")

@@ -117,6 +117,9 @@ def notes(settings: Settings, registry: Registry) -> list[str]:
             "access.unknown_ae is refuse and no application entity is registered: every"
             " association will be rejected"
         )
+    worklist = settings.worklist.directory
+    if worklist is not None and not worklist.is_dir():
+        found.append(f"worklist.directory is {worklist}, and there is no such directory")
     home = _nearest_existing(storage.directory)
     if not os.access(home, os.W_OK | os.X_OK):
         found.append(
@@ -148,6 +151,9 @@ def _as_toml(settings: Settings) -> str:
         for keys in held if many else [held]:
             lines += [f"[[{section}]]" if many else f"[{section}]"]
             for key, value in keys.items():
+                if (section, key) == ("http", "token") and value:
+                    lines += ["# token is set, and not shown"]
+                    continue
                 lines += [f"# {key} is not set" if value is None else f"{key} = {_value(value)}"]
             lines += [""]
     return "\n".join(lines[:-1]) + "\n"

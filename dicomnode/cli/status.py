@@ -74,6 +74,8 @@ def summary(figures: Figures) -> RenderableType:
     parts += _since_start(figures.get("since_start", {}))
     parts += _worklist(figures.get("worklist", {}))
     parts += _performed_steps(figures.get("performed_steps", {}))
+    parts += _commitments(figures.get("commitments", {}))
+    parts += _commitment_requests(figures.get("commitment_requests", {}))
     associations = figures.get("associations", [])
     if associations:
         parts += ["", _associations(associations)]
@@ -158,6 +160,26 @@ def _worklist(worklist: Figures) -> list[RenderableType]:
 def _performed_steps(counts: Figures) -> list[RenderableType]:
     told = ", ".join(f"{number:,} {status.lower()}" for status, number in counts.items() if number)
     return [Text(f"performed steps: {told}")] if told else []
+
+
+def _commitments(commitments: Figures) -> list[RenderableType]:
+    states = {"pending": "to be checked", "checked": "to be reported", "delivered": "reported"}
+    counts = {words: int(commitments.get(state, 0)) for state, words in states.items()}
+    told = ", ".join(f"{number:,} {words}" for words, number in counts.items() if number)
+    lines: list[RenderableType] = [Text(f"storage commitments: {told}")] if told else []
+    if given_up := int(commitments.get("given_up", 0)):
+        noun = "report was" if given_up == 1 else "reports were"
+        words = f"{given_up:,} storage commitment {noun} given up (see dicomnode explain):"
+        lines.append(Text(words, style="bold yellow"))
+        for row in commitments.get("given_up_list", [])[:_MOST_ROWS]:
+            asked = moment(float(row.get("requested", 0)))
+            lines.append(plain(f"  {row.get('requester')}, asked {asked}: {row.get('why')}"))
+    return lines
+
+
+def _commitment_requests(counts: Figures) -> list[RenderableType]:
+    told = ", ".join(f"{int(number):,} {state}" for state, number in counts.items() if number)
+    return [plain(f"storage commitments asked of others: {told}")] if told else []
 
 
 def _associations(associations: list[Figures]) -> Table:

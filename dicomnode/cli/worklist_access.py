@@ -146,7 +146,8 @@ def _opened(settings: Settings, unavailable: NodeUnavailable) -> Iterator[Workli
             synchronous: Literal["FULL", "OFF"] = "FULL" if storage.durability == "full" else "OFF"
             with Catalog(settings.index_url, synchronous=synchronous) as catalog:
                 items = WorklistItems(catalog)
-                yield WorklistDesk(WorklistIntake(items), Steps(catalog, items))
+                steps = Steps(catalog, items)
+                yield WorklistDesk(WorklistIntake(items, steps), steps)
     except StoreLocked as error:
         fail(f"{error}, but {unavailable}; see http.enabled and http.port, or stop the node")
 

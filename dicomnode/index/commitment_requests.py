@@ -5,9 +5,8 @@ Instances are pairs of SOP Class UID and SOP Instance UID.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -139,9 +138,9 @@ class CommitmentRequests:
         self, transaction_uid: str, peer_ae_title: str, instances: Sequence[Instance]
     ) -> None:
         """Enter a request that is about to be made."""
-        now, asked = time.time(), _json(instances)
+        now, asked = time.time(), _text(instances)
         values = (transaction_uid, peer_ae_title, State.ASKING.value, "", asked, len(instances))
-        rest = (0, 0, 0, "[]", "[]", "", "", now, now)
+        rest = (0, 0, 0, "", "", "", "", now, now)
         self._catalog.transact(lambda cursor: self._insert.run(cursor, *values, *rest))
 
     def answered(self, transaction_uid: str, state: State, why: str = "") -> None:
@@ -157,8 +156,8 @@ class CommitmentRequests:
             outcome.committed,
             len(outcome.failed),
             len(outcome.not_mentioned),
-            _json(outcome.failed),
-            _json(outcome.not_mentioned),
+            _text(outcome.failed),
+            _text(outcome.not_mentioned),
             outcome.retrieve_ae_title,
             outcome.digest,
             time.time(),
@@ -198,18 +197,17 @@ class CommitmentRequests:
     def failed(self, transaction_uid: str) -> list[FailedInstance]:
         """Return the instances that are not committed, with their Failure Reasons."""
         rows = self._list(transaction_uid, "failed_list")
-        return [(row[0], row[1], row[2]) for row in rows]
+        return [(row[0], row[1], int(row[2])) for row in rows]
 
     def not_mentioned(self, transaction_uid: str) -> list[Instance]:
         """Return the instances of which the report says nothing."""
         return [(row[0], row[1]) for row in self._list(transaction_uid, "not_mentioned_list")]
 
-    def _list(self, transaction_uid: str, column: str) -> list[Any]:
+    def _list(self, transaction_uid: str, column: str) -> Iterator[list[str]]:
         statement = select(_TABLE[column]).where(_TABLE.transaction_uid == transaction_uid)
         with self._catalog.read() as connection:
             found = connection.scalar(statement)
-        rows: list[Any] = json.loads(found or "[]")
-        return rows
+        return (line.split(" ") for line in (found or "").splitlines())
 
     def counts(self) -> Mapping[State, int]:
         """Return how many requests there are in each state."""
@@ -229,8 +227,9 @@ def _request(row: Any) -> CommitmentRequest:
     return CommitmentRequest(transaction_uid, peer_ae_title, State(state), *rest)
 
 
-def _json(rows: Sequence[Sequence[object]]) -> str:
-    return json.dumps(rows, separators=(",", ":"))
+def _text(rows: Sequence[Sequence[object]]) -> str:
+    # Not JSON, which takes no breath in a list of 100,000: the interpreter would stand still.
+    return "\n".join([" ".join(map(str, row)) for row in rows])
 
 
 def _new(names: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 
+from dicomnode.index.backend import Prepared, Value
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.records import commitment
 
@@ -128,16 +129,32 @@ class Commitments:
         """Keep the outcome of a check; its report is due at once."""
         packed, now = _pack_reasons(reasons), time.time()
         check = self._statements.check
-        self._catalog.transact(
-            lambda cursor: check.run(cursor, State.CHECKED, len(reasons), packed, now, now, id)
+        self._move(
+            *(check, (State.CHECKED, len(reasons), packed, now, now), id),
+            *(State.PENDING, State.CHECKED),
         )
-        self._count(State.PENDING, State.CHECKED)
 
     def finish(self, id: int, state: State, words: str = "") -> None:
         """Give a checked commitment its last state; its instances are forgotten."""
         finish, now = self._statements.finish, time.time()
-        self._catalog.transact(lambda cursor: finish.run(cursor, state, b"", b"", now, words, id))
-        self._count(State.CHECKED, state)
+        self._move(finish, (state, b"", b"", now, words), id, State.CHECKED, state)
+
+    def _move(
+        self,
+        statement: Prepared,
+        values: tuple[Value, ...],
+        id: int,
+        before: State,
+        after: State,
+    ) -> None:
+        """Change the state of a commitment, unless that has changed already."""
+
+        def apply(cursor: DBAPICursor) -> int:
+            statement.run(cursor, *values, id, before)
+            return cursor.rowcount
+
+        if self._catalog.transact(apply) > 0:
+            self._count(before, after)
 
     def put_off(self, standings: Sequence[Standing], next_attempt_at: float, words: str) -> None:
         """Count an attempt to deliver that failed, and say when the next one is due."""
@@ -254,11 +271,13 @@ class _Statements:
         self.insert = prepare(insert(commitment).values(_new(columns)), _names(columns))
         check = ["state", "failures", "reasons", "changed_at", "next_attempt_at"]
         self.check = prepare(
-            update(commitment).values(_new(check)).where(of_id), [*_names(check), "of_id"]
+            update(commitment).values(_new(check)).where(of_id, of_state),
+            [*_names(check), "of_id", "of_state"],
         )
         finish = ["state", "referenced", "reasons", "changed_at", "last_error"]
         self.finish = prepare(
-            update(commitment).values(_new(finish)).where(of_id), [*_names(finish), "of_id"]
+            update(commitment).values(_new(finish)).where(of_id, of_state),
+            [*_names(finish), "of_id", "of_state"],
         )
         put_off = ["attempts", "next_attempt_at", "last_error"]
         self.put_off = prepare(

@@ -46,6 +46,8 @@ worklist_item = Table(
     Column("accession_number", Text, nullable=False),
     Column("requested_procedure_id", Text, nullable=False),
     Column("patient_id", Text, nullable=False),
+    Column("patient_name", Text, nullable=False),
+    Column("performing_physician_name", Text, nullable=False),
     Column("modality", Text, nullable=False),
     Column("start_date", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -74,8 +76,8 @@ worklist_station = Table(
 # -- Storage Commitment that we ask of others (PS3.4 Annex J) --------------------------------------
 
 # ``asked`` lists SOP Class and Instance UIDs, ``failed_list`` those with a Failure Reason, and
-# ``not_mentioned_list`` those of which the report says nothing: all three as JSON. ``report`` is
-# a digest of the report, "" before there is one.
+# ``not_mentioned_list`` those of which the report says nothing: a line for each instance.
+# ``report`` is a digest of the report, "" before there is one.
 commitment_request = Table(
     "commitment_request",
     metadata,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -24,6 +24,7 @@ from dicomnode.storage.json_model import Attributes, items_of, text_of
 
 # What an item's state is where its performed steps differ: the first of these that one of them has.
 _PRECEDENCE: Final = (State.IN_PROGRESS, State.COMPLETED, State.DISCONTINUED)
+_RECALLED_TOGETHER: Final = 250
 
 _REFERENCES: Final = (
     "ReferencedImageSequence",
@@ -152,6 +153,32 @@ class Steps:
                 self._counts[status] += 1
         return followed
 
+    def recall(self, scheduled: Sequence[tuple[str, str, str]]) -> None:
+        """Give worklist items that are new the state that their performed steps have already.
+
+        Each by Study Instance UID, Scheduled Procedure Step ID and Accession Number. An item comes
+        again when a file gets another name, or a file server was away.
+        """
+        for some in _batches(scheduled, _RECALLED_TOGETHER):
+            if begun := self._begun(some):
+                self._catalog.transact(partial(self._recall, scheduled=begun))
+
+    def _recall(self, cursor: DBAPICursor, scheduled: Sequence[_Scheduled]) -> None:
+        for each in scheduled:
+            self._statements.recall(cursor, each)
+
+    def _begun(self, scheduled: Sequence[_Scheduled]) -> list[_Scheduled]:
+        """Return those of which there may be performed steps."""
+        of = performed_step_schedule.c
+        studies = {study for study, _, _ in scheduled}
+        requests = {request for _, _, request in scheduled if request}
+        statement = select(of.step_id).where(
+            or_(of.study_instance_uid.in_(studies), of.accession_number.in_(requests))
+        )
+        with self._catalog.read() as connection:
+            step_ids = set(connection.execute(statement).scalars())
+        return [each for each in scheduled if each[1] in step_ids]
+
     # -- reading -----------------------------------------------------------------------------------
 
     def get(self, sop_instance_uid: str) -> PerformedStep | None:
@@ -206,6 +233,10 @@ def _scheduled(attributes: Attributes) -> list[_Scheduled]:
         for item in items_of(attributes, "ScheduledStepAttributesSequence")
     ]
     return [each for each in dict.fromkeys(found) if each[1]]
+
+
+def _batches(values: Sequence[_Scheduled], size: int) -> Iterator[Sequence[_Scheduled]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def _encoded(attributes: Attributes) -> str:
@@ -303,18 +334,37 @@ class _Statements:
             )
         return list(dict.fromkeys(followed))
 
+    def recall(self, cursor: DBAPICursor, scheduled: _Scheduled) -> None:
+        """Give the worklist items of a scheduled step the state of its performed steps."""
+        study_instance_uid, step_id, accession_number = scheduled
+        found = self._found(cursor, _PRECEDENCE, step_id, (study_instance_uid, accession_number))
+        if found is not None:
+            self._items.follow(cursor, study_instance_uid, step_id, accession_number, *found)
+
     def _prevailing(
         self, cursor: DBAPICursor, step: PerformedStep, step_id: str, requests: tuple[str, str]
     ) -> tuple[State, str]:
         """Return the state of a scheduled step, and the performed step that it comes from."""
-        for state in _PRECEDENCE[: _PRECEDENCE.index(step.status)]:
+        before = _PRECEDENCE[: _PRECEDENCE.index(step.status)]
+        found = self._found(cursor, before, step_id, requests)
+        return found or (step.status, step.sop_instance_uid)
+
+    def _found(
+        self,
+        cursor: DBAPICursor,
+        states: Sequence[State],
+        step_id: str,
+        requests: tuple[str, str],
+    ) -> tuple[State, str] | None:
+        """Return the first of ``states`` that a performed step has, and that step."""
+        for state in states:
             for statement, request in zip(self._others, requests, strict=True):
                 if not request:
                     continue
                 statement.run(cursor, request, step_id, state)
                 if (row := cursor.fetchone()) is not None:
                     return state, row[0]
-        return step.status, step.sop_instance_uid
+        return None
 
 
 def _new(names: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import json
 import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from itertools import islice
@@ -20,6 +20,7 @@ from sqlalchemy import Column, Select, bindparam, delete, func, insert, select, 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.matching import Match
 from dicomnode.index.records import worklist_item, worklist_station
 from dicomnode.storage.json_model import Attributes, items_of, text_of
 
@@ -81,8 +82,9 @@ class Narrowed:
     """What SQL can say of a search; the rest is decided on the items that it finds.
 
     ``columns`` are names of columns of ``worklist_item`` and the values of which each must have
-    one; ``stations`` are AE titles of which one must be scheduled, ``dates`` the first and the
-    last start date. ``called_ae_title`` None: whichever title an item is for.
+    one, ``sieves`` those whose values must be accepted by a match that SQL does not know.
+    ``stations`` are AE titles of which one must be scheduled, ``dates`` the first and the last
+    start date. ``called_ae_title`` None: whichever title an item is for.
     """
 
     called_ae_title: str | None
@@ -90,6 +92,7 @@ class Narrowed:
     columns: Mapping[str, Sequence[str]]
     stations: tuple[str, ...] = ()
     dates: tuple[str, str] | None = None
+    sieves: Mapping[str, Match] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,8 @@ _FOUND_BY: Final = (
     "accession_number",
     "requested_procedure_id",
     "patient_id",
+    "patient_name",
+    "performing_physician_name",
     "modality",
     "start_date",
 )
@@ -225,10 +230,22 @@ class WorklistItems:
 
     # -- searching ---------------------------------------------------------------------------------
 
-    def find(self, narrowed: Narrowed, limit: int | None = None) -> array[int]:
+    def find(
+        self, narrowed: Narrowed, limit: int | None = None, *, latest_first: bool = False
+    ) -> array[int]:
         """Return the row ids of what a search may be for, the earliest first."""
+        statement = candidates(narrowed, latest_first=latest_first)
+        accepts = [match.accepts for match in narrowed.sieves.values()]
+        if not accepts:
+            statement = statement.limit(limit)
         with self._catalog.read() as connection:
-            return array("q", connection.execute(candidates(narrowed).limit(limit)).scalars().all())
+            rows = connection.execute(statement)
+            found = (
+                row_id
+                for row_id, *values in rows
+                if all(accept(value) for accept, value in zip(accepts, values, strict=True))
+            )
+            return array("q", islice(found, limit))
 
     def fetch(self, ids: Sequence[int]) -> list[Scheduled]:
         """Return the items of row ids in that order; what is gone is left out."""
@@ -245,9 +262,9 @@ class WorklistItems:
         ]
 
 
-def candidates(narrowed: Narrowed) -> Select[Any]:
-    """Return the statement for the row ids of what may match."""
-    statement = select(_ITEM.id).where(
+def candidates(narrowed: Narrowed, *, latest_first: bool = False) -> Select[Any]:
+    """Return the statement for the row ids of what may match, and what the sieves are for."""
+    statement = select(_ITEM.id, *_columns(tuple(narrowed.sieves))).where(
         _ITEM.state.in_(narrowed.states),
         *(worklist_item.c[name].in_(values) for name, values in narrowed.columns.items()),
     )
@@ -262,6 +279,8 @@ def candidates(narrowed: Narrowed) -> Select[Any]:
         if narrowed.dates is not None:
             items = items.where(station.start_date.between(*narrowed.dates))
         statement = statement.where(_ITEM.id.in_(items))
+    if latest_first:
+        return statement.order_by(_ITEM.start_date.desc(), _ITEM.id.desc())
     return statement.order_by(_ITEM.start_date, _ITEM.id)
 
 
@@ -398,6 +417,8 @@ def _found_by(attributes: Attributes) -> tuple[str, ...]:
         text_of(attributes, "AccessionNumber"),
         text_of(attributes, "RequestedProcedureID"),
         text_of(attributes, "PatientID"),
+        text_of(attributes, "PatientName"),
+        text_of(step, "ScheduledPerformingPhysicianName"),
         text_of(step, "Modality"),
         text_of(step, "ScheduledProcedureStepStartDate").replace(".", ""),
     )

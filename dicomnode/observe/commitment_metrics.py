@@ -33,9 +33,9 @@ class CommitmentMetrics(Collector):
         """Count instances; ``result`` is committed, or says what is wrong."""
         self._instances.labels(result).inc(number)
 
-    def reported(self, result: str) -> None:
-        """Count an attempt; ``result`` is delivered, put off or given up."""
-        self._reports.labels(result).inc()
+    def reported(self, result: str, number: int = 1) -> None:
+        """Count attempts; ``result`` is delivered, put off or given up."""
+        self._reports.labels(result).inc(number)
 
     def set_source(self, source: Callable[[], Mapping[Any, int]]) -> None:
         """Read how many commitments are in each state from ``source``, which takes no query."""

@@ -103,9 +103,14 @@ class OutgoingAssociation:
     _handler: _Outgoing
 
     @property
+    def handler(self) -> RequestingHandler:
+        """What the peer's requests on it go to."""
+        return self._handler.handler
+
+    @property
     def requests(self) -> Requests:
         """Where requests of ours are performed on it."""
-        return self._handler.handler.requests
+        return self.handler.requests
 
     @property
     def negotiated(self) -> Negotiated:

@@ -90,6 +90,11 @@ class Advisor:
                 return "Narrow the query, or raise limits.max_matches and restart the node."
             case "N-ACTION", Status.DUPLICATE_TRANSACTION_UID:
                 return "The requester has to make a new transaction UID for each request."
+            case "N-EVENT-REPORT", Status.INVALID_ARGUMENT_VALUE:
+                return (
+                    "A report counts once, from the AE title that was asked: see dicomnode commit"
+                    " --show with its Transaction UID, and ask again if need be."
+                )
             case (("C-FIND" | "C-GET" | "C-MOVE"), Status.DOES_NOT_MATCH_SOP_CLASS):
                 return "The request itself is wrong: correct it at the requester."
             case "N-SET", Status.PROCESSING_FAILURE:
@@ -138,7 +143,6 @@ class Advisor:
             title=title,
             ours=ours,
             where=f"{proposal.host}:{proposal.port}",
-            purpose="store",
             correct=f"correct title, host or port of {title} in ae.toml, {_RELOAD}",
         )
         self._unavailable[title] = advice

@@ -38,8 +38,9 @@ from dicomnode.services.sop_classes import (
 )
 from dicomnode.storage.files import FileStore
 
-# Two long requests at once; reports are read and written there too.
-_THREADS: Final = 2
+# Requests and reports are read and written in one: more would only take the interpreter from the
+# event loop.
+_THREADS: Final = 1
 # Requests that are being received or read, of all associations together.
 _MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 _MAX_UNFINISHED: Final = 100_000

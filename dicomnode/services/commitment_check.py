@@ -117,7 +117,7 @@ class Checker:
         while not self._stopping.is_set():
             self._more.clear()
             try:
-                if not self._check_next(smallest):
+                if not self._check_next(smallest) and not self._stopping.is_set():
                     self._more.wait()
             except Stopped:
                 return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from dicomnode.dimse.status import Status
@@ -105,25 +105,36 @@ class CommitmentJournal:
             transaction_uid=standing.transaction_uid,
         )
 
-    def commitment_put_off(self, standing: Standing, why: NotTaken, seconds: float) -> None:
-        self._metrics.reported("put off")
+    def commitment_put_off(
+        self, standings: Sequence[Standing], why: NotTaken, seconds: float
+    ) -> None:
+        first, *others = standings
+        self._metrics.reported("put off", len(standings))
+        reports = f"{len(standings):,} storage commitment reports"
         self._log.warning(
-            f"{standing.requester} did not take a storage commitment report: {why};"
+            f"{first.requester} did not take"
+            f" {reports if others else 'a storage commitment report'}: {why};"
             f" next attempt in {duration(seconds)}",
-            transaction_uid=standing.transaction_uid,
-            advice=why.advice,
+            transaction_uid=first.transaction_uid,
+            advice=self._advice(first, why),
         )
 
     def commitment_given_up(self, standing: Standing, why: NotTaken) -> None:
         self._metrics.reported("given up")
-        words = f"the report was given up after {standing.attempts + 1} attempts: {why}"
-        self._explain(standing, words, [Finding(str(why), advice=why.advice)])
+        advice = self._advice(standing, why)
+        words = f"the report was given up after {standing.attempts + 1} attempts"
+        self._explain(standing, words, [Finding(str(why), advice=advice)])
         self._log.error(
             f"{standing.requester} does not know what became of {_objects(standing.instances)}"
-            f" that it asked to commit: {words}",
+            f" that it asked to commit: {words}: {why}",
             transaction_uid=standing.transaction_uid,
-            advice=f"{why.advice} Then let it ask again.",
+            advice=f"{advice} Then let it ask again.",
         )
+
+    def _advice(self, standing: Standing, why: NotTaken) -> str:
+        title = standing.requester
+        known = why.advice or self._explanations.advisor.on_unavailable(title)
+        return known or f"See what the log of {title} says of the association."
 
     def _explain(self, standing: Standing, answer: str, findings: list[Finding]) -> None:
         asked = f"storage commitment of {_objects(standing.instances)}"

@@ -247,10 +247,9 @@ def _inflated(data: bytes) -> bytes:
 
 
 def too_long() -> StatusError:
-    """Return the error for a data set of more than ``MAX_MESSAGE_BYTES``."""
-    return StatusError(
-        f"a data set of more than {MAX_MESSAGE_BYTES} bytes", status=Status.RESOURCE_LIMITATION
-    )
+    """Return the error for a data set of more than ``MAX_MESSAGE_BYTES``, or no room for it."""
+    words = f"a data set over {MAX_MESSAGE_BYTES} bytes, or too many at once"
+    return StatusError(words, status=Status.RESOURCE_LIMITATION)
 
 
 def _check_number(message: _Message) -> None:

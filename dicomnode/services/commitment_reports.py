@@ -36,6 +36,7 @@ from dicomnode.ul.items import PresentationContextRQ, RoleSelection
 from dicomnode.ul.negotiation import AcceptedContext
 
 _SENT_TOGETHER: Final = 50
+_PUT_OFF_TOGETHER: Final = 1000
 _MAX_DESTINATIONS: Final = 16
 # After a fault of the index: it is asked again, but not at once.
 _PAUSE_SECONDS: Final = 5.0
@@ -53,7 +54,10 @@ _T = TypeVar("_T")
 
 
 class NotTaken(DicomnodeError):
-    """A report was not delivered; ``advice`` is a sentence that says what to change."""
+    """A report was not delivered; ``advice`` is a sentence that says what to change.
+
+    Without advice it is for want of an association.
+    """
 
     def __init__(self, why: str, advice: str = "") -> None:
         super().__init__(why)
@@ -69,8 +73,10 @@ class Journal(Protocol):
     def commitment_not_taken_here(self, standing: Standing, why: NotTaken) -> None:
         """The requester refused the report on its own association; a new one is tried."""
 
-    def commitment_put_off(self, standing: Standing, why: NotTaken, seconds: float) -> None:
-        """The requester has not; it is tried again in ``seconds``."""
+    def commitment_put_off(
+        self, standings: Sequence[Standing], why: NotTaken, seconds: float
+    ) -> None:
+        """One requester has not taken these reports; they are tried again in ``seconds``."""
 
     def commitment_given_up(self, standing: Standing, why: NotTaken) -> None:
         """The requester has not, and it is not tried again."""
@@ -252,20 +258,16 @@ class Reporter:
     # -- on a new association ----------------------------------------------------------------------
 
     async def _report_to(self, requester: str) -> None:
+        """Report all that is due to a requester, on as few associations as can be."""
         try:
             while not self._closing:
-                due = partial(
-                    self._commitments.due, requester, time.time(), _SENT_TOGETHER + len(self._here)
-                )
-                standings = [
-                    each for each in await self._in_thread(due) if each.id not in self._here
-                ]
+                standings = await self._due(requester, time.time(), _SENT_TOGETHER)
                 if not standings:
                     break
                 title = standings[0].called_ae_title
-                await self._report_together(
-                    [each for each in standings if each.called_ae_title == title]
-                )
+                alike = [each for each in standings if each.called_ae_title == title]
+                if (why := await self._report_together(alike)) is not None:
+                    await self._put_off_all(requester, why)
         except Exception as error:
             self._journal.internal_error("the reports of storage commitments", error)
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -273,24 +275,41 @@ class Reporter:
             self._running.discard(requester)
             self._news.set()
 
-    async def _report_together(self, standings: Sequence[Standing]) -> None:
-        """Report to one requester on one association; whatever is not taken is put off."""
-        left = list(standings)
+    async def _due(self, requester: str, now: float, limit: int) -> list[Standing]:
+        """Return what is due, but for what is going out, or will, where it was asked for."""
+        limit += len(self._here)
+        standings = await self._in_thread(partial(self._commitments.due, requester, now, limit))
+        return [
+            each
+            for each in standings
+            if each.id not in self._here
+            and (each.requester, each.transaction_uid) not in self._asked
+        ]
+
+    async def _report_together(self, standings: Sequence[Standing]) -> NotTaken | None:
+        """Report to one requester on one association; return why there is none, or no more."""
         try:
             association, context = await self._associate(standings[0])
             try:
-                while left and not self._closing:
-                    await self._report_there(left[0], association, context)
-                    left.pop(0)
+                for standing in standings:
+                    if self._closing:
+                        break
+                    await self._report_there(standing, association, context)
             except BaseException as error:
                 association.channel.abort(str(error) or "the node stops")
                 raise
             await association.channel.release()
         except AssociationError as error:
-            advice = f"See what {standings[0].requester} says of the association."
-            await self._put_off(left, NotTaken(str(error), advice))
+            return NotTaken(str(error))
         except NotTaken as error:
-            await self._put_off(left, error)
+            return error
+        return None
+
+    async def _put_off_all(self, requester: str, why: NotTaken) -> None:
+        """Put off whatever is due to a requester, so that it is not called for each report."""
+        now = time.time()
+        while standings := await self._due(requester, now, _PUT_OFF_TOGETHER):
+            await self._put_off(standings, why)
 
     async def _report_there(
         self, standing: Standing, association: OutgoingAssociation, context: AcceptedContext
@@ -399,8 +418,7 @@ class Reporter:
             pause = self._rules.pause_seconds(max(each.attempts for each in waiting) + 1)
             put_off = partial(self._commitments.put_off, waiting, now + pause, str(why))
             await self._in_thread(put_off)
-            for standing in waiting:
-                self._journal.commitment_put_off(standing, why, pause)
+            self._journal.commitment_put_off(waiting, why, pause)
         for standing in standings:
             if standing.requested_at <= last:
                 give_up = partial(self._commitments.finish, standing.id, State.GIVEN_UP, str(why))

@@ -48,10 +48,13 @@ _NOT_MENTIONED: Final = "not mentioned in the report"
 
 # Failure Reason (0008,1197), PS3.3 §C.14.1.1: its words, and what to do about it.
 _REASONS: Final[dict[int, tuple[str, str]]] = {
-    0x0110: ("Processing failure", "see the log of {peer}, and ask again"),
-    0x0112: ("No such object instance", "send it to {peer} again, and ask again"),
-    0x0119: ("Class / Instance conflict", "{peer} holds it with another SOP class: compare them"),
-    0x0122: ("Referenced SOP Class not supported", "{peer} does not keep objects of this class"),
+    0x0110: ("Processing failure", "see the log of {peer}, then ask again"),
+    0x0112: ("No such object instance", "send the objects to {peer} again, then ask again"),
+    0x0119: ("Class / Instance conflict", "compare the SOP classes with those that {peer} holds"),
+    0x0122: (
+        "Referenced SOP Class not supported",
+        "keep the objects: {peer} does not take their SOP class",
+    ),
     0x0131: ("Duplicate transaction UID", "ask again"),
     0x0213: ("Resource limitation", "ask again when {peer} has less to do, or more space"),
 }
@@ -223,16 +226,19 @@ def weigh(asked: Sequence[Instance], report: Report) -> Outcome:
 
 
 def _digest(committed: Iterable[str], failed: Iterable[tuple[str, int]]) -> str:
-    """Return what two reports have in common that say the same."""
-    lines = sorted([*committed, *(f"{uid} {reason:04X}" for uid, reason in failed)])
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    """Return what two reports have in common that say the same, in whatever order."""
+    # A sum, as sorting 100,000 UIDs would keep the interpreter from the event loop.
+    total = 0
+    for line in (*committed, *(f"{uid} {reason:04X}" for uid, reason in failed)):
+        total += int.from_bytes(hashlib.sha256(line.encode()).digest())
+    return f"{total:x}"
 
 
 def _findings(outcome: Outcome, peer: str) -> list[Finding]:
     found: list[Finding] = []
     for reason, count in Counter(reason for *_, reason in outcome.failed).most_common():
         _, remedy = _REASONS.get(reason, ("", "see the log of {peer}"))
-        advice = f"{reason:04X}H: {remedy.format(peer=peer)}."
+        advice = f"Where it failed with {reason:04X}H, {remedy.format(peer=peer)}."
         found.append(Finding(f"{count} failed: {reason_in_words(reason)}", advice=advice))
     if outcome.not_mentioned:
         advice = f"Ask again for what {peer} did not mention."

@@ -15,14 +15,14 @@ from dicomnode.services.identifier import Bounds
 from dicomnode.services.outcomes import WORKLIST, Finding
 from dicomnode.services.query import Search, Turn
 from dicomnode.services.sop_classes import MODALITY_WORKLIST
-from dicomnode.services.worklist_answers import written
+from dicomnode.services.worklist_answers import identifiers
 from dicomnode.services.worklist_findings import explained
 from dicomnode.services.worklist_matching import matches, shown
 from dicomnode.services.worklist_plan import Asked, Plan, make_plan
 
 # Items read and decided on together, and answers sent together.
 _LOOKED_AT: Final = 250
-_BATCH: Final = 64
+_BATCH: Final = 128
 
 
 class Worklist:
@@ -72,7 +72,7 @@ class WorklistSearch:
     def __init__(self, items: WorklistItems, plan: Plan, repertoire: Repertoire) -> None:
         self._items = items
         self._plan = plan
-        self._repertoire = repertoire
+        self._write = identifiers(plan.keys, repertoire)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -86,6 +86,8 @@ class WorklistSearch:
 
     def find(self, limit: int, stop: Stop, turn: Turn) -> array[int]:
         """Return the row ids of matches, the earliest first."""
+        if self._plan.is_decided:
+            return self._items.find(self._plan.narrowed, limit)
         found: array[int] = array("q")
         candidates = self._items.find(self._plan.narrowed)
         for at in range(0, len(candidates), _LOOKED_AT):
@@ -102,7 +104,7 @@ class WorklistSearch:
         stop.check()
         with turn():
             items = self._items.fetch(ids)
-            return [written(self._plan.keys, shown(item), self._repertoire) for item in items]
+            return [self._write(shown(item)) for item in items]
 
     def explained(self, stop: Stop) -> tuple[Finding, ...]:
         """Say which keys of which items do not match."""

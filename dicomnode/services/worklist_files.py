@@ -158,20 +158,27 @@ class WorklistFiles:
         ]
         self._changes_seen = self._intake.changes
         taken = Counter[str]()
+        told: list[tuple[str, UnfitItem, int]] = []
         for contents in self._watched.read(wanted, MAX_BYTES):
-            taken += self._take(files, contents)
+            taken += self._take(files, contents, told)
+        self._tell(told)
         if taken["files"]:
             items, sources = _many(taken["items"], "item"), _many(taken["files"], "file")
             self._log.info(f"worklist: {items} of {sources} taken in")
 
     def _take(
-        self, files: dict[str, _File], contents: Mapping[str, Contents | OSError]
+        self,
+        files: dict[str, _File],
+        contents: Mapping[str, Contents | OSError],
+        told: list[tuple[str, UnfitItem, int]],
     ) -> Counter[str]:
-        """Take in some files in as few transactions as can be; count them and their items."""
+        """Take in some files in as few transactions as can be; count them and their items.
+
+        What is to be said of those left out is added to ``told``.
+        """
         seen: dict[str, _File] = {}
         entered: dict[str, list[NewItem]] = {}
         removed: list[str] = []
-        told: list[tuple[str, UnfitItem, int]] = []
         for path, content in contents.items():
             before = files.get(path, _UNKNOWN)
             file = seen[path] = self._file(content, before)
@@ -198,7 +205,6 @@ class WorklistFiles:
             if duplicate is not None and seen[path].leave_out(duplicate, files.get(path, _UNKNOWN)):
                 told.append((path, duplicate, 0))
         files.update(seen)
-        self._tell(told)
         fit = [item for of_file in entered.values() for item in of_file if item.key not in left_out]
         return Counter(items=len(fit), files=len({source_key(item.key) for item in fit}))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Final
 
 from dicomnode.index.reading import Stop
@@ -65,7 +66,7 @@ def explained(items: WorklistItems, plan: Plan, stop: Stop) -> tuple[Finding, ..
     counts = items.counts()
     if not any(counts.values()):
         return (Finding("there are no worklist items", advice=_NO_ITEMS_ADVICE),)
-    anywhere = replace(plan.narrowed, columns={}, stations=(), dates=None)
+    anywhere = replace(plan.narrowed, columns={}, sieves={}, stations=(), dates=None)
     if not items.find(anywhere, 1):
         return (_none_to_be_seen(items, plan.narrowed),)
     nearest = sorted(_near(items, plan, stop), key=_distance)[:_TOLD_ITEMS]
@@ -89,13 +90,15 @@ def _near(
 ) -> Iterator[tuple[Scheduled, tuple[Miss, ...]]]:
     """Yield items that come near to what is asked for, and the keys that they do not match."""
     seen: set[int] = set()
-    for narrowed, limit in _loosened(plan.narrowed):
-        ids = [row_id for row_id in items.find(narrowed, limit) if row_id not in seen]
-        seen.update(ids)
+    for row_ids in _row_ids(items, plan.narrowed):
         stop.check()
+        ids = [row_id for row_id in row_ids if row_id not in seen]
+        seen.update(ids)
         for item in items.fetch(ids):
-            hidden = tuple(_hidden(item, plan.narrowed))
-            yield item, (*hidden, *misses(plan, shown(item)))
+            missed = (*_hidden(item, plan.narrowed), *misses(plan, shown(item)))
+            # Without a miss it has come, or come back, since the query was answered.
+            if missed:
+                yield item, missed
 
 
 def _distance(found: tuple[Scheduled, tuple[Miss, ...]]) -> tuple[int, bool]:
@@ -104,19 +107,32 @@ def _distance(found: tuple[Scheduled, tuple[Miss, ...]]) -> tuple[int, bool]:
     return len(missed), not any(miss.key in _HIDING for miss in missed)
 
 
-def _loosened(narrowed: Narrowed) -> Iterator[tuple[Narrowed, int]]:
-    """Yield the search with each of its parts left out, then with all, and how many to look at."""
-    yield narrowed, _LOOKED_AT
+def _row_ids(items: WorklistItems, narrowed: Narrowed) -> Iterator[Sequence[int]]:
+    """Yield what the search finds, then with each of its parts left out, then with all."""
+    yield items.find(narrowed, _LOOKED_AT)
     if narrowed.dates is not None:
-        yield replace(narrowed, dates=None), _LOOKED_AT
+        yield _around(items, narrowed, *narrowed.dates)
     if narrowed.stations:
-        yield replace(narrowed, stations=()), _LOOKED_AT
+        yield items.find(replace(narrowed, stations=()), _LOOKED_AT)
     for name in narrowed.columns:
         columns = {other: held for other, held in narrowed.columns.items() if other != name}
-        yield replace(narrowed, columns=columns), _LOOKED_AT
-    yield replace(narrowed, states=tuple(State)), _LOOKED_AT
-    yield replace(narrowed, called_ae_title=None), _LOOKED_AT
-    yield replace(narrowed, columns={}, stations=(), dates=None), _LOOKED_AT_OF_ALL
+        yield items.find(replace(narrowed, columns=columns), _LOOKED_AT)
+    for name in narrowed.sieves:
+        sieves = {other: match for other, match in narrowed.sieves.items() if other != name}
+        yield items.find(replace(narrowed, sieves=sieves), _LOOKED_AT)
+    yield items.find(replace(narrowed, states=tuple(State)), _LOOKED_AT)
+    yield items.find(replace(narrowed, called_ae_title=None), _LOOKED_AT)
+    anywhere = replace(narrowed, columns={}, sieves={}, stations=(), dates=None)
+    yield items.find(anywhere, _LOOKED_AT_OF_ALL)
+
+
+def _around(items: WorklistItems, narrowed: Narrowed, first: str, last: str) -> list[int]:
+    """Return what lies nearest to a range of dates, by turns before and after it."""
+    before, after = replace(narrowed, dates=("", first)), replace(narrowed, dates=(last, "9" * 8))
+    earlier = items.find(before, _LOOKED_AT // 2, latest_first=True)
+    later = items.find(after, _LOOKED_AT // 2)
+    turns = zip_longest(earlier, later)
+    return [row_id for turn in turns for row_id in turn if row_id is not None]
 
 
 def _hidden(item: Scheduled, narrowed: Narrowed) -> Iterator[Miss]:

@@ -76,7 +76,7 @@ class WorklistFollowing:
         """Remove what files said while there was a directory."""
         if keys := list(self._intake.items.sources(FILE)):
             number = self._intake.remove(keys)
-            self._log.info(f"worklist.directory is not set: {number} items of files removed")
+            self._log.info(f"worklist.directory is not set; items of files removed: {number}")
 
     def _run(self) -> None:
         assert self._files is not None

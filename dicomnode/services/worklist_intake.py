@@ -11,6 +11,7 @@ import threading
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
+from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import NewItem, Step, WorklistItems
 from dicomnode.services.worklist_items import MAX_STEPS, Unfit, UnfitItem
 from dicomnode.storage.json_model import items_of, text_of
@@ -37,8 +38,9 @@ class WorklistIntake:
     Everything raises CatalogError where the index fails.
     """
 
-    def __init__(self, items: WorklistItems) -> None:
+    def __init__(self, items: WorklistItems, steps: Steps) -> None:
         self.items = items
+        self._steps = steps
         # From the search for duplicates until what is new is durable.
         self._lock = threading.Lock()
         self._changes = 0
@@ -53,7 +55,7 @@ class WorklistIntake:
                 raise unfit
             keys = {item.key for item in entered}
             was_there = self.items.get(source) is not None
-            self.items.put(entered)
+            self._put(entered)
             self.items.remove([key for key in possible_keys(source) if key not in keys])
             self._changes += 1
         return was_there
@@ -82,11 +84,16 @@ class WorklistIntake:
             keys = {item.key for item in entered}
             gone = self.items.remove([key for key in removed if key not in keys])
             left_out = self._duplicates(entered)
-            self.items.put([item for item in entered if item.key not in left_out])
+            self._put([item for item in entered if item.key not in left_out])
             gone += self.items.remove(list(left_out))
             if gone or len(left_out) < len(entered):
                 self._changes += 1
         return left_out
+
+    def _put(self, entered: Sequence[NewItem]) -> None:
+        """Enter items, those whose steps have been begun with the state of these."""
+        self.items.put(entered)
+        self._steps.recall([_scheduled(item) for item in entered])
 
     def _duplicates(self, entered: Sequence[NewItem]) -> dict[str, UnfitItem]:
         """Find the new items for whose step there is another item that the same callers see."""
@@ -125,6 +132,12 @@ class _Holders:
             if len(titles) == 1 or "" in titles:
                 return other
         return None
+
+
+def _scheduled(item: NewItem) -> tuple[str, str, str]:
+    """Return what performed steps know an item's step by."""
+    step = _step_of(item)
+    return step.study_instance_uid, step.step_id, text_of(item.attributes, "AccessionNumber")
 
 
 def _step_of(item: NewItem) -> Step:

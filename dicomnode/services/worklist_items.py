@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from dicomnode.errors import DicomnodeError, UnreadableAttributes
 from dicomnode.index.worklist import NewItem
+from dicomnode.storage.json_checks import check_attributes
 from dicomnode.storage.json_model import (
     Attributes,
-    check_attributes,
     items_of,
     key_of,
     name_of,

@@ -8,7 +8,7 @@ are not supported; time zone and character set of a request are about the identi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -71,17 +71,22 @@ _IN_OTHER_GROUPS: Final = frozenset(
 _MAX_MATCHED: Final = 64
 _MAX_KEYS: Final = 2048
 _MAX_NARROWING_VALUES: Final = 500
-_MATCHED_VRS: Final = STRING_VRS | INTEGER_VRS.keys() | {"AT"}
+# Of tags that are not supported, as many are told to logs.
+_MAX_TOLD: Final = 64
+# Binary numbers are not matched.
+_MATCHED_VRS: Final = STRING_VRS | {"AT"}
 # Columns of the index, by the key that they hold.
 _COLUMNS: Final = {
     key_of("StudyInstanceUID"): "study_instance_uid",
     key_of("AccessionNumber"): "accession_number",
     key_of("RequestedProcedureID"): "requested_procedure_id",
     key_of("PatientID"): "patient_id",
+    key_of("PatientName"): "patient_name",
 }
 _COLUMNS_OF_STEP: Final = {
     key_of("ScheduledProcedureStepID"): "step_id",
     key_of("Modality"): "modality",
+    key_of("ScheduledPerformingPhysicianName"): "performing_physician_name",
 }
 
 
@@ -100,11 +105,6 @@ class Key:
     keys: tuple[Key, ...] = ()
     is_matched: bool = False
 
-    @property
-    def name(self) -> str:
-        """What a sentence calls it."""
-        return name_of(self.key)
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -112,11 +112,13 @@ class Plan:
 
     ``moment`` is the range of start date and time taken together, where they are. ``matched`` are
     the keywords that are matched on, ``unsupported`` tags that are not, or not answered.
+    ``is_decided`` tells that ``narrowed`` says all that is to be matched.
     """
 
     keys: tuple[Key, ...]
     moment: Moment | None
     narrowed: Narrowed
+    is_decided: bool
     matched: tuple[str, ...]
     unsupported: tuple[int, ...]
     character_set: bytes
@@ -160,13 +162,21 @@ def make_plan(data: bytes, asked: Asked, bounds: Bounds) -> Plan:
     if len(matched) > _MAX_MATCHED:
         raise mismatch(f"more than {_MAX_MATCHED} keys to match")
     step = next((key.keys for key in keys if key.key == _STEP), ())
-    moment = _moment(step)
+    moment, found = _moment(step), _narrowing(keys, step)
     return Plan(
         tuple(_without_moment(key) if moment and key.key == _STEP else key for key in keys),
         moment,
-        _narrowed(keys, step, asked),
+        Narrowed(
+            asked.called_ae_title,
+            asked.states,
+            found.columns,
+            found.stations,
+            found.dates,
+            found.sieves,
+        ),
+        found.decided == len(matched),
         matched,
-        tuple(draft.unsupported),
+        tuple(draft.unsupported[:_MAX_TOLD]),
         said,
     )
 
@@ -234,8 +244,9 @@ def _sequence(draft: _Draft, attributes: Attributes, key: str) -> Key:
 def _key(draft: _Draft, attributes: Attributes, key: str, vr: str) -> Key:
     tag = int(key, 16)
     text = checked_text(text_of(attributes, tag), tag)
-    # "*" alone is universal whatever the VR; some send it with every key.
-    if text in ("", "*"):
+    # "*" alone is universal whatever the VR; some send it with every key. Of a binary number 0 is
+    # sent where there is no value.
+    if text in ("", "*") or (vr in INTEGER_VRS and text == "0"):
         if "InlineBinary" in attributes[key]:
             draft.unsupported.append(tag)
         return Key(key, vr)
@@ -271,23 +282,46 @@ def _without_moment(step: Key) -> Key:
     return replace(step, keys=keys, is_matched=any(key.is_matched for key in keys))
 
 
-def _narrowed(keys: tuple[Key, ...], step: tuple[Key, ...], asked: Asked) -> Narrowed:
-    """Return as much as SQL can say."""
-    columns: dict[str, tuple[str, ...]] = {}
+@dataclass(slots=True)
+class _Narrowing:
+    """What SQL can say of the keys, and how many of them it says all of."""
+
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    sieves: dict[str, Match] = field(default_factory=dict)
     stations: tuple[str, ...] = ()
     dates: tuple[str, str] | None = None
-    for names, level in ((_COLUMNS, keys), (_COLUMNS_OF_STEP, step)):
-        for key in level:
-            if key.key in names and (values := _values(key.match)):
-                columns[names[key.key]] = values
-    for key in step:
+    decided: int = 0
+
+    def take(self, key: Key, columns: Mapping[str, str]) -> None:
+        """Take what a key's match says of one of ``columns``."""
+        if key.match is None or key.key not in columns:
+            return
+        self.decided += 1
+        if values := _values(key.match):
+            self.columns[columns[key.key]] = values
+        else:
+            self.sieves[columns[key.key]] = key.match
+
+    def take_step(self, key: Key) -> None:
+        """Take what the match of a step's key says of station or date."""
         match key.match:
             case Texts() if key.key == STATION_AE_TITLE:
-                stations = _values(key.match)
+                self.stations = _values(key.match)
+                self.decided += bool(self.stations)
             case Moments(intervals=intervals) if key.key == START_DATE:
                 first = min(interval.first for interval in intervals)
-                dates = first, max(interval.last for interval in intervals)
-    return Narrowed(asked.called_ae_title, asked.states, columns, stations, dates)
+                self.dates = first, max(interval.last for interval in intervals)
+                self.decided += len(intervals) == 1
+
+
+def _narrowing(keys: tuple[Key, ...], step: tuple[Key, ...]) -> _Narrowing:
+    narrowing = _Narrowing()
+    for key in keys:
+        narrowing.take(key, _COLUMNS)
+    for key in step:
+        narrowing.take(key, _COLUMNS_OF_STEP)
+        narrowing.take_step(key)
+    return narrowing
 
 
 def _values(match: Match | None) -> tuple[str, ...]:

@@ -13,7 +13,13 @@ from dicomnode import __version__
 from dicomnode.cli import app
 from dicomnode.cli.serve import notes
 from dicomnode.registry import AE, Registry
-from dicomnode.settings import AccessSettings, NodeSettings, Settings, StorageSettings
+from dicomnode.settings import (
+    AccessSettings,
+    NodeSettings,
+    Settings,
+    StorageSettings,
+    WorklistSettings,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,11 +88,14 @@ def test_show_prints_settings_that_load_again_without_passwords(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DICOMNODE__INDEX__URL", "postgresql://node:secret@db/dicom")
+    monkeypatch.setenv("DICOMNODE__HTTP__TOKEN", "a secret that is long enough")
     result = CliRunner().invoke(app, ["check-config", "--show", "--config", str(file)])
     shown = tomllib.loads(result.stdout)
     assert shown["index"]["url"] == "postgresql://node:***@db/dicom"
     assert Settings(**shown).storage.directory.name == "storage"
     assert "# directory is not set" in result.stdout
+    assert "# token is set, and not shown" in result.stdout
+    assert "a secret" not in result.stdout
 
 
 def test_notes_say_what_is_allowed_but_may_not_be_meant(tmp_path: Path) -> None:
@@ -98,6 +107,9 @@ def test_notes_say_what_is_allowed_but_may_not_be_meant(tmp_path: Path) -> None:
     for host in ("127.0.0.1", "localhost", "::1"):
         settings = open_to_all.model_copy(update={"node": NodeSettings(host=host)})
         assert notes(settings, Registry()) == [relaxed]
+    away = WorklistSettings(directory=tmp_path / "share")
+    (_, gone) = notes(settings.model_copy(update={"worklist": away}), Registry())
+    assert gone == f"worklist.directory is {away.directory}, and there is no such directory"
     quiet = Settings(storage=StorageSettings(directory=tmp_path))
     assert notes(quiet, Registry([AE(title="CT_1")])) == []
 
@@ -114,5 +126,5 @@ def test_the_package_can_be_run_as_a_module() -> None:
 
 def test_help_names_every_command() -> None:
     text = CliRunner().invoke(app, ["--help"]).stdout
-    for command in ("run", "check-config", "status", "reindex", "version"):
+    for command in ("run", "check-config", "status", "worklist", "reindex", "version"):
         assert command in text

@@ -130,6 +130,29 @@ def test_performed_steps_are_counted_by_status_once_there_are_some() -> None:
     assert "performed steps" not in drawn(FIGURES | {"performed_steps": dict.fromkeys(counts, 0)})
 
 
+def test_storage_commitments_asked_of_others_are_counted_by_state() -> None:
+    counts = {"waiting": 2, "refused": 0, "committed": 1234}
+    text = drawn(FIGURES | {"commitment_requests": counts})
+    assert "storage commitments asked of others: 2 waiting, 1,234 committed\n" in text
+
+
+def test_storage_commitments_are_counted_and_those_given_up_are_named() -> None:
+    commitments = {
+        "pending": 0,
+        "checked": 2,
+        "delivered": 1234,
+        "given_up": 1,
+        "given_up_list": [
+            {"requester": "CT_1", "requested": 0.0, "why": "CT_1 has no host in the registry"}
+        ],
+    }
+    text = drawn(FIGURES | {"commitments": commitments})
+    assert "storage commitments: 2 to be reported, 1,234 reported\n" in text
+    assert "1 storage commitment report was given up" in text
+    assert "CT_1 has no host in the registry" in text
+    assert "commitment" not in drawn(FIGURES)
+
+
 def test_what_peers_sent_is_neither_markup_nor_control() -> None:
     text = drawn(FIGURES)
     assert "[red]MR\\x1b" in text

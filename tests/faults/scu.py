@@ -70,9 +70,11 @@ def associated(address: Address, calling: str = "RAW", **fields: object) -> Wire
     return wire
 
 
-def store(address: Address, *images: Image, calling: str = "RAW") -> list[int]:
+def store(
+    address: Address, *images: Image, calling: str = "RAW", called: str = "DICOMNODE"
+) -> list[int]:
     """Store images over one association; return their statuses."""
-    with associated(address, calling) as wire:
+    with associated(address, calling, called=called) as wire:
         statuses = [wire.store(CT_IMAGE_STORAGE, image.uid, image.data_set) for image in images]
         wire.release()
     return statuses
@@ -97,12 +99,12 @@ def files_below(store_directory: Path, *folders: str) -> list[Path]:
 
 
 def temporary_files(store_directory: Path) -> Sequence[Path]:
-    """Return every file that is neither a stored object, nor parked, nor index, nor lock."""
+    """Return every file that is no stored object, nor parked, nor index, lock or token."""
     kept = {"objects", "quarantine"}
     return [
         path
         for path in store_directory.rglob("*")
         if path.is_file()
         and path.relative_to(store_directory).parts[0] not in kept
-        and not path.name.startswith(("index.sqlite", "."))
+        and not path.name.startswith(("index.sqlite", "api.token", "."))
     ]

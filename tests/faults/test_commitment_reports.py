@@ -19,7 +19,7 @@ from tests.conftest import RunningNode, StartNode, StartNodeProcess
 from tests.destination import Behaviour, Conversation, Destination, destination
 from tests.faults.scu import Image, store
 from tests.peers import eventually, free_port
-from tests.wire import CT_IMAGE_STORAGE
+from tests.wire import CT_IMAGE_STORAGE, RELEASE_RP
 
 IMAGE = Image(1)
 WANTED = [(CT_IMAGE_STORAGE, IMAGE.uid)]
@@ -219,6 +219,20 @@ def test_a_requester_that_is_silent_on_its_association_is_told_on_another(
             assert reports.take().outcome == (1, TRANSACTION, ALL_KEPT, {})
 
 
+def test_a_requester_that_releases_instead_of_answering_is_told_on_another_association(
+    start_node: StartNode,
+) -> None:
+    reports = Reports()
+    with known(reports) as (_, entity):
+        node = archive(start_node, entity)
+        with requesting(node.dicom_address) as wire:
+            assert wire.commit(1, TRANSACTION, WANTED) == 0
+            wire.receive()
+            assert wire.release() == RELEASE_RP
+        assert reports.take().outcome == (1, TRANSACTION, ALL_KEPT, {})
+        eventually(lambda: number(node, "delivered") == 1)
+
+
 def test_one_that_hangs_holds_up_no_other(start_node: StartNode) -> None:
     reports = Reports()
     with destination(says_nothing) as hanging, known(reports) as (_, entity):
@@ -228,6 +242,19 @@ def test_one_that_hangs_holds_up_no_other(start_node: StartNode) -> None:
             wire.abort()
         ask(node.dicom_address)
         assert reports.take().outcome == (1, TRANSACTION, ALL_KEPT, {})
+
+
+def test_one_that_is_away_is_called_once_for_all_its_reports(start_node: StartNode) -> None:
+    patient = {**EAGER, "retry_seconds": 300, "max_retry_seconds": 300}
+    with known(refuses) as (requester, entity):
+        node = archive(start_node, {"title": "SCU"}, commitment=patient)
+        for each in range(120):
+            ask(node.dicom_address, f"{TRANSACTION}.{each}")
+        eventually(lambda: attempts(node, "put off") == 120)
+        peers.write_registry(node.directory, [entity])
+        reload(node)
+        eventually(lambda: attempts(node, "put off") == 240)
+        assert requester.connections == 1
 
 
 # -- giving up -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ SOME = Outcome(1, ((CT, "1.2.2", 0x0112),), ((CT, "1.2.3"),), "ORTHANC", "second
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog(f"sqlite:///{tmp_path}/index.sqlite") as catalog:
+    with Catalog(f"sqlite:///{tmp_path}/index.sqlite", synchronous="OFF") as catalog:
         yield catalog
 
 

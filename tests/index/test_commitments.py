@@ -159,6 +159,16 @@ def test_one_that_is_over_is_not_due_and_has_no_instances(
     )
 
 
+def test_what_is_finished_or_checked_twice_counts_once(commitments: Commitments) -> None:
+    standing = checked(commitments, "1.1")
+    commitments.checked(standing.id, {})
+    for _ in range(2):
+        commitments.finish(standing.id, State.DELIVERED)
+    commitments.finish(standing.id, State.GIVEN_UP)
+    counts = {state: number for state, number in commitments.counts().items() if number}
+    assert counts == {State.DELIVERED: 1}
+
+
 def test_all_of_it_survives_a_restart_and_is_counted(tmp_path: Path, clock: Clock) -> None:
     with Catalog(sqlite_url(tmp_path)) as catalog:
         before = Commitments(catalog)

@@ -1,4 +1,4 @@
-"""DCMTK's findscu asks the node and DCMTK's wlmscpfs, which have the same worklist."""
+"""DCMTK's findscu asks the node and DCMTK's wlmscpfs, which have the same files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from tests.conftest import RunningNode
+from tests.conftest import RunningNode, StartNode
 from tests.interop import worklists
-from tests.peers import Address, run_tool, wlmscpfs, write_config
+from tests.peers import Address, eventually, run_tool, wlmscpfs, write_config
 
 pytestmark = pytest.mark.interop("findscu", "wlmscpfs", "dump2dcm")
 
@@ -132,9 +132,9 @@ def given(keys: tuple[str, ...]) -> list[str]:
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     directory = tmp_path_factory.mktemp("worklist")
     worklists.write_files(directory / "files")
-    worklists.enter(directory / "node" / "store", worklists.items())
+    config = write_config(directory / "node", worklist={"directory": str(directory / "files")})
     with ExitStack() as running:
-        node = RunningNode(directory / "node", write_config(directory / "node"))
+        node = RunningNode(directory / "node", config)
         running.callback(node.stop)
         peer = running.enter_context(wlmscpfs(directory / "files", "--keep-char-set"))
         yield Servers(node.dicom_address, peer.dicom_address, worklists.TITLE)
@@ -188,9 +188,11 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder.mkdir(parents=True)
     for dump in sorted((EXAMPLES / "wlistdb" / "OFFIS").glob("*.dump")):
         run_tool("dump2dcm", "+te", dump, folder / f"{dump.stem}.wl")
-    items = ((path.stem, Dataset(pydicom.dcmread(path))) for path in folder.glob("*.wl"))
-    worklists.enter(directory / "node" / "store", items)
-    config = write_config(directory / "node", node={"ae_title": "OFFIS", "port": 0})
+    config = write_config(
+        directory / "node",
+        node={"ae_title": "OFFIS", "port": 0},
+        worklist={"directory": str(directory / "files")},
+    )
     with ExitStack() as running:
         node = RunningNode(directory / "node", config)
         running.callback(node.stop)
@@ -221,3 +223,27 @@ def with_values(ds: Dataset) -> Dataset:
         if not element.is_empty and element.keyword != "ScheduledProcedureStepStatus":
             kept.add(element)
     return kept
+
+
+# -- files that come and go ----------------------------------------------------------------------
+
+
+def test_what_findscu_sees_follows_the_files(start_node: StartNode, tmp_path: Path) -> None:
+    worklists.write_files(tmp_path / "files")
+    settings = {"directory": str(tmp_path / "files"), "poll_seconds": 0.05}
+    node = start_node(worklist=settings)
+
+    def found() -> int:
+        done = run_tool(
+            *("findscu", "-v", "-W", "-aec", worklists.TITLE, *node.dicom_address),
+            *("-k", "PatientName=ADAMS*"),
+        )
+        return done.output.count("(Pending)")
+
+    assert found() == 2
+    (tmp_path / "files" / worklists.TITLE / "A100.wl").unlink()
+    eventually(lambda: found() == 1, "one item less")
+    (tmp_path / "files" / worklists.TITLE).rename(tmp_path / "files" / "OTHER")
+    eventually(lambda: found() == 0, "the items of another title")
+    (tmp_path / "files" / "OTHER").rename(tmp_path / "files" / worklists.TITLE)
+    eventually(lambda: found() == 1, "the item that is back")

@@ -1,17 +1,12 @@
-"""A day's worklist, as files of DCMTK's layout and as items of the index."""
+"""A day's worklist, as files of DCMTK's layout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
-
-from dicomnode.index.catalog import Catalog
-from dicomnode.index.worklist import NewItem, WorklistItems
-from dicomnode.storage.json_model import decode_attributes
-from tests.storage.objects import encoded
 
 MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
 TITLE = "DICOMNODE"
@@ -101,14 +96,3 @@ def write_files(directory: Path, title: str = TITLE) -> None:
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         file = FileDataset(folder / f"{name}.wl", ds, preamble=bytes(128), file_meta=meta)
         file.save_as(folder / f"{name}.wl", enforce_file_format=True)
-
-
-def enter(store: Path, data_sets: Iterable[tuple[str, Dataset]]) -> None:
-    """Enter items in the index of a node that does not run."""
-    store.mkdir(parents=True, exist_ok=True)
-    with Catalog(f"sqlite:///{store / 'index.sqlite'}", synchronous="OFF") as catalog:
-        WorklistItems(catalog).put([_entered(name, ds) for name, ds in data_sets])
-
-
-def _entered(name: str, ds: Dataset) -> NewItem:
-    return NewItem(name, "command", "", "", decode_attributes(encoded(ds), ExplicitVRLittleEndian))

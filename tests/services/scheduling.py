@@ -32,8 +32,7 @@ class Scheduling(Fixture):
 
     def schedule(self, key: str = "item", *, title: str = "", **values: Any) -> None:
         """Enter an item; see ``scheduled`` for its values."""
-        attributes = decode_attributes(encoded(scheduled(key, **values)), EXPLICIT)
-        self.items.put([NewItem(key, "command", "", title, attributes)])
+        self.items.put([new_item(key, title=title, **values)])
 
     def perform(self, key: str, state: State) -> None:
         """Give the step of an item another state."""
@@ -80,6 +79,12 @@ def scheduled(key: str, **values: Any) -> Dataset:
         "ScheduledProcedureStepID": key,
     }
     return asked(**usual | values)
+
+
+def new_item(key: str, *, title: str = "", **values: Any) -> NewItem:
+    """Return an item for the index; see ``scheduled`` for its values."""
+    attributes = decode_attributes(encoded(scheduled(key, **values)), EXPLICIT)
+    return NewItem(key, "command", "", title, attributes)
 
 
 def keys_of(matches: Sequence[Dataset]) -> list[str]:

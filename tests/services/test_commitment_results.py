@@ -126,7 +126,7 @@ class Fixture:
 
 @pytest.fixture
 async def on(tmp_path: Path) -> AsyncIterator[Fixture]:
-    with Catalog(f"sqlite:///{tmp_path}/index.sqlite") as catalog:
+    with Catalog(f"sqlite:///{tmp_path}/index.sqlite", synchronous="OFF") as catalog:
         fixture = Fixture(catalog)
         yield fixture
         await fixture.results.close()
@@ -149,7 +149,8 @@ async def test_what_failed_or_is_not_mentioned_is_told_with_what_to_do(on: Fixtu
     (line,) = on.told
     assert line.startswith(
         "Orthanc committed 1 of 3 objects, transaction 1.9: 1 failed: 0112H No such object"
-        " instance; 1 not mentioned in the report | 0112H: send it to Orthanc again"
+        " instance; 1 not mentioned in the report | Where it failed with 0112H, send the"
+        " objects to Orthanc again, then ask again."
     )
     words = ["1 failed: 0112H No such object instance", "1 not mentioned in the report"]
     assert on.explained == [("Orthanc", "1 of 3 objects committed", words)]

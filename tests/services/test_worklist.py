@@ -47,7 +47,6 @@ async def found(worklist: Scheduling, **keys: Any) -> list[str]:
         {"PatientName": "ROE^*"},
         {"PatientID": "4712"},
         {"PatientWeight": "71.50"},
-        {"PregnancyStatus": 4},
         {"StudyInstanceUID": ["1.2.9", "1.2.3.4.5"]},
         {"AccessionNumber": "N*"},
         {"RequestedProcedureID": "RP_2"},
@@ -74,7 +73,6 @@ async def test_an_item_is_found_by_any_of_its_attributes_and_others_are_not(
         PatientName="ROE^RICHARD",
         PatientID="4712",
         PatientWeight="71.5",
-        PregnancyStatus=4,
         StudyInstanceUID="1.2.3.4.5",
         AccessionNumber="N2",
         RequestedProcedureID="RP_2",
@@ -141,6 +139,17 @@ async def test_what_no_entity_of_the_worklist_has_is_not_matched(worklist: Sched
     assert worklist.channel.sent[0][0].status == 0xFF01
     assert matches[0].Manufacturer == ""
     assert "QueryRetrieveLevel" not in matches[0]
+
+
+@pytest.mark.parametrize(("number", "status"), [(0, 0xFF00), (3, 0xFF01)])
+async def test_binary_numbers_are_not_matched(
+    worklist: Scheduling, number: int, status: int
+) -> None:
+    # dcmjs-dimse sends Pregnancy Status 0 with every query, and knows FF00H alone as Pending.
+    worklist.schedule("one", PregnancyStatus=4)
+    matches, _ = await worklist.ask_for(asked(ScheduledProcedureStepID="", PregnancyStatus=number))
+    assert [ds.PregnancyStatus for ds in matches] == [4]
+    assert worklist.channel.sent[0][0].status == status
 
 
 # -- what is returned --------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.index.steps import PerformedStep
 from dicomnode.index.worklist import NewItem, State
 from dicomnode.storage.json_model import text_of
 from tests.worklist_data import worklist_json, write_worklist_file
@@ -276,3 +277,22 @@ def test_items_of_other_origins_are_left_alone(ward: Ward) -> None:
     ward.intake.exchange([other], [item.key])
     ward.poll(LOOKS)
     assert ward.keys == ["mine"]
+
+
+@pytest.mark.parametrize("state", [State.IN_PROGRESS, State.COMPLETED])
+def test_an_item_whose_step_has_been_begun_keeps_its_state_under_another_name(
+    ward: Ward, state: State
+) -> None:
+    path = write_worklist_file(ward.directory / "a.wl")
+    ward.poll()
+    scheduled = {
+        "0020000D": {"vr": "UI", "Value": ["1.2.3.1"]},
+        "00400009": {"vr": "SH", "Value": ["SPS1"]},
+    }
+    attributes = {"00400270": {"vr": "SQ", "Value": [scheduled]}}
+    ward.steps.create(PerformedStep("1.9", state, attributes, "CT_1", 0.0, 0.0))
+    assert ward.held[0].state is state
+    path.rename(ward.directory / "b.wl")
+    ward.poll()
+    (item,) = ward.held
+    assert (item.key, item.state, item.step_uid) == ("file:b.wl", state, "1.9")

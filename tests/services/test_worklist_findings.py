@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from dicomnode.index.worklist import State
 from dicomnode.services.outcomes import Finding
-from tests.services.scheduling import Scheduling, asked
+from tests.services.scheduling import Scheduling, asked, new_item
 
 
 @pytest_asyncio.fixture
@@ -89,15 +89,27 @@ async def test_the_nearest_items_are_told_first_and_few_of_them(worklist: Schedu
 
 
 async def test_an_item_that_comes_near_is_found_among_many(worklist: Scheduling) -> None:
-    for number in range(700):
-        worklist.schedule(
-            f"far_{number:03}", Modality="MR", ScheduledProcedureStepStartDate="20261120"
-        )
+    day_before = {"Modality": "MR", "ScheduledProcedureStepStartDate": "20261120"}
+    worklist.items.put([new_item(f"far_{number:03}", **day_before) for number in range(700)])
     worklist.schedule("near", ScheduledProcedureStepStartDate="20271231")
     told = await findings(worklist, Modality="CT", ScheduledProcedureStepStartDate="20261121")
     assert told[0].words == (
         "item near: Scheduled Procedure Step Start Date is 20271231, asked for 20261121"
     )
+
+
+async def test_items_of_days_nearby_are_told_before_others(worklist: Scheduling) -> None:
+    for day in range(1, 31):
+        worklist.schedule(f"day_{day:02}", ScheduledProcedureStepStartDate=f"202611{day:02}")
+    worklist.perform("day_15", State.COMPLETED)
+    told = await findings(worklist, ScheduledProcedureStepStartDate="20261115")
+    assert [finding.words.partition(":")[0] for finding in told] == [
+        "item day_15",
+        "item day_14",
+        "item day_16",
+        "item day_13",
+        "item day_17",
+    ]
 
 
 async def test_a_step_in_progress_is_told(worklist: Scheduling) -> None:
