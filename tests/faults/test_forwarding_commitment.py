@@ -13,7 +13,7 @@ from tests.peers import eventually
 IMAGES = [Image(number) for number in range(1, 6)]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 def test_objects_are_deleted_here_when_the_next_node_has_committed_to_them(
     start_node: StartNode, tmp_path: Path
 ) -> None:
