@@ -82,7 +82,9 @@ def echo(runs: int) -> Figure:
         node, peer = (
             median(_timed(command) for _ in range(runs + 2)) for command in (ours, theirs)
         )
-    return Figure("C-ECHO from the shell; echoscu", f"{node:.3f} s", f"{peer:.3f} s", node, 0.6, " s")
+    return Figure(
+        "C-ECHO from the shell; echoscu", f"{node:.3f} s", f"{peer:.3f} s", node, 0.6, " s"
+    )
 
 
 PARTS: dict[str, Part] = {"send": send, "echo": echo}
