@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.api.access import Access
 from dicomnode.api.commitment import commitment_routes
+from dicomnode.api.outbox import outbox_routes
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
 from dicomnode.api.worklist import worklist_routes
 from dicomnode.dimse.command import (
@@ -45,7 +46,10 @@ from dicomnode.observe.commitment_metrics import CommitmentMetrics
 from dicomnode.observe.http import OK, HTTPServer, build_app
 from dicomnode.observe.logs import Log
 from dicomnode.observe.metrics import Metrics
-from dicomnode.parameters import bounds_of, deadlines_of, rules_of
+from dicomnode.outbox.forwarding import Forwarding, Outbox
+from dicomnode.outbox.journal import Journal as ForwardingJournal
+from dicomnode.outbox.rules import Rules as ForwardRules
+from dicomnode.parameters import bounds_of, deadlines_of, forwarding_of, rules_of
 from dicomnode.registry import Registry, load_registry
 from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
@@ -106,6 +110,8 @@ class Node:
         self._commitment: StorageCommitment
         self._commitment_requester: CommitmentRequester
         self._acceptor: Acceptor
+        self._outbox: Outbox
+        self._forwarding: Forwarding
         self._http: HTTPServer | None = None
 
     @property
@@ -161,7 +167,15 @@ class Node:
         )
         await asyncio.to_thread(self._catalog.open)
         undo.push_async_callback(asyncio.to_thread, self._catalog.close)
-        report = await asyncio.to_thread(reconcile, self._files, self._catalog, log=log)
+        rules = ForwardRules(
+            self._settings.forward,
+            self._registry,
+            strict=self._settings.node.strict_ae_titles,
+        )
+        self._outbox = await asyncio.to_thread(Outbox, self._catalog, rules)
+        report = await asyncio.to_thread(
+            reconcile, self._files, self._catalog, log=log, forwarding=self._outbox
+        )
         log.info(f"store and index agree: {report}")
         self._items = WorklistItems(self._catalog)
         self._steps = await asyncio.to_thread(Steps, self._catalog, self._items)
@@ -185,11 +199,25 @@ class Node:
         await self._commitment.start()
         await asyncio.to_thread(self._commitment_requester.recover)
         await self._follow_worklist(undo)
+        await self._forward(undo)
         if settings.http.enabled:
             await self._serve_http(undo)
         await self._acceptor.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
+
+    async def _forward(self, undo: contextlib.AsyncExitStack) -> None:
+        self._forwarding = Forwarding(
+            self._outbox,
+            self._files,
+            self._requestor,
+            lambda: self._registry,
+            ForwardingJournal(self._log.logger, self._metrics),
+            forwarding_of(self._settings),
+        )
+        await self._forwarding.start()
+        undo.push_async_callback(self._forwarding.stop, _CLOSE_SECONDS)
+        self._metrics.set_outbox_source(self._forwarding.waiting)
 
     async def _serve_http(self, undo: contextlib.AsyncExitStack) -> None:
         settings, directory = self._settings.http, self._settings.storage.directory
@@ -213,6 +241,7 @@ class Node:
         """Return what is served over HTTP to whoever has a token."""
         return [
             *worklist_routes(WorklistDesk(self._worklist_intake, self._steps), access),
+            *outbox_routes(self._forwarding, access),
             *commitment_routes(self._commitment_requester, access),
         ]
 
@@ -306,6 +335,7 @@ class Node:
             journal=self._journal,
             on_conflict=storage.on_conflict,
             min_free_bytes=storage.min_free_bytes,
+            forwarding=self._outbox,
         )
         return Storage(intake)
 

@@ -19,6 +19,7 @@ from dicomnode.index.catalog import (
     Added,
     AddOutcome,
     AlreadyHeld,
+    Attachment,
     Catalog,
     InstanceEntry,
     InstanceRow,
@@ -51,6 +52,17 @@ class Settled:
 Outcome = Settled | StatusError
 
 
+class Forwarding(Protocol):
+    """Decides what becomes of an object besides being stored; called from worker threads."""
+
+    @property
+    def header_end(self) -> int:
+        """The tag up to which headers are read for it."""
+
+    def attachment(self, entry: InstanceEntry) -> Attachment | None:
+        """Return what is to be committed with the row of an object."""
+
+
 class IntakeJournal(Protocol):
     """Is told of what an administrator should know; called from worker threads."""
 
@@ -75,12 +87,14 @@ class Placer:
         workers: Workers,
         journal: IntakeJournal,
         on_conflict: OnConflict,
+        forwarding: Forwarding | None,
     ) -> None:
         self.files = files
         self.catalog = catalog
         self.workers = workers
         self.journal = journal
         self.on_conflict = on_conflict
+        self._forwarding = forwarding
         self._lock = threading.Lock()
         # SOP Instance UIDs that are being placed, each with the objects that wait for it.
         self._placing: dict[str, list[Placement]] = {}
@@ -106,6 +120,10 @@ class Placer:
                 return
             following = waiting.pop(0)
         self.workers.run(following.run)
+
+    def attachment(self, entry: InstanceEntry) -> Attachment | None:
+        """Return what is to be committed with the row of an object."""
+        return self._forwarding.attachment(entry) if self._forwarding is not None else None
 
 
 class Placement:
@@ -186,8 +204,14 @@ class Placement:
         except FileExistsError:
             return self._meet(self._placer.catalog.get(header.sop_instance_uid))
         self._is_placed = True
-        self._placer.catalog.add(self._entry(), self._indexed)
+        entry = self._entry()
+        self._placer.catalog.add(entry, self._indexed, self._placer.attachment(entry))
         return None
+
+    def _replace(self) -> None:
+        """Have the index take this object for the one it has."""
+        entry = self._entry()
+        self._placer.catalog.replace(entry, self._replaced, self._placer.attachment(entry))
 
     def _entry(self) -> InstanceEntry:
         return InstanceEntry.from_header(
@@ -250,7 +274,7 @@ class Placement:
                     header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
                 )
                 self._is_placed = True
-                placer.catalog.replace(self._entry(), self._replaced)
+                self._replace()
                 return None
             case _:
                 assert_never(placer.on_conflict)
@@ -262,7 +286,7 @@ class Placement:
             placer.journal.row_without_file(row.sop_instance_uid, row.path)
             if row.path == self._path and self._is_same(row):
                 return _STORED
-            placer.catalog.replace(self._entry(), self._replaced)
+            self._replace()
             return None
         placer.journal.conflict(self.arrival, placer.on_conflict, row.path)
         match placer.on_conflict:
@@ -272,7 +296,7 @@ class Placement:
             case "refuse":
                 return _DUPLICATE
             case "replace":
-                placer.catalog.replace(self._entry(), self._replaced)
+                self._replace()
                 return None
             case _:
                 assert_never(placer.on_conflict)
