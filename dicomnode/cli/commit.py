@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dicomnode.cli.asking import call, moment, plain
+from dicomnode.cli.asking import NodeUnavailable, Refused, call, moment, plain
 from dicomnode.cli.common import EXIT_FAILED, ConfigOption, explained, fail
 from dicomnode.settings import Settings, load_settings
+from dicomnode.storage.files import valid_uid
 
 _POLL_SECONDS = 0.5
 _MOST_ROWS = 50
@@ -67,7 +68,7 @@ def commit(
 
 
 def _request(settings: Settings, transaction_uid: str) -> dict[str, Any]:
-    if not all(sign.isdigit() or sign == "." for sign in transaction_uid):
+    if not valid_uid(transaction_uid):
         fail(f"{transaction_uid!r} is no UID")
     shown: dict[str, Any] = call(settings, "GET", f"/api/commitments/{transaction_uid}")
     return shown
@@ -88,6 +89,8 @@ def _awaited(
                 if shown["state"] not in _OPEN or left <= 0:
                     return shown
                 time.sleep(min(_POLL_SECONDS, left))
+    except (NodeUnavailable, Refused) as error:
+        raise NodeUnavailable(f"{error}. The request stands. {_later(uid)}") from None
     except KeyboardInterrupt:
         console.print(Text(f"\nThe request stands. {_later(uid)}"), soft_wrap=True)
         sys.exit(130)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.backend import Prepared, Value
@@ -197,7 +197,8 @@ class Commitments:
 
     def next_pending(self, excluding: Collection[int], *, smallest: bool) -> Commitment | None:
         """Return the pending commitment that came first, or the one of the fewest instances."""
-        order = (_C.instances, _C.id) if smallest else (_C.id,)
+        # As the indexes have them; of what is pending, the next attempt is the time of the request.
+        order = (_C.instances, _C.id) if smallest else (_C.next_attempt_at, _C.id)
         statement = (
             select(*_STANDING, _C.referenced)
             .where(_C.state == State.PENDING, _C.id.not_in(tuple(excluding)))
@@ -219,9 +220,12 @@ class Commitments:
             return None
         return Commitment(Standing(*row[:-2]), _unpack(row[-2]), _unpack_reasons(row[-1]))
 
-    def destinations(self, now: float) -> tuple[list[str], float | None]:
-        """Return the requesters whose reports are due, and when the next one after ``now`` is."""
-        is_due = _C.next_attempt_at <= now
+    def destinations(self, now: float, latest: float) -> tuple[list[str], float | None]:
+        """Return the requesters whose reports are due, and when the next one after ``now`` is.
+
+        What would be due only after ``latest`` is due at once: the clock has gone back.
+        """
+        is_due = _is_due(now, latest)
         checked = _C.state == State.CHECKED
         with self._catalog.read() as connection:
             requesters = connection.scalars(
@@ -232,11 +236,11 @@ class Commitments:
             )
         return list(requesters), following
 
-    def due(self, requester: str, now: float, limit: int) -> list[Standing]:
-        """Return what is to be reported to a requester, the first first."""
+    def due(self, requester: str, now: float, latest: float, limit: int) -> list[Standing]:
+        """Return what is to be reported to a requester, the first first; as ``destinations``."""
         return self._standings(
             select(*_STANDING)
-            .where(_C.requester == requester, _C.state == State.CHECKED, _C.next_attempt_at <= now)
+            .where(_C.requester == requester, _C.state == State.CHECKED, _is_due(now, latest))
             .order_by(_C.id)
             .limit(limit)
         )
@@ -253,6 +257,10 @@ class Commitments:
     def _standings(self, statement: Any) -> list[Standing]:
         with self._catalog.read() as connection:
             return [Standing(*row) for row in connection.execute(statement)]
+
+
+def _is_due(now: float, latest: float) -> ColumnElement[bool]:
+    return or_(_C.next_attempt_at <= now, _C.next_attempt_at > latest)
 
 
 class _Statements:

@@ -8,23 +8,26 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 
+from dicomnode.errors import StatusError
 from dicomnode.index.backend import Prepared
 from dicomnode.index.catalog import Catalog
-from dicomnode.index.records import performed_step, performed_step_schedule
-from dicomnode.index.worklist import State, WorklistItems
+from dicomnode.index.records import performed_step, performed_step_schedule, worklist_item
+from dicomnode.index.worklist import Standing, State, WorklistItems
 from dicomnode.storage.json_model import Attributes, items_of, text_of
 
+# Of all that a step has, as JSON: each N-SET may add to it, and each reads and writes it whole.
+_MAX_CHARACTERS: Final = 16 * 1024 * 1024
+_RESOURCE_LIMITATION: Final = 0x0213
 # What an item's state is where its performed steps differ: the first of these that one of them has.
 _PRECEDENCE: Final = (State.IN_PROGRESS, State.COMPLETED, State.DISCONTINUED)
-_RECALLED_TOGETHER: Final = 250
 
 _REFERENCES: Final = (
     "ReferencedImageSequence",
@@ -122,7 +125,8 @@ class Steps:
     def create(self, step: PerformedStep) -> list[str] | None:
         """Enter a step and have the worklist follow; return the keys of its items, when durable.
 
-        Nothing is changed and None returned when there is a step with its UID.
+        Nothing is changed and None returned when there is a step with its UID. Raises StatusError
+        (0213H) for one that is too long to be kept, as ``change`` does.
         """
         scheduled = _scheduled(step.attributes)
         encoded = _encoded(step.attributes)
@@ -153,31 +157,16 @@ class Steps:
                 self._counts[status] += 1
         return followed
 
-    def recall(self, scheduled: Sequence[tuple[str, str, str]]) -> None:
-        """Give worklist items that are new the state that their performed steps have already.
+    def begun(
+        self, cursor: DBAPICursor, study_instance_uid: str, step_id: str, accession_number: str
+    ) -> Standing | None:
+        """Return what performed steps make the state of an item; see ``WorklistItems.put``.
 
-        Each by Study Instance UID, Scheduled Procedure Step ID and Accession Number. An item comes
-        again when a file gets another name, or a file server was away.
+        An item comes again when a file gets another name, or a file server was away.
         """
-        for some in _batches(scheduled, _RECALLED_TOGETHER):
-            if begun := self._begun(some):
-                self._catalog.transact(partial(self._recall, scheduled=begun))
-
-    def _recall(self, cursor: DBAPICursor, scheduled: Sequence[_Scheduled]) -> None:
-        for each in scheduled:
-            self._statements.recall(cursor, each)
-
-    def _begun(self, scheduled: Sequence[_Scheduled]) -> list[_Scheduled]:
-        """Return those of which there may be performed steps."""
-        of = performed_step_schedule.c
-        studies = {study for study, _, _ in scheduled}
-        requests = {request for _, _, request in scheduled if request}
-        statement = select(of.step_id).where(
-            or_(of.study_instance_uid.in_(studies), of.accession_number.in_(requests))
+        return self._statements.found(
+            cursor, _PRECEDENCE, step_id, (study_instance_uid, accession_number)
         )
-        with self._catalog.read() as connection:
-            step_ids = set(connection.execute(statement).scalars())
-        return [each for each in scheduled if each[1] in step_ids]
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -235,12 +224,12 @@ def _scheduled(attributes: Attributes) -> list[_Scheduled]:
     return [each for each in dict.fromkeys(found) if each[1]]
 
 
-def _batches(values: Sequence[_Scheduled], size: int) -> Iterator[Sequence[_Scheduled]]:
-    return (values[start : start + size] for start in range(0, len(values), size))
-
-
 def _encoded(attributes: Attributes) -> str:
-    return json.dumps(attributes, ensure_ascii=False, separators=(",", ":"))
+    """Return attributes as they are kept; raises StatusError (0213H) when they are too long."""
+    encoded = json.dumps(attributes, ensure_ascii=False, separators=(",", ":"))
+    if len(encoded) > _MAX_CHARACTERS:
+        raise StatusError("the step is too long to be kept", status=_RESOURCE_LIMITATION)
+    return encoded
 
 
 class _Statements:
@@ -273,9 +262,15 @@ class _Statements:
             .where(schedule.c.performed_step == bindparam("uid")),
             ["new_status", "uid"],
         )
-        self._others = tuple(
-            _step_with(prepare, column)
-            for column in (schedule.c.study_instance_uid, schedule.c.accession_number)
+        # Steps whose study has an item of its own are of that, whatever their accession number.
+        item = worklist_item.c
+        has_own_item = exists().where(
+            item.study_instance_uid == schedule.c.study_instance_uid,
+            item.step_id == schedule.c.step_id,
+        )
+        self._others = (
+            _step_with(prepare, schedule.c.study_instance_uid),
+            _step_with(prepare, schedule.c.accession_number, ~has_own_item),
         )
 
     def create(
@@ -327,35 +322,35 @@ class _Statements:
         """Give the worklist items of a step the state of all their performed steps."""
         followed: list[str] = []
         for study_instance_uid, step_id, accession_number in scheduled:
-            requests = study_instance_uid, accession_number
-            state, uid = self._prevailing(cursor, step, step_id, requests)
             followed += self._items.follow(
-                cursor, study_instance_uid, step_id, accession_number, state, uid
+                cursor,
+                study_instance_uid,
+                step_id,
+                accession_number,
+                partial(self._prevailing, cursor, step, step_id),
             )
         return list(dict.fromkeys(followed))
 
-    def recall(self, cursor: DBAPICursor, scheduled: _Scheduled) -> None:
-        """Give the worklist items of a scheduled step the state of its performed steps."""
-        study_instance_uid, step_id, accession_number = scheduled
-        found = self._found(cursor, _PRECEDENCE, step_id, (study_instance_uid, accession_number))
-        if found is not None:
-            self._items.follow(cursor, study_instance_uid, step_id, accession_number, *found)
-
     def _prevailing(
-        self, cursor: DBAPICursor, step: PerformedStep, step_id: str, requests: tuple[str, str]
-    ) -> tuple[State, str]:
-        """Return the state of a scheduled step, and the performed step that it comes from."""
+        self,
+        cursor: DBAPICursor,
+        step: PerformedStep,
+        step_id: str,
+        study_instance_uid: str,
+        accession_number: str,
+    ) -> Standing:
+        """Return the state of an item that a step refers to, and the step that it comes from."""
         before = _PRECEDENCE[: _PRECEDENCE.index(step.status)]
-        found = self._found(cursor, before, step_id, requests)
+        found = self.found(cursor, before, step_id, (study_instance_uid, accession_number))
         return found or (step.status, step.sop_instance_uid)
 
-    def _found(
+    def found(
         self,
         cursor: DBAPICursor,
         states: Sequence[State],
         step_id: str,
         requests: tuple[str, str],
-    ) -> tuple[State, str] | None:
+    ) -> Standing | None:
         """Return the first of ``states`` that a performed step has, and that step."""
         for state in states:
             for statement, request in zip(self._others, requests, strict=True):
@@ -371,13 +366,14 @@ def _new(names: Sequence[str]) -> dict[str, Any]:
     return {name: bindparam(f"new_{name}") for name in names}
 
 
-def _step_with(prepare: Any, column: Any) -> Prepared:
+def _step_with(prepare: Any, column: Any, *conditions: ColumnElement[bool]) -> Prepared:
     """Prepare the search for the last performed step of a scheduled step with a status."""
     schedule = performed_step_schedule.c
     last = select(func.max(schedule.id)).where(
         column == bindparam("of_request"),
         schedule.step_id == bindparam("of_step"),
         schedule.status == bindparam("with_status"),
+        *conditions,
     )
     prepared: Prepared = prepare(
         select(schedule.performed_step).where(schedule.id == last.scalar_subquery()),

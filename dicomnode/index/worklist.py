@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -21,6 +22,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.matching import Match
+from dicomnode.index.reading import Stop
 from dicomnode.index.records import worklist_item, worklist_station
 from dicomnode.storage.json_model import Attributes, items_of, text_of
 
@@ -28,6 +30,7 @@ from dicomnode.storage.json_model import Attributes, items_of, text_of
 _PUT_TOGETHER: Final = 250
 _READ_TOGETHER: Final = 250
 _REMOVED_TOGETHER: Final = 500
+_TRIED_TOGETHER: Final = 500
 
 
 class State(StrEnum):
@@ -106,6 +109,12 @@ class Scheduled:
     attributes: Attributes
 
 
+# A state, and the MPPS instance that it comes from.
+Standing = tuple[State, str]
+# Finds that of a scheduled step, given Study Instance UID, Scheduled Procedure Step ID and
+# Accession Number, within the cursor's transaction; None while it has not begun.
+Begun = Callable[[DBAPICursor, str, str, str], Standing | None]
+
 _ITEM: Final = worklist_item.c
 _NEW: Final = tuple(NewItem.__slots__)
 _COLUMNS: Final = (*_NEW, "state", "step_uid", "entered_at", "changed_at")
@@ -124,6 +133,7 @@ _FOUND_BY: Final = (
 _STORED: Final = (*_NEW, *_FOUND_BY, "state", "step_uid", "entered_at", "changed_at")
 _REPLACED: Final = (*_NEW, *_FOUND_BY, "changed_at")
 _CHANGED: Final = ("state", "step_uid", "changed_at")
+_FOLLOWING: Final = ("id", "key", "study_instance_uid", "accession_number")
 _STATION: Final = ("item", "station_ae_title", "start_date")
 
 _T = TypeVar("_T")
@@ -141,24 +151,27 @@ class WorklistItems:
 
     # -- changing ----------------------------------------------------------------------------------
 
-    def put(self, items: Sequence[NewItem]) -> None:
+    def put(self, items: Sequence[NewItem], begun: Begun | None = None) -> None:
         """Enter items, or put them in the place of those with their keys; returns when durable.
 
-        An item keeps its state while Study Instance UID and Scheduled Procedure Step ID are the
-        same.
+        An item has the state that ``begun`` finds. It keeps its own where that finds none, while
+        Study Instance UID and Scheduled Procedure Step ID are the same.
         """
         for some in _batches(items, _PUT_TOGETHER):
             rows = [(item, _found_by(item.attributes), _stations(item)) for item in some]
-            self._catalog.transact(partial(self._put, rows))
+            self._catalog.transact(partial(self._put, rows, begun))
 
     def _put(
         self,
         rows: Sequence[tuple[NewItem, tuple[str, ...], tuple[str, ...]]],
+        begun: Begun | None,
         cursor: DBAPICursor,
     ) -> None:
         now = time.time()
         for item, found_by, stations in rows:
-            self._statements.put(cursor, item, found_by, stations, now)
+            row_id = self._statements.put(cursor, item, found_by, stations, now)
+            if begun is not None and (found := begun(cursor, *found_by[:3])):
+                self._statements.change(cursor, row_id, found, now)
 
     def remove(self, keys: Sequence[str]) -> int:
         """Remove items; return how many there were, when that is durable."""
@@ -174,16 +187,16 @@ class WorklistItems:
         study_instance_uid: str,
         step_id: str,
         accession_number: str,
-        state: State,
-        step_uid: str,
+        state_of: Callable[[str, str], Standing],
     ) -> list[str]:
         """Give the items of a scheduled step a new state, within the transaction of ``cursor``.
 
         They are found by Study Instance UID and Scheduled Procedure Step ID, else by Accession
-        Number and Scheduled Procedure Step ID. Returns their keys.
+        Number and Scheduled Procedure Step ID; ``state_of`` is given Study Instance UID and
+        Accession Number of each. Returns their keys.
         """
         return self._statements.follow(
-            cursor, (study_instance_uid, accession_number), step_id, state, step_uid
+            cursor, (study_instance_uid, accession_number), step_id, state_of
         )
 
     # -- reading -----------------------------------------------------------------------------------
@@ -231,21 +244,35 @@ class WorklistItems:
     # -- searching ---------------------------------------------------------------------------------
 
     def find(
-        self, narrowed: Narrowed, limit: int | None = None, *, latest_first: bool = False
+        self,
+        narrowed: Narrowed,
+        limit: int | None = None,
+        *,
+        latest_first: bool = False,
+        stop: Stop | None = None,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> array[int]:
-        """Return the row ids of what a search may be for, the earliest first."""
+        """Return the row ids of what a search may be for, the earliest first.
+
+        Sieves are tried on some items at a time, each time in a ``turn``. Raises SearchStopped.
+        """
         statement = candidates(narrowed, latest_first=latest_first)
         accepts = [match.accepts for match in narrowed.sieves.values()]
-        if not accepts:
-            statement = statement.limit(limit)
+        found: array[int] = array("q")
         with self._catalog.read() as connection:
-            rows = connection.execute(statement)
-            found = (
-                row_id
-                for row_id, *values in rows
-                if all(accept(value) for accept, value in zip(accepts, values, strict=True))
-            )
-            return array("q", islice(found, limit))
+            rows = connection.execute(statement if accepts else statement.limit(limit))
+            while (limit is None or len(found) < limit) and (
+                some := rows.fetchmany(_TRIED_TOGETHER)
+            ):
+                if stop is not None:
+                    stop.check()
+                with turn():
+                    found.extend(
+                        row_id
+                        for row_id, *values in some
+                        if all(accept(each) for accept, each in zip(accepts, values, strict=True))
+                    )
+        return found[:limit]
 
     def fetch(self, ids: Sequence[int]) -> list[Scheduled]:
         """Return the items of row ids in that order; what is gone is left out."""
@@ -312,7 +339,7 @@ class _Statements:
         # Of a scheduled step, by what its requester knows it by.
         self._steps = tuple(
             prepare(
-                select(item.c.id, item.c.key).where(
+                select(*_columns(_FOLLOWING)).where(
                     column == bindparam("of_request"), item.c.step_id == bindparam("of_step")
                 ),
                 ["of_request", "of_step"],
@@ -327,8 +354,8 @@ class _Statements:
         found_by: tuple[str, ...],
         stations: tuple[str, ...],
         now: float,
-    ) -> None:
-        """Enter an item, or replace the one with its key."""
+    ) -> int:
+        """Enter an item, or replace the one with its key; return its row id."""
         attributes = json.dumps(item.attributes, ensure_ascii=False, separators=(",", ":"))
         title = item.called_ae_title.strip(" ").upper()
         values = (item.key, item.origin, item.fingerprint, title, attributes, *found_by)
@@ -339,10 +366,16 @@ class _Statements:
         else:
             self._replace.run(cursor, *values, now, row_id)
             if tuple(step) != found_by[:2]:
-                self._change.run(cursor, State.SCHEDULED, "", now, row_id)
+                self.change(cursor, row_id, (State.SCHEDULED, ""), now)
             self._delete_stations.run(cursor, row_id)
         for station in stations:
             self._insert_station.run(cursor, row_id, station, found_by[-1])
+        assert isinstance(row_id, int)
+        return row_id
+
+    def change(self, cursor: DBAPICursor, row_id: int, standing: Standing, now: float) -> None:
+        """Give an item a state."""
+        self._change.run(cursor, *standing, now, row_id)
 
     def remove(self, cursor: DBAPICursor, keys: Sequence[str]) -> int:
         """Remove the items with ``keys``; return how many there were."""
@@ -359,8 +392,7 @@ class _Statements:
         cursor: DBAPICursor,
         requests: tuple[str, str],
         step_id: str,
-        state: State,
-        step_uid: str,
+        state_of: Callable[[str, str], Standing],
     ) -> list[str]:
         """Change the items of a step, found by the first of ``requests`` that has some."""
         if not step_id:
@@ -371,9 +403,9 @@ class _Statements:
             statement.run(cursor, request, step_id)
             if rows := cursor.fetchall():
                 now = time.time()
-                for row_id, _ in rows:
-                    self._change.run(cursor, state, step_uid, now, row_id)
-                return [key for _, key in rows]
+                for row_id, _, *known_by in rows:
+                    self.change(cursor, row_id, state_of(*known_by), now)
+                return [key for _, key, *_ in rows]
         return []
 
     def _row(self, cursor: DBAPICursor, key: str) -> Any:

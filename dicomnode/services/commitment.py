@@ -77,6 +77,8 @@ class StorageCommitment:
         self._journal = journal
         self._threads = ThreadPoolExecutor(_THREADS, "dicomnode-commitment")
         self._budget = Budget(_MAX_WAITING_BYTES)
+        # Read, a request takes ten times its bytes: the next one is not read before it is kept.
+        self._one_request = asyncio.Lock()
         self._commitments = Commitments(catalog)
         self._reporter = Reporter(
             self._commitments, requestor, registry, journal, rules, self._threads
@@ -105,7 +107,8 @@ class StorageCommitment:
 
     async def figures(self) -> dict[str, Any]:
         """Return what /api/status shows. Raises CatalogError."""
-        given_up = await self._in_thread(partial(self._commitments.given_up, _LISTED))
+        # Not in the thread that may be reading a long request.
+        given_up = await asyncio.to_thread(self._commitments.given_up, _LISTED)
         return {
             **{state.replace(" ", "_"): number for state, number in self.counts().items()},
             "given_up_list": [
@@ -162,9 +165,8 @@ class StorageCommitment:
     async def _take(self, operation: Operation, data: bytes) -> None:
         """Take up a request; whatever is wrong with it is its answer."""
         try:
-            syntax = operation.context.transfer_syntax
-            request = await self._in_thread(partial(decode_request, data, syntax))
-            await self._keep(operation, request)
+            async with self._one_request:
+                await self._keep(operation, data)
         except StatusError as error:
             operation.fail(error)
         except CatalogError as error:
@@ -176,14 +178,18 @@ class StorageCommitment:
         finally:
             self._budget.give_back(len(data))
 
-    async def _keep(self, operation: Operation, request: Request) -> None:
-        """Make a request durable, then answer it. Raises StatusError, CatalogError."""
+    async def _keep(self, operation: Operation, data: bytes) -> None:
+        """Read a request, make it durable, then answer it. Raises StatusError, CatalogError."""
+        if operation.ended:
+            return  # nobody will know that it was asked for
+        syntax = operation.context.transfer_syntax
+        request = await self._in_thread(partial(decode_request, data, syntax))
         counts = self.counts()
         if sum(counts[state] for state in UNFINISHED) >= _MAX_UNFINISHED:
             words = "too many storage commitments are waiting"
             raise StatusError(words, status=Status.RESOURCE_LIMITATION)
         if operation.ended:
-            return  # nobody will know that it was asked for
+            return
         channel = operation.channel
         requester, uid = channel.calling_ae_title.strip(" "), request.transaction_uid
         asked = Asked.on(operation)

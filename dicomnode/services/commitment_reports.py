@@ -20,7 +20,7 @@ from typing import Final, Protocol, TypeVar
 from dicomnode.dimse.channel import Channel, Proposal, Requestor
 from dicomnode.dimse.command import NEventReportRQ
 from dicomnode.dimse.status import Category, category, describe
-from dicomnode.errors import AssociationError, CatalogError, DicomnodeError
+from dicomnode.errors import AssociationError, DicomnodeError
 from dicomnode.index.commitments import Commitment, Commitments, Standing, State
 from dicomnode.registry import AE, Registry
 from dicomnode.scu.contexts import SENT_WITHOUT_LOSS
@@ -42,6 +42,8 @@ _MAX_DESTINATIONS: Final = 16
 _PAUSE_SECONDS: Final = 5.0
 _MAX_SLEEP_SECONDS: Final = 3600.0
 _CLOSE_SECONDS: Final = 5.0
+# What is due later than after the longest pause and this was put off by a clock that was wrong.
+_CLOCK_SECONDS: Final = 3600.0
 # For so long it is known that a Transaction UID was used, and what was given up.
 _KEPT_SECONDS: Final = 30 * 24 * 3600.0
 _PRUNING_SECONDS: Final = 24 * 3600.0
@@ -96,6 +98,11 @@ class ReportRules:
     max_retry_seconds: float
     give_up_seconds: float
 
+    @property
+    def longest_wait_seconds(self) -> float:
+        """How far from now an attempt can be due."""
+        return self.max_retry_seconds * (1 + _JITTER) + _CLOCK_SECONDS
+
     def pause_seconds(self, attempts: int) -> float:
         """Return how long to wait after so many attempts in vain."""
         pause = self.retry_seconds * 2.0 ** min(attempts - 1, 32)
@@ -148,6 +155,8 @@ class Reporter:
         self._asked: dict[tuple[str, str], Asked] = {}
         # Commitments whose reports are being sent on the association that they came on.
         self._here: set[int] = set()
+        # What has been taken, and where, while that is not durable: it is not sent again.
+        self._taken: dict[int, str] = {}
         self._turns: weakref.WeakKeyDictionary[Requests, asyncio.Lock] = weakref.WeakKeyDictionary()
         self._running: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -207,7 +216,7 @@ class Reporter:
             self._news.clear()
             try:
                 wait = await self._start_due()
-            except CatalogError as error:
+            except Exception as error:
                 self._journal.internal_error("the reports of storage commitments", error)
                 wait = _PAUSE_SECONDS
             try:
@@ -222,7 +231,8 @@ class Reporter:
         if now >= self._next_pruning:
             self._next_pruning = now + _PRUNING_SECONDS
             await self._in_thread(partial(self._commitments.prune, now - _KEPT_SECONDS))
-        requesters, following = await self._in_thread(partial(self._commitments.destinations, now))
+        destinations = partial(self._commitments.destinations, now, self._latest(now))
+        requesters, following = await self._in_thread(destinations)
         for requester in requesters:
             if len(self._running) >= _MAX_DESTINATIONS:
                 break
@@ -259,11 +269,18 @@ class Reporter:
 
     async def _report_to(self, requester: str) -> None:
         """Report all that is due to a requester, on as few associations as can be."""
+        news = False
         try:
             while not self._closing:
                 standings = await self._due(requester, time.time(), _SENT_TOGETHER)
                 if not standings:
                     break
+                news = True
+                taken = [each for each in standings if each.id in self._taken]
+                if taken:
+                    for each in taken:
+                        await self._delivered(each, self._taken[each.id])
+                    continue
                 title = standings[0].called_ae_title
                 alike = [each for each in standings if each.called_ae_title == title]
                 if (why := await self._report_together(alike)) is not None:
@@ -272,19 +289,25 @@ class Reporter:
             self._journal.internal_error("the reports of storage commitments", error)
             await asyncio.sleep(_PAUSE_SECONDS)
         finally:
+            # What goes out where it was asked for is due meanwhile, and no news until it ends.
+            if news or len(self._running) >= _MAX_DESTINATIONS:
+                self._news.set()
             self._running.discard(requester)
-            self._news.set()
 
     async def _due(self, requester: str, now: float, limit: int) -> list[Standing]:
         """Return what is due, but for what is going out, or will, where it was asked for."""
         limit += len(self._here)
-        standings = await self._in_thread(partial(self._commitments.due, requester, now, limit))
+        due = partial(self._commitments.due, requester, now, self._latest(now), limit)
+        standings = await self._in_thread(due)
         return [
             each
             for each in standings
             if each.id not in self._here
             and (each.requester, each.transaction_uid) not in self._asked
         ]
+
+    def _latest(self, now: float) -> float:
+        return now + self._rules.longest_wait_seconds
 
     async def _report_together(self, standings: Sequence[Standing]) -> NotTaken | None:
         """Report to one requester on one association; return why there is none, or no more."""
@@ -405,8 +428,10 @@ class Reporter:
         return report.event_type_id, encode_report(report, transfer_syntax_uid)
 
     async def _delivered(self, standing: Standing, where: str) -> None:
+        self._taken[standing.id] = where
         finish = partial(self._commitments.finish, standing.id, State.DELIVERED)
         await self._in_thread(finish)
+        del self._taken[standing.id]
         self._journal.commitment_reported(standing, where)
 
     async def _put_off(self, standings: Sequence[Standing], why: NotTaken) -> None:

@@ -47,6 +47,8 @@ _READ_TOGETHER: Final = 1000
 _KEPT_SECONDS: Final = 90 * 24 * 3600.0
 _CLOSE_SECONDS: Final = 2.0
 _RELOAD: Final = "then send SIGHUP to the node"
+_FAULT: Final = "the node itself failed"
+_FAULT_ADVICE: Final = "See its log, then ask again."
 _INTERRUPTED: Final = "the node stopped before the request was answered: ask again"
 
 
@@ -187,9 +189,9 @@ class CommitmentRequester:
             refusal = await self._exchange(peer, request, reported)
         except AssociationError as error:
             refusal = Finding(str(error), advice=self._explainer.advice_on(peer.title))
-        except CatalogError as error:
+        except Exception as error:
             self._journal.internal_error("a request for storage commitment", error)
-            return
+            refusal = Finding(_FAULT, advice=_FAULT_ADVICE)
         finally:
             self.results.forget(uid)
         if refusal is not None:

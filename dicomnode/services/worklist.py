@@ -87,9 +87,9 @@ class WorklistSearch:
     def find(self, limit: int, stop: Stop, turn: Turn) -> array[int]:
         """Return the row ids of matches, the earliest first."""
         if self._plan.is_decided:
-            return self._items.find(self._plan.narrowed, limit)
+            return self._items.find(self._plan.narrowed, limit, stop=stop, turn=turn)
         found: array[int] = array("q")
-        candidates = self._items.find(self._plan.narrowed)
+        candidates = self._items.find(self._plan.narrowed, stop=stop, turn=turn)
         for at in range(0, len(candidates), _LOOKED_AT):
             stop.check()
             with turn():

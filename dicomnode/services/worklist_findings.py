@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from typing import Final
 
@@ -13,6 +14,8 @@ from dicomnode.services.outcomes import Finding
 from dicomnode.services.worklist_matching import Miss, misses, shown
 from dicomnode.services.worklist_plan import START_DATE, STATION_AE_TITLE, Plan
 from dicomnode.storage.json_model import key_of, name_of
+
+_Find = Callable[..., Sequence[int]]
 
 # Stand for the keys of misses that keep an item from whoever asks.
 _HIDING: Final = ("state", "title")
@@ -90,7 +93,7 @@ def _near(
 ) -> Iterator[tuple[Scheduled, tuple[Miss, ...]]]:
     """Yield items that come near to what is asked for, and the keys that they do not match."""
     seen: set[int] = set()
-    for row_ids in _row_ids(items, plan.narrowed):
+    for row_ids in _row_ids(partial(items.find, stop=stop), plan.narrowed):
         stop.check()
         ids = [row_id for row_id in row_ids if row_id not in seen]
         seen.update(ids)
@@ -107,30 +110,30 @@ def _distance(found: tuple[Scheduled, tuple[Miss, ...]]) -> tuple[int, bool]:
     return len(missed), not any(miss.key in _HIDING for miss in missed)
 
 
-def _row_ids(items: WorklistItems, narrowed: Narrowed) -> Iterator[Sequence[int]]:
+def _row_ids(find: _Find, narrowed: Narrowed) -> Iterator[Sequence[int]]:
     """Yield what the search finds, then with each of its parts left out, then with all."""
-    yield items.find(narrowed, _LOOKED_AT)
+    yield find(narrowed, _LOOKED_AT)
     if narrowed.dates is not None:
-        yield _around(items, narrowed, *narrowed.dates)
+        yield _around(find, narrowed, *narrowed.dates)
     if narrowed.stations:
-        yield items.find(replace(narrowed, stations=()), _LOOKED_AT)
+        yield find(replace(narrowed, stations=()), _LOOKED_AT)
     for name in narrowed.columns:
         columns = {other: held for other, held in narrowed.columns.items() if other != name}
-        yield items.find(replace(narrowed, columns=columns), _LOOKED_AT)
+        yield find(replace(narrowed, columns=columns), _LOOKED_AT)
     for name in narrowed.sieves:
         sieves = {other: match for other, match in narrowed.sieves.items() if other != name}
-        yield items.find(replace(narrowed, sieves=sieves), _LOOKED_AT)
-    yield items.find(replace(narrowed, states=tuple(State)), _LOOKED_AT)
-    yield items.find(replace(narrowed, called_ae_title=None), _LOOKED_AT)
+        yield find(replace(narrowed, sieves=sieves), _LOOKED_AT)
+    yield find(replace(narrowed, states=tuple(State)), _LOOKED_AT)
+    yield find(replace(narrowed, called_ae_title=None), _LOOKED_AT)
     anywhere = replace(narrowed, columns={}, sieves={}, stations=(), dates=None)
-    yield items.find(anywhere, _LOOKED_AT_OF_ALL)
+    yield find(anywhere, _LOOKED_AT_OF_ALL)
 
 
-def _around(items: WorklistItems, narrowed: Narrowed, first: str, last: str) -> list[int]:
+def _around(find: _Find, narrowed: Narrowed, first: str, last: str) -> list[int]:
     """Return what lies nearest to a range of dates, by turns before and after it."""
     before, after = replace(narrowed, dates=("", first)), replace(narrowed, dates=(last, "9" * 8))
-    earlier = items.find(before, _LOOKED_AT // 2, latest_first=True)
-    later = items.find(after, _LOOKED_AT // 2)
+    earlier = find(before, _LOOKED_AT // 2, latest_first=True)
+    later = find(after, _LOOKED_AT // 2)
     turns = zip_longest(earlier, later)
     return [row_id for turn in turns for row_id in turn if row_id is not None]
 

@@ -92,8 +92,7 @@ class WorklistIntake:
 
     def _put(self, entered: Sequence[NewItem]) -> None:
         """Enter items, those whose steps have been begun with the state of these."""
-        self.items.put(entered)
-        self._steps.recall([_scheduled(item) for item in entered])
+        self.items.put(entered, self._steps.begun)
 
     def _duplicates(self, entered: Sequence[NewItem]) -> dict[str, UnfitItem]:
         """Find the new items for whose step there is another item that the same callers see."""
@@ -132,12 +131,6 @@ class _Holders:
             if len(titles) == 1 or "" in titles:
                 return other
         return None
-
-
-def _scheduled(item: NewItem) -> tuple[str, str, str]:
-    """Return what performed steps know an item's step by."""
-    step = _step_of(item)
-    return step.study_instance_uid, step.step_id, text_of(item.attributes, "AccessionNumber")
 
 
 def _step_of(item: NewItem) -> Step:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from dicomnode.cli import app
 from dicomnode.cli import commit as module
+from dicomnode.cli.asking import NodeUnavailable
 from dicomnode.cli.commit import lines
 from tests import peers
 
@@ -106,6 +107,8 @@ class Node:
         state = self.states.pop(0)
         if state == "interrupt":
             raise KeyboardInterrupt
+        if state == "gone":
+            raise NodeUnavailable("no node answers at http://127.0.0.1:8104: refused")
         return SHOWN | {"state": state}
 
 
@@ -144,6 +147,16 @@ def test_an_interrupt_leaves_the_request_standing(
     assert "The request stands. Look later with: dicomnode commit --show 2.25.7" in result.stderr
 
 
+def test_a_node_that_goes_away_meanwhile_leaves_the_request_standing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Node(monkeypatch, "waiting", "gone")
+    result = run(tmp_path, "KEEPER", "--study", "1.2")
+    assert result.exit_code == 1
+    assert "no node answers at" in result.stderr
+    assert "The request stands. Look later with: dicomnode commit --show 2.25.7" in result.stderr
+
+
 def test_an_earlier_request_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node(monkeypatch, "committed")
     assert run(tmp_path, "--show", "2.25.7").exit_code == 0
@@ -157,6 +170,7 @@ def test_an_earlier_request_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (("KEEPER", "--show", "1.2"), "give a PEER and --study, or --show"),
         (("KEEPER",), "give --study with its Study Instance UID"),
         (("--show", "../status"), "'../status' is no UID"),
+        (("--show", "2.25.\u0667"), "is no UID"),
     ],
 )
 def test_what_is_not_said_is_asked_for(

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from dicomnode.errors import CatalogError
+from dicomnode.index.commitments import State
+from dicomnode.services import commitment_reports
 from dicomnode.services.commitment_check import Checker
 from tests import peers
 from tests.commitment_wire import PUSH_MODEL, Reports, requesting
@@ -255,6 +258,56 @@ def test_one_that_is_away_is_called_once_for_all_its_reports(start_node: StartNo
         reload(node)
         eventually(lambda: attempts(node, "put off") == 240)
         assert requester.connections == 1
+
+
+def test_a_report_that_is_under_way_is_not_looked_for_again_and_again(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = start_node(commitment=EAGER, access={"unknown_ae": "allow"})
+    commitments, looks = node.node._commitment._commitments, 0
+    destinations = commitments.destinations
+
+    def look(now: float, latest: float) -> tuple[list[str], float | None]:
+        nonlocal looks
+        looks += 1
+        return destinations(now, latest)
+
+    with requesting(node.dicom_address) as wire:
+        assert wire.commit(1, TRANSACTION, WANTED) == 0
+        report = wire.receive()
+        monkeypatch.setattr(commitments, "destinations", look)
+        reload(node)
+        for _ in range(20):
+            api(node, "/api/status")
+        assert 1 <= looks <= 2
+        wire.answer(report)
+        wire.release()
+
+
+def test_a_report_that_was_taken_is_not_sent_again_while_the_index_fails(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment_reports, "_PAUSE_SECONDS", 0.01)
+    reports = Reports()
+    with known(reports) as (requester, entity):
+        node = archive(start_node, entity)
+        commitments = node.node._commitment._commitments
+        finish, failures = commitments.finish, 0
+
+        def fail_thrice(id: int, state: State, words: str = "") -> None:
+            nonlocal failures
+            failures += 1
+            if failures <= 3:
+                raise CatalogError("disk full")
+            finish(id, state, words)
+
+        monkeypatch.setattr(commitments, "finish", fail_thrice)
+        ask(node.dicom_address)
+        assert reports.take().outcome == (1, TRANSACTION, ALL_KEPT, {})
+        eventually(lambda: number(node, "delivered") == 1)
+        assert requester.connections == 1
+        assert reports.taken.empty()
+        assert attempts(node, "delivered") == 1
 
 
 # -- giving up -------------------------------------------------------------------------------------

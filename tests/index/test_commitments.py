@@ -14,6 +14,7 @@ from dicomnode.index.commitments import Commitments, Referenced, Standing, State
 from tests.index.entries import sqlite_url
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
+LATEST = 1e9
 TWO = [(CT, "1.2.3"), (CT, "1.2.4")]
 
 
@@ -125,25 +126,35 @@ def test_a_checked_one_is_due_at_once_to_its_requester_alone(
 ) -> None:
     add(commitments, "1.1", requester="CT_2")
     standing = checked(commitments, "1.2")
-    assert commitments.destinations(clock.now) == (["CT_1"], None)
-    assert commitments.due("CT_1", clock.now, 10) == [standing]
-    assert commitments.due("CT_2", clock.now, 10) == []
+    assert commitments.destinations(clock.now, LATEST) == (["CT_1"], None)
+    assert commitments.due("CT_1", clock.now, LATEST, 10) == [standing]
+    assert commitments.due("CT_2", clock.now, LATEST, 10) == []
 
 
 def test_one_that_is_put_off_is_due_later_with_its_attempts_counted(
     commitments: Commitments, clock: Clock
 ) -> None:
     commitments.put_off([checked(commitments, "1.1")], clock.now + 30, "not there")
-    assert commitments.destinations(clock.now) == ([], clock.now + 30)
-    assert commitments.due("CT_1", clock.now + 29, 10) == []
-    (standing,) = commitments.due("CT_1", clock.now + 30, 10)
+    assert commitments.destinations(clock.now, LATEST) == ([], clock.now + 30)
+    assert commitments.due("CT_1", clock.now + 29, LATEST, 10) == []
+    (standing,) = commitments.due("CT_1", clock.now + 30, LATEST, 10)
     assert (standing.attempts, standing.last_error) == (1, "not there")
+
+
+def test_one_that_was_put_off_before_the_clock_went_back_is_due_at_once(
+    commitments: Commitments, clock: Clock
+) -> None:
+    standing = checked(commitments, "1.1")
+    commitments.put_off([standing], clock.now + 1e6, "not there")
+    latest = clock.now + 7200
+    assert commitments.destinations(clock.now, latest) == (["CT_1"], None)
+    assert [each.id for each in commitments.due("CT_1", clock.now, latest, 10)] == [standing.id]
 
 
 def test_all_that_wait_can_be_made_due(commitments: Commitments, clock: Clock) -> None:
     commitments.put_off([checked(commitments, "1.1")], clock.now + 30, "not there")
     commitments.make_due()
-    assert commitments.destinations(clock.now) == (["CT_1"], None)
+    assert commitments.destinations(clock.now, LATEST) == (["CT_1"], None)
 
 
 @pytest.mark.parametrize("state", [State.DELIVERED, State.GIVEN_UP])
@@ -152,7 +163,7 @@ def test_one_that_is_over_is_not_due_and_has_no_instances(
 ) -> None:
     standing = checked(commitments, "1.1")
     commitments.finish(standing.id, state, "why")
-    assert commitments.destinations(clock.now) == ([], None)
+    assert commitments.destinations(clock.now, LATEST) == ([], None)
     assert commitments.get(standing.id) is None
     assert [each.last_error for each in commitments.given_up(10)] == (
         ["why"] if state is State.GIVEN_UP else []
@@ -183,7 +194,7 @@ def test_all_of_it_survives_a_restart_and_is_counted(tmp_path: Path, clock: Cloc
         assert after.counts()[State.PENDING] == after.counts()[State.CHECKED] == 1
         pending = after.next_pending((), smallest=False)
         assert pending is not None and pending.standing.transaction_uid == "1.1"
-        (due,) = after.due("CT_1", clock.now + 30, 10)
+        (due,) = after.due("CT_1", clock.now + 30, LATEST, 10)
         assert (due.id, due.attempts) == (standing.id, 1)
 
 

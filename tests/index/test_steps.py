@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dicomnode.errors import CatalogError
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.steps import PerformedStep, Steps
 from dicomnode.index.worklist import NewItem, State, WorklistItems
@@ -142,6 +143,48 @@ def test_an_item_is_found_by_accession_number_when_the_study_is_the_modalitys_ow
     assert archive.steps.create(made) == ["one"]
 
 
+def test_steps_of_two_procedures_of_one_accession_number_are_told_apart(archive: Archive) -> None:
+    # Each requested procedure may number its scheduled steps from one.
+    archive.items.put(
+        [item("one", accession=ACCESSION), item("two", study="1.2.4", accession=ACCESSION)]
+    )
+    archive.steps.create(step("1.1", scheduled(accession=ACCESSION)))
+    archive.steps.create(step("1.2", scheduled("1.2.4", accession=ACCESSION)))
+    archive.end("1.2", State.COMPLETED)
+    assert archive.state("one") == (State.IN_PROGRESS, "1.1")
+    assert archive.state("two") == (State.COMPLETED, "1.2")
+
+
+def test_steps_of_the_items_study_and_of_another_one_are_of_one_item(archive: Archive) -> None:
+    archive.items.put([item("one", accession=ACCESSION)])
+    archive.steps.create(step("1.1", scheduled()))
+    archive.steps.create(step("1.2", scheduled("1.9.9", accession=ACCESSION)))
+    archive.end("1.2", State.COMPLETED)
+    assert archive.state("one") == (State.IN_PROGRESS, "1.1")
+    archive.end("1.1", State.DISCONTINUED)
+    assert archive.state("one") == (State.COMPLETED, "1.2")
+
+
+def test_an_item_that_comes_again_has_the_state_of_its_steps_at_once(archive: Archive) -> None:
+    archive.steps.create(step("1.1"))
+    archive.steps.create(step("1.2", scheduled("1.9.9", "SPS2", ACCESSION)))
+    archive.end("1.1", State.COMPLETED)
+    other = item("other", study="1.2.4", step_id="SPS2", accession=ACCESSION)
+    archive.items.put([item("one"), other, item("new", step_id="SPS3")], archive.steps.begun)
+    assert archive.state("one") == (State.COMPLETED, "1.1")
+    assert archive.state("other") == (State.IN_PROGRESS, "1.2")
+    assert archive.state("new") == (State.SCHEDULED, "")
+
+
+def test_an_item_is_not_entered_where_its_state_cannot_be_found(archive: Archive) -> None:
+    def fails(cursor: object, *step: str) -> None:
+        raise OSError
+
+    with pytest.raises(CatalogError):
+        archive.items.put([item("one")], fails)
+    assert archive.items.get("one") is None
+
+
 @pytest.mark.parametrize(
     "reference", [scheduled(step_id=""), scheduled(step_id="", accession=ACCESSION)]
 )
@@ -248,7 +291,7 @@ def test_a_step_tells_when_and_where_it_was_and_how_much_there_is_of_it() -> Non
 def test_no_search_of_the_writer_reads_a_whole_table(archive: Archive) -> None:
     statements: list[str] = []
     archive.catalog.transact(lambda cursor: cursor.connection.set_trace_callback(statements.append))
-    archive.items.put([item("one", accession=ACCESSION)])
+    archive.items.put([item("one", accession=ACCESSION)], archive.steps.begun)
     archive.steps.create(step("1.1", scheduled(accession=ACCESSION)))
     archive.end("1.1", State.DISCONTINUED)
     archive.catalog.transact(lambda cursor: cursor.connection.set_trace_callback(None))

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.matching import Texts
+from dicomnode.index.reading import SearchStopped, Stop
 from dicomnode.index.worklist import Narrowed, NewItem, State, WorklistItems, candidates
 from tests.index.entries import sqlite_url
 
@@ -54,7 +56,9 @@ def follow(
     accession_number: str = "",
 ) -> list[str]:
     return catalog.transact(
-        lambda cursor: items.follow(cursor, study, step_id, accession_number, state, STEP)
+        lambda cursor: items.follow(
+            cursor, study, step_id, accession_number, lambda *_: (state, STEP)
+        )
     )
 
 
@@ -157,7 +161,7 @@ def test_items_stay_as_they_are_when_the_transaction_fails(
     items.put([new("one", study="1.2.3")])
 
     def fail(cursor: Any) -> None:
-        items.follow(cursor, "1.2.3", "one", "", State.COMPLETED, STEP)
+        items.follow(cursor, "1.2.3", "one", "", lambda *_: (State.COMPLETED, STEP))
         raise RuntimeError
 
     with pytest.raises(Exception, match="index failed"):
@@ -225,3 +229,19 @@ def test_a_search_uses_an_index_for_whatever_narrows_it(
         with catalog.read() as connection:
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}").all()
         assert not [step for *_, step in plan if str(step).startswith("SCAN")], plan
+
+
+def test_a_search_that_tries_every_item_is_stopped_in_between(items: WorklistItems) -> None:
+    items.put([new(f"k{number:04}") for number in range(1200)])
+    stop, tried = Stop(), []
+
+    class Stopping(Texts):
+        def accepts(self, stored: str | int | None) -> bool:
+            tried.append(stored)
+            stop.stop()
+            return False
+
+    sieve = Stopping(frozenset(), ("*",), multiple=False)
+    with pytest.raises(SearchStopped):
+        items.find(Narrowed(None, tuple(State), {}, sieves={"patient_name": sieve}), stop=stop)
+    assert 0 < len(tried) < 1200

@@ -38,7 +38,7 @@ class Scheduling(Fixture):
         """Give the step of an item another state."""
         study = scheduled(key).StudyInstanceUID
         done = self.catalog.transact(
-            lambda cursor: self.items.follow(cursor, study, key, "", state, "1.2.9")
+            lambda cursor: self.items.follow(cursor, study, key, "", lambda *_: (state, "1.2.9"))
         )
         assert done == [key]
 

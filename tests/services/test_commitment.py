@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from dicomnode.services import commitment as service
+from dicomnode.services.commitment_messages import decode_request
 from dicomnode.storage.disk import OpenFile
 from tests import peers
 from tests.commitment_wire import (
@@ -125,6 +127,50 @@ def test_requests_are_refused_while_too_many_wait(
 ) -> None:
     monkeypatch.setattr(service, "_MAX_UNFINISHED", 0)
     assert request_status(archive, n_action_rq(), WHOLE) == 0x0213
+
+
+def test_one_request_is_kept_before_the_next_one_is_read(
+    archive: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commitment = archive.node._commitment
+    done: list[str] = []
+    keep = commitment._commitments.add
+
+    def decode(data: bytes, transfer_syntax_uid: str) -> Any:
+        eventually(lambda: done or len(commitment._tasks) == 2)
+        done.append("read")
+        return decode_request(data, transfer_syntax_uid)
+
+    def add(*request: Any) -> bool:
+        done.append("kept")
+        return keep(*request)
+
+    monkeypatch.setattr(service, "decode_request", decode)
+    monkeypatch.setattr(commitment._commitments, "add", add)
+    with requesting(archive.dicom_address) as one, requesting(archive.dicom_address) as other:
+        one.ask(1, f"{TRANSACTION}.1", references(*IMAGES))
+        other.ask(1, f"{TRANSACTION}.2", references(*IMAGES))
+        assert one.receive().status == other.receive().status == 0x0000
+    assert done == ["read", "kept"] * 2
+
+
+def test_the_status_of_the_node_waits_for_no_request_that_is_being_read(
+    archive: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, shown = threading.Event(), threading.Event()
+
+    def decode(data: bytes, transfer_syntax_uid: str) -> Any:
+        reading.set()
+        assert shown.wait(30)
+        return decode_request(data, transfer_syntax_uid)
+
+    monkeypatch.setattr(service, "decode_request", decode)
+    with requesting(archive.dicom_address) as wire:
+        wire.ask(1, TRANSACTION, references(*IMAGES))
+        assert reading.wait(10)
+        assert peers.http_get(archive.http_address, "/api/status")[0] == 200
+        shown.set()
+        assert wire.receive().status == 0x0000
 
 
 def test_a_transaction_uid_is_taken_once_of_a_requester(archive: RunningNode) -> None:

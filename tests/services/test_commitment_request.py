@@ -323,6 +323,18 @@ async def test_only_nodes_of_the_registry_are_asked(on: Fixture, title: str, wor
         await on.requester.ask_for(title, "1.2.3")
 
 
+@pytest.mark.parametrize("error", [CatalogError("disk full"), ValueError("a fault")])
+async def test_a_fault_of_the_node_ends_the_request_and_is_told(
+    on: Fixture, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    on.peer.error = error
+    uid = await on.requester.ask("KEEPER", INSTANCES)
+    await asyncio.gather(*on.requester._tasks)
+    found = on.requester.requests.get(uid)
+    assert found is not None and found.state is State.REFUSED
+    assert found.why == "the node itself failed. See its log, then ask again."
+
+
 async def test_there_is_a_limit_to_what_is_under_way(on: Fixture) -> None:
     for _ in range(32):
         await on.requester.ask("KEEPER", INSTANCES)

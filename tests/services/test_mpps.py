@@ -314,6 +314,21 @@ async def test_what_has_ended_may_no_longer_be_updated(node: Fixture, status: st
     assert held.status == status
 
 
+async def test_a_step_does_not_grow_without_end(
+    node: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.create()
+    monkeypatch.setattr("dicomnode.index.steps._MAX_CHARACTERS", 30_000)
+    statuses = []
+    for number in range(4):
+        more = Dataset()
+        more.add_new(0x00091001 + number, "UT", "x" * 8_000)
+        statuses.append((await node.set(more)).status)
+    assert statuses == [0x0000, 0x0000, 0x0000, 0x0213]
+    assert (await node.set()).status == 0x0000
+    assert (await node.create(uid="1.2.3")).status == 0x0000
+
+
 async def test_a_step_that_was_never_created_cannot_be_set(node: Fixture) -> None:
     assert (await node.set()).status == 0x0112
 

@@ -63,7 +63,9 @@ def test_a_file_that_changes_is_taken_in_anew_and_keeps_its_state(ward: Ward) ->
     path = write_worklist_file(ward.directory / "a.wl")
     ward.poll()
     ward.items._catalog.transact(
-        lambda cursor: ward.items.follow(cursor, "1.2.3.1", "SPS1", "", State.IN_PROGRESS, "1.9")
+        lambda cursor: ward.items.follow(
+            cursor, "1.2.3.1", "SPS1", "", lambda *_: (State.IN_PROGRESS, "1.9")
+        )
     )
     write_worklist_file(path, PatientID="P2")
     ward.poll()
