@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dicomnode.net.ending import Deadlines
 from dicomnode.outbox.forwarding import Options
+from dicomnode.outbox.rules import Rules as ForwardRules
+from dicomnode.registry import Registry
 from dicomnode.services.admission import Rules
 from dicomnode.services.identifier import Bounds
 from dicomnode.settings import Settings
@@ -26,6 +28,12 @@ def deadlines_of(settings: Settings) -> Deadlines:
         connect=timeouts.connect_seconds,
         response=timeouts.response_seconds,
     )
+
+
+def forward_rules_of(settings: Settings, registry: Registry) -> ForwardRules:
+    """Return which objects are forwarded, and where."""
+    strict = settings.node.strict_ae_titles
+    return ForwardRules(settings.forward, registry, strict=strict)
 
 
 def forwarding_of(settings: Settings) -> Options:

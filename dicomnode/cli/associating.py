@@ -62,7 +62,7 @@ async def associated(
         yield association
 
 
-def words(error: AssociationError | ContextNotAccepted, called: Called, purpose: str) -> str:
+def words(error: AssociationError | ContextNotAccepted, called: Called) -> str:
     """Say in one line whom it is about, what it said, and what to try."""
     said = escape(str(error))
     for setting, option in _OPTION_OF.items():
@@ -77,38 +77,37 @@ def words(error: AssociationError | ContextNotAccepted, called: Called, purpose:
         title=called.peer.title,
         ours=called.calling_ae_title,
         where=called.where,
-        purpose=purpose,
         correct=f"correct title, host or port in {correct}",
     )
     return f"{said}. {advice}"
 
 
-def perform(course: Coroutine[Any, Any, T], called: Called, purpose: str) -> T:
+def perform(course: Coroutine[Any, Any, T], called: Called) -> T:
     """Run a command's operation to its end; a failure and Ctrl-C end the command with words."""
-    with explained(), _failing(called, purpose):
+    with explained(), _failing(called):
         return asyncio.run(course)
 
 
-def perform_fast(course: Coroutine[Any, Any, T], called: Called, purpose: str) -> T:
+def perform_fast(course: Coroutine[Any, Any, T], called: Called) -> T:
     """The same for what moves many objects: on the faster event loop, if that is there."""
     try:
         from uvloop import new_event_loop
     except ImportError:
-        return perform(course, called, purpose)
+        return perform(course, called)
     with (
         explained(),
-        _failing(called, purpose),
+        _failing(called),
         asyncio.Runner(loop_factory=new_event_loop) as runner,
     ):
         return runner.run(course)
 
 
 @contextlib.contextmanager
-def _failing(called: Called, purpose: str) -> Iterator[None]:
+def _failing(called: Called) -> Iterator[None]:
     try:
         yield
     except (AssociationError, ContextNotAccepted) as error:
-        fail(words(error, called, purpose))
+        fail(words(error, called))
     except KeyboardInterrupt:
         typer.echo("dicomnode: interrupted", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None

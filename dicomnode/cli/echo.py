@@ -16,7 +16,6 @@ from dicomnode.errors import AssociationError, ContextNotAccepted
 from dicomnode.observe.words import duration, escape
 from dicomnode.scu.answers import Answer
 
-_PURPOSE = "call it"
 # Of all that are called at once.
 _MOST_AT_ONCE = 32
 
@@ -58,7 +57,7 @@ def echo(
 
 
 def _one(target: Called, options: Options, repeat: int) -> None:
-    result = perform(_echo(target, options, repeat), target, _PURPOSE)
+    result = perform(_echo(target, options, repeat), target)
     assert result.answer is not None
     if not result.answer.ok:
         fail_with(result.answer, target)
@@ -113,7 +112,7 @@ async def _echo_all(targets: list[Called], options: Options) -> list[_Result]:
             try:
                 result = await _echo(target, options)
             except (AssociationError, ContextNotAccepted) as error:
-                return _Result(target, trouble=words(error, target, _PURPOSE))
+                return _Result(target, trouble=words(error, target))
             assert result.answer is not None
             if result.answer.ok:
                 return result

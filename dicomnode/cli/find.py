@@ -145,7 +145,7 @@ def ask(
     else:
         output = AsTable(paths)
     course = _find(query, model, target, options, limit, output)
-    count, answer = perform(course, target, "query")
+    count, answer = perform(course, target)
     output.end()
     if answer is not None and not answer.ok:
         fail_with(answer, target)

@@ -69,7 +69,7 @@ def get(
                 shown.update(report.received, report.found - report.there, report.received_bytes)
 
             getting = Getting(target, options, place, verify=verify, on_progress=progress)
-            perform_fast(getting.get(query), target, "retrieve")
+            perform_fast(getting.get(query), target)
     _tell(getting.report, target, time.monotonic() - started_at, verify)
 
 

@@ -14,7 +14,7 @@ from dicomnode.cli.associating import associated, refused, words
 from dicomnode.cli.keys import Keys
 from dicomnode.cli.peers import Called, Options
 from dicomnode.cli.queries import syntax_for
-from dicomnode.cli.tree import Brought, Held, Tree
+from dicomnode.cli.tree import Brought, Held, Tree, takes_whole_series
 from dicomnode.errors import AssociationError, AssociationRejected, StatusError
 from dicomnode.scu.contexts import COMPRESSED, MAX_CONTEXTS, USUAL, Wanted, receiving
 from dicomnode.scu.names import FIND, GET
@@ -84,6 +84,7 @@ class Getting:
         self._missing: dict[str, Held] = {}
         self._found_of: Counter[tuple[str, str]] = Counter()
         self._requested = ("", "")
+        self._by_series = False
 
     async def get(self, wanted: Keys) -> Report:
         """Retrieve what ``wanted`` matches and is not there.
@@ -105,6 +106,7 @@ class Getting:
         async with associated(self._called, self._options, [FIND[_MODEL]]) as association:
             tree = Tree(association, self._options.response_seconds)
             self.report.tells_digests = tree.is_dicomnode
+            self._by_series = takes_whole_series(wanted)
             found: list[Held] = []
             async for held in tree.objects(wanted):
                 found.append(held)
@@ -139,7 +141,7 @@ class Getting:
             except AssociationError as error:
                 losses = losses + 1 if len(self._missing) == before else 1
                 if losses > _MOST_LOSSES:
-                    why = words(error, self._called, "retrieve")
+                    why = words(error, self._called)
                     self.report.missing |= dict.fromkeys(self._missing, why)
                     return
                 await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (losses - 1))
@@ -180,7 +182,7 @@ class Getting:
             keys = Keys()
             keys.set("StudyInstanceUID", study)
             keys.set("SeriesInstanceUID", series)
-            if len(lacking) == self._found_of[study, series]:
+            if self._by_series and len(lacking) == self._found_of[study, series]:
                 keys.set("QueryRetrieveLevel", "SERIES")
                 yield keys
                 continue

@@ -77,7 +77,7 @@ def move(
         target = called(peer, options)
         destination = _destination(to, target)
         model = "patient" if patient_root else "study"
-        answer = perform(_move(query, model, destination, target, options), target, "retrieve")
+        answer = perform(_move(query, model, destination, target, options), target)
     _tell(answer, destination, target)
 
 

@@ -71,7 +71,7 @@ class OwnNode:
         try:
             await self._opened()
         except AssociationError as error:
-            raise OutOfResources(words(error, self._node, "store")) from error
+            raise OutOfResources(words(error, self._node)) from error
 
     async def _opened(self) -> Association:
         if self._association is None:
@@ -102,7 +102,7 @@ class OwnNode:
             raise StatusError(str(error), status=Status.CANNOT_UNDERSTAND) from error
         except (AssociationError, ContextNotAccepted) as error:
             self._association = None
-            raise OutOfResources(words(error, self._node, "store")) from error
+            raise OutOfResources(words(error, self._node)) from error
         if not answer.ok:
             raise StatusError(answer.comment or answer.words, status=answer.status)
         return Brought(data_set.size, data_set.is_expected)

@@ -73,7 +73,7 @@ def send(
         with bar(f"to {target.peer.title}") as shown:
             account.bar = shown
             course = _send(found, target, options, account, window, Priority[priority.upper()])
-            perform_fast(course, target, "store")
+            perform_fast(course, target)
     account.tell(target)
 
 

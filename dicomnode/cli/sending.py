@@ -155,7 +155,7 @@ class Sending:
         for number in numbers:
             self._tries.pop(number, None)
             if (item := left.pop(number, None)) is not None:
-                self._on_result(Result(item, None, False, words(error, self._called, "store")))
+                self._on_result(Result(item, None, False, words(error, self._called)))
 
 
 @dataclass(frozen=True, slots=True)

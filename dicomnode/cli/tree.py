@@ -131,6 +131,11 @@ class Tree:
         return found
 
 
+def takes_whole_series(wanted: Keys) -> bool:
+    """Tell whether ``wanted`` matches each object of a series of which it matches one."""
+    return not _by_level(wanted)[Level.INSTANCE]
+
+
 def _by_level(wanted: Keys) -> dict[Level, list[str]]:
     """Return the keys with a value as they are written, by the level that they belong to."""
     found: dict[Level, list[str]] = {level: [] for level in Level}

@@ -108,7 +108,7 @@ class Session:
     async def _link_for(self, ae: AE, kinds: dict[Kind, None]) -> _Link:
         """Return an association for the first of ``kinds``, and for as many as it takes."""
         link = self._link
-        ended = link is not None and link.outgoing.requests.has_ended
+        ended = link is not None and link.outgoing.requests.ended.is_set()
         if link is not None and not ended and next(iter(kinds)) in link.kinds:
             return link
         await self.close()

@@ -13,17 +13,14 @@ from dicomnode.errors import (
 )
 
 
-def on_failure(
-    error: AssociationError, *, title: str, ours: str, where: str, purpose: str, correct: str
-) -> str:
+def on_failure(error: AssociationError, *, title: str, ours: str, where: str, correct: str) -> str:
     """Advise on an association that ``ours`` asked ``title`` at ``where`` for in vain.
 
-    ``purpose`` is what it was for ("store"); ``correct`` how a wrong title, host or port is
-    corrected, as the end of a sentence.
+    ``correct`` says how a wrong title, host or port is corrected, as the end of a sentence.
     """
     match error:
         case AssociationRejected(source=1, reason=3):
-            return f"Register {ours} at {title} as an AE that may {purpose}."
+            return f"Register {ours} at {title}, with what it may do there."
         case AssociationRejected(source=1, reason=7):
             return f"What listens at {where} does not call itself {title}: {correct}."
         case AssociationRejected(result=2):

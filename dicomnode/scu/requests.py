@@ -211,11 +211,6 @@ class Requests:
         self.ended = asyncio.Event()
         self._closed_because: str | None = None
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the association has ended."""
-        return self._closed_because is not None
-
     def next_message_id(self) -> int:
         """Return a Message ID (0000,0110) that no request without a response has, and not 0."""
         message_id = self._last_message_id
