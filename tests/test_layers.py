@@ -53,6 +53,8 @@ ALLOWED = {
         "api",
         "scu",
         "services",
+        "dimse",
+        "ul",
         "storage",
         "index",
         "registry",
