@@ -383,7 +383,6 @@ class Node:
 
     def _storage_commitment(self) -> StorageCommitment:
         settings = self._settings
-        metrics = CommitmentMetrics(self._metrics.registry)
         commitment = StorageCommitment(
             self._catalog,
             self._files,
@@ -391,7 +390,7 @@ class Node:
             lambda: self._registry,
             CommitmentJournal(
                 self._log.logger,
-                metrics,
+                CommitmentMetrics(self._metrics.registry),
                 self._journal.explanations,
                 self._journal.internal_error,
             ),
@@ -404,7 +403,9 @@ class Node:
                 give_up_seconds=settings.commitment.give_up_seconds,
             ),
         )
-        metrics.set_source(commitment.counts)
+        self._metrics.add_counts_source(
+            "dicomnode_commitments", "Storage commitments by state.", "state", commitment.counts
+        )
         return commitment
 
     def _requester_of_commitment(self) -> CommitmentRequester:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
-
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 
-class CommitmentMetrics(Collector):
+class CommitmentMetrics:
     """Counts instances and reports; every method may be called from any thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -26,8 +21,6 @@ class CommitmentMetrics(Collector):
             ["result"],
             registry=registry,
         )
-        self._counts: Callable[[], Mapping[Any, int]] = dict
-        registry.register(self)
 
     def checked(self, result: str, number: int) -> None:
         """Count instances; ``result`` is committed, or says what is wrong."""
@@ -36,20 +29,3 @@ class CommitmentMetrics(Collector):
     def reported(self, result: str, number: int = 1) -> None:
         """Count attempts; ``result`` is delivered, put off or given up."""
         self._reports.labels(result).inc(number)
-
-    def set_source(self, source: Callable[[], Mapping[Any, int]]) -> None:
-        """Read how many commitments are in each state from ``source``, which takes no query."""
-        self._counts = source
-
-    def describe(self) -> Iterator[Metric]:
-        """Name no metrics, so that registering does not read the source."""
-        return iter(())
-
-    def collect(self) -> Iterator[Metric]:
-        """Read the source."""
-        states = GaugeMetricFamily(
-            "dicomnode_commitments", "Storage commitments by state.", labels=["state"]
-        )
-        for state, number in self._counts().items():
-            states.add_metric([state], number)
-        yield states

@@ -109,6 +109,11 @@ class Advisor:
                     "The step was never created here: look for its N-CREATE, which was refused or"
                     " went to another node."
                 )
+            case (("N-CREATE" | "N-SET"), Status.RESOURCE_LIMITATION):
+                return (
+                    "limits.max_identifier_bytes says how much is taken at once; a step has 128"
+                    " scheduled steps and 16 MiB at most."
+                )
             case (
                 ("N-CREATE" | "N-SET"),
                 (

@@ -16,7 +16,9 @@ from tests.services.scheduling import Scheduling, asked, new_item
 
 
 @pytest_asyncio.fixture
-async def worklist(tmp_path: Path) -> AsyncIterator[Scheduling]:
+async def worklist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scheduling]:
+    # However busy the machine is.
+    monkeypatch.setattr("dicomnode.services.query._EXPLAINED_SECONDS", 600.0)
     fixture = Scheduling(tmp_path)
     yield fixture
     await asyncio.to_thread(fixture.close)
@@ -26,7 +28,7 @@ async def findings(worklist: Scheduling, **keys: Any) -> tuple[Finding, ...]:
     """Return what is found out after a query that has no answer."""
     matches, final = await worklist.ask_for(asked(**keys))
     assert (matches, final.status) == ([], 0x0000)
-    await asyncio.wait_for(worklist.told.wait(), 20)
+    await asyncio.wait_for(worklist.told.wait(), 120)
     worklist.told.clear()
     return worklist.outcomes[-1].findings
 
