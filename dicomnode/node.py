@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,9 +40,11 @@ from dicomnode.services.query import Query, QueryRules
 from dicomnode.services.recovery import reconcile
 from dicomnode.services.retrieve import Retrieve
 from dicomnode.services.retrieve import Rules as RetrieveRules
+from dicomnode.services.settling import Settler, restore
 from dicomnode.services.storage import Storage
+from dicomnode.services.turns import Turns
 from dicomnode.services.verification import Verification
-from dicomnode.services.workers import Workers
+from dicomnode.services.workers import GroupWorker, Workers
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
 
@@ -69,6 +72,9 @@ class Node:
         self._files: FileStore
         self._catalog: Catalog
         self._workers: Workers
+        self._group: GroupWorker
+        self._turns = Turns()
+        self._settler: Settler
         self._pool: BufferPool
         self._admission: Admission
         self._requestor: Requestor
@@ -126,17 +132,32 @@ class Node:
             self._settings.index_url,
             synchronous="FULL" if storage.durability == "full" else "OFF",
         )
-        await asyncio.to_thread(self._catalog.open)
+        await asyncio.to_thread(self._catalog.open, partial(restore, self._files))
         undo.push_async_callback(asyncio.to_thread, self._catalog.close)
         report = await asyncio.to_thread(reconcile, self._files, self._catalog, log=log)
         log.info(f"store and index agree: {report}")
         self._metrics.set_archive_source(self._archive_figures)
         self._metrics.set_log_source(lambda: self._log.dropped)
-        self._workers = Workers(
-            _WORKERS, lambda error: self._journal.internal_error("a worker thread", error)
+        self._start_threads(undo)
+
+    def _start_threads(self, undo: contextlib.AsyncExitStack) -> None:
+        """Start what works on the archive; it ends in the opposite order, with nothing undone."""
+
+        def fault(error: BaseException) -> None:
+            self._journal.internal_error("a worker thread", error)
+
+        self._settler = Settler(
+            self._files, self._catalog, turns=self._turns, journal=self._journal
         )
-        self._workers.start()
-        undo.push_async_callback(asyncio.to_thread, self._workers.stop)
+        self._workers = Workers(_WORKERS, fault)
+        self._group = GroupWorker(self._catalog.grouped, fault)
+        for start, stop in (
+            (self._settler.start, self._settler.close),
+            (self._workers.start, self._workers.stop),
+            (self._group.start, self._group.stop),
+        ):
+            start()
+            undo.push_async_callback(asyncio.to_thread, stop)
 
     async def _listen(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings
@@ -209,6 +230,9 @@ class Node:
             self._files,
             self._catalog,
             workers=self._workers,
+            group=self._group,
+            turns=self._turns,
+            settler=self._settler,
             journal=self._journal,
             on_conflict=storage.on_conflict,
             min_free_bytes=storage.min_free_bytes,
@@ -268,6 +292,8 @@ class Node:
             "instances": counts.instances,
             "bytes": counts.bytes,
             "identity_conflicts": counts.identity_conflicts,
+            "unsettled": counts.unsettled,
+            "unsettled_bytes": counts.unsettled_bytes,
             "free_bytes": self._files.free_bytes(),
         }
 

@@ -29,7 +29,7 @@ from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 
 Synchronous = Literal["FULL", "OFF"]
-Value = str | int | float | None
+Value = str | int | float | bytes | None
 
 # Pages of the write-ahead log after which a commit of the writer also checkpoints: 8 MiB.
 _CHECKPOINT_PAGES = 2048

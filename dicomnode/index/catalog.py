@@ -10,15 +10,18 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
 
 from sqlalchemy import URL, Connection, func, inspect, select
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from dicomnode.errors import CatalogError
-from dicomnode.index import schema
+from dicomnode.errors import CatalogError, OutOfResources
+from dicomnode.index import intake, schema
 from dicomnode.index.backend import Backend, Synchronous
 from dicomnode.index.conditions import Condition
 from dicomnode.index.entry import (
@@ -30,6 +33,7 @@ from dicomnode.index.entry import (
     InstanceEntry,
     InstanceRow,
 )
+from dicomnode.index.intake import Restore, Unsettled
 from dicomnode.index.keys import Level
 from dicomnode.index.reading import SearchStopped, Stop
 from dicomnode.index.registrar import Registrar
@@ -49,10 +53,12 @@ __all__ = [
     "InstanceRow",
     "SearchStopped",
     "Stop",
+    "Unsettled",
     "Wanted",
 ]
 
 _STUDIES_PER_STEP = 20
+_SETTLED_AT_ONCE = 256
 
 
 class Catalog:
@@ -62,6 +68,8 @@ class Catalog:
 
     ``rebuilt_from`` is set by ``open`` when it found tables of another schema version and
     replaced them by empty ones: the files then have to be entered again (``recovery``).
+    ``restored`` counts the files that were only in the index; ``unrestored`` says why those
+    that still are could not be written.
     """
 
     def __init__(self, url: str | URL, *, synchronous: Synchronous = "FULL") -> None:
@@ -72,14 +80,20 @@ class Catalog:
         self._writer: Writer | None = None
         self._selection = Selection(self._backend)
         self._search = Search(self._backend)
+        self._synchronous = synchronous
         self.rebuilt_from: str | None = None
+        self.restored = 0
+        self.unrestored = ""
 
     # -- opening -----------------------------------------------------------------------------------
 
-    def open(self) -> None:
-        """Open the database, making its tables where there are none. Raises CatalogError."""
+    def open(self, restore: Restore | None = None) -> None:
+        """Open the database, making its tables where there are none. Raises CatalogError.
+
+        ``restore`` is given the objects whose files may have been lost with the power.
+        """
         try:
-            self._make_tables()
+            self._make_tables(restore)
             with self._backend.reader.connect() as connection:
                 counts = _count(connection)
             registrar = Registrar(self._backend)
@@ -88,7 +102,8 @@ class Catalog:
             cause = error.orig if isinstance(error, DBAPIError) else error
             raise CatalogError(
                 f"cannot open the index {self._backend.name}: {cause}. If it is damaged, remove "
-                "it and run `dicomnode reindex`: everything in it comes from the stored files"
+                "it and run `dicomnode reindex`: everything in it comes from the stored files, but "
+                "for small objects of the last seconds before a power loss"
             ) from error
         self._registrar = registrar
 
@@ -110,8 +125,10 @@ class Catalog:
     ) -> None:
         self.close()
 
-    def _make_tables(self) -> None:
+    def _make_tables(self, restore: Restore | None) -> None:
         found = self._schema_version()
+        if found is not None and self._backend.is_sqlite:
+            self._restore(restore, found)
         if found is not None and found != str(schema.SCHEMA_VERSION):
             if not self._backend.is_sqlite:
                 raise CatalogError(
@@ -129,6 +146,30 @@ class Catalog:
                     )
                 )
 
+    def _restore(self, restore: Restore | None, found: str) -> None:
+        """Have the files that are only here written before anything here is changed.
+
+        What cannot be written now stays, to be tried again. It cannot in a database of another
+        schema version: raises CatalogError.
+        """
+        engine = self._backend.writer
+        if next(intake.unsettled(engine), None) is None:
+            return
+        try:
+            if restore is None:
+                raise OutOfResources("nobody writes them")
+            self.restored = restore(intake.unsettled(engine))
+        except OutOfResources as error:
+            self.unrestored = error.comment
+            if found != str(schema.SCHEMA_VERSION):
+                raise CatalogError(
+                    f"the index {self._backend.name} of schema version {found} has the only copy of"
+                    f" some objects, and their files cannot be written: {error.comment}"
+                ) from error
+            return
+        with engine.begin() as connection:
+            connection.execute(schema.intake.delete())
+
     def _schema_version(self) -> str | None:
         with self._backend.writer.connect() as connection:
             if not inspect(connection).has_table("meta"):
@@ -140,13 +181,23 @@ class Catalog:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def add(self, entry: InstanceEntry, done: Callable[[AddOutcome | BaseException], None]) -> None:
+    def add(
+        self,
+        entry: InstanceEntry,
+        done: Callable[[AddOutcome | BaseException], None],
+        contents: bytes | None = None,
+    ) -> None:
         """Enter an object; callable from any thread that may wait for the disk.
 
         ``done`` is called on the writer's thread when the outcome is durable, or with a
-        CatalogError when nothing has changed.
+        CatalogError when nothing has changed. ``contents`` is the object's whole file where
+        that has not been flushed: it is kept here, as durable as the row, until ``settle``.
         """
-        self._submit(Operation(lambda cursor: self._registrar.add(cursor, entry), done))
+        self._submit(Operation(lambda cursor: self._registrar.add(cursor, entry, contents), done))
+
+    def grouped(self) -> AbstractContextManager[None]:
+        """Let what this thread enters in the block wait for its end, for one transaction."""
+        return self._opened().grouped()
 
     def replace(
         self, entry: InstanceEntry, done: Callable[[AddOutcome | BaseException], None]
@@ -164,9 +215,26 @@ class Catalog:
             Operation(lambda cursor: self._registrar.remove(cursor, sop_instance_uid), done)
         )
 
+    def settle(self, last: int) -> None:
+        """Forget the contents of objects up to the id ``last``; their files are durable.
+
+        Returns when that is committed. Raises CatalogError.
+        """
+        with self._read() as connection:
+            first = intake.first_unsettled(connection)
+        # In steps, as whoever adds an object meanwhile waits for the end of one.
+        while first is not None and first <= last:
+            end = min(last, first + _SETTLED_AT_ONCE - 1)
+            self._wait_for(partial(self._registrar.settle, first=first, last=end))
+            first = end + 1
+
     def truncate(self) -> None:
         """Remove all rows; returns when that is durable. Raises CatalogError."""
         writer = self._opened()
+        self._wait_for(lambda cursor: self._registrar.truncate(cursor, writer.counts))
+
+    def _wait_for(self, apply: Callable[[DBAPICursor], object]) -> object:
+        """Have ``apply`` committed and return what it returned. Raises CatalogError."""
         finished = threading.Event()
         outcomes: list[object] = []
 
@@ -174,12 +242,11 @@ class Catalog:
             outcomes.append(outcome)
             finished.set()
 
-        writer.submit(
-            Operation(lambda cursor: self._registrar.truncate(cursor, writer.counts), done)
-        )
+        self._submit(Operation(apply, done))
         finished.wait()
         if isinstance(outcomes[0], BaseException):
             raise outcomes[0]
+        return outcomes[0]
 
     def _submit(self, operation: Operation) -> None:
         self._opened().submit(operation)
@@ -199,6 +266,30 @@ class Catalog:
     def counts(self) -> Counts:
         """Return how much is held, as of the last commit; takes no query."""
         return self._opened().counts
+
+    @property
+    def keeper(self) -> str:
+        """The file in which ``contents`` would be durable; "" where they are not to be kept."""
+        durable = self._backend.is_sqlite and self._synchronous == "FULL"
+        return (self._backend.url.database or "") if durable else ""
+
+    def unsettled(self) -> Iterator[Unsettled]:
+        """Yield the objects whose contents are kept, oldest first. Raises CatalogError."""
+        try:
+            yield from intake.unsettled(self._backend.reader)
+        except SQLAlchemyError as error:
+            raise CatalogError(f"index failed: {error}") from error
+
+    def last_unsettled(self) -> int | None:
+        """Return the id of the latest object whose contents are kept. Raises CatalogError."""
+        with self._read() as connection:
+            return intake.last_unsettled(connection)
+
+    def is_unsettled(self, instance_id: int) -> bool:
+        """Tell whether the contents of an object are kept. Raises CatalogError."""
+        statement = select(schema.intake.c.id).where(schema.intake.c.id == instance_id)
+        with self._read() as connection:
+            return connection.scalar(statement) is not None
 
     def get(self, sop_instance_uid: str) -> InstanceRow | None:
         """Return what the index holds of an object. Raises CatalogError."""
@@ -322,6 +413,7 @@ def _count(connection: Connection) -> Counts:
         return connection.scalar(select(func.count()).select_from(table)) or 0  # type: ignore[arg-type]
 
     sizes = select(func.coalesce(func.sum(schema.instance.c.size_bytes), 0))
+    kept = select(func.coalesce(func.sum(func.length(schema.intake.c.bytes)), 0))
     return Counts(
         patients=rows(schema.patient),
         studies=rows(schema.study),
@@ -329,4 +421,6 @@ def _count(connection: Connection) -> Counts:
         instances=rows(schema.instance),
         bytes=int(connection.scalar(sizes) or 0),
         identity_conflicts=rows(schema.identity_conflict),
+        unsettled=rows(schema.intake),
+        unsettled_bytes=int(connection.scalar(kept) or 0),
     )

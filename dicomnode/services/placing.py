@@ -8,7 +8,6 @@ was refused leaves everything as it was.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, assert_never
@@ -23,9 +22,12 @@ from dicomnode.index.catalog import (
     InstanceEntry,
     InstanceRow,
 )
+from dicomnode.services.turns import Turns
 from dicomnode.services.workers import Workers
-from dicomnode.storage.files import FileStore, IncomingFile, object_path
+from dicomnode.storage.files import FileStore
 from dicomnode.storage.header import Header
+from dicomnode.storage.incoming import IncomingFile
+from dicomnode.storage.paths import object_path
 
 OnConflict = Literal["keep_first", "replace", "refuse"]
 
@@ -75,37 +77,24 @@ class Placer:
         workers: Workers,
         journal: IntakeJournal,
         on_conflict: OnConflict,
+        turns: Turns,
     ) -> None:
         self.files = files
         self.catalog = catalog
         self.workers = workers
         self.journal = journal
         self.on_conflict = on_conflict
-        self._lock = threading.Lock()
-        # SOP Instance UIDs that are being placed, each with the objects that wait for it.
-        self._placing: dict[str, list[Placement]] = {}
+        self._turns = turns
 
     def place(self, placement: Placement) -> None:
         """Place an object now, or when those of its UID that came before have settled."""
         uid = placement.arrival.sop_instance_uid
-        with self._lock:
-            waiting = self._placing.get(uid)
-            if waiting is not None:
-                waiting.append(placement)
-                return
-            self._placing[uid] = []
-        placement.run()
+        if self._turns.take(uid, lambda: self.workers.run(placement.run)):
+            placement.run()
 
     def free(self, placement: Placement) -> None:
         """Let the next object of the same UID be placed."""
-        uid = placement.arrival.sop_instance_uid
-        with self._lock:
-            waiting = self._placing[uid]
-            if not waiting:
-                del self._placing[uid]
-                return
-            following = waiting.pop(0)
-        self.workers.run(following.run)
+        self._turns.give_up(placement.arrival.sop_instance_uid)
 
 
 class Placement:
@@ -178,16 +167,22 @@ class Placement:
     # -- steps -----------------------------------------------------------------------------------
 
     def _place(self) -> Outcome | None:
-        header = self._header
         try:
-            self._file.place(
-                header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
-            )
+            self._name()
         except FileExistsError:
-            return self._meet(self._placer.catalog.get(header.sop_instance_uid))
-        self._is_placed = True
+            return self._meet(self._placer.catalog.get(self._header.sop_instance_uid))
         self._placer.catalog.add(self._entry(), self._indexed)
         return None
+
+    def _name(self, *, flush: bool = True) -> None:
+        header = self._header
+        self._file.place(
+            header.study_instance_uid,
+            header.series_instance_uid,
+            header.sop_instance_uid,
+            flush=flush,
+        )
+        self._is_placed = True
 
     def _entry(self) -> InstanceEntry:
         return InstanceEntry.from_header(
@@ -205,7 +200,7 @@ class Placement:
         """Take the index's answer, in its writer thread."""
         match outcome:
             case Added():
-                self._end(_STORED)
+                self._end(STORED)
             case AlreadyHeld(row):
                 self._take_later(lambda: self._held(row))
             case BaseException() as error:
@@ -222,18 +217,21 @@ class Placement:
         """Go on when the file's name is taken; ``row`` is what the index knows of the UID."""
         files, path = self._placer.files, self._path
         if row is None or row.path != path:
-            # Nobody was told that this file is stored, and it may not survive a power loss.
-            if self._is_copied_at(path):
-                files.remove(path)
-            else:
-                files.park(path, "placed, but never acknowledged")
+            self._clear_way()
             return self._place()
         if not self._is_same(row):
             return self._replace_at(row)
         if self._is_copied_at(path):
-            return _STORED
+            return STORED
         files.park(path, "damaged: not the bytes that were received")
         return self._place()
+
+    def _clear_way(self) -> None:
+        """Move a file that nobody was told is stored; it may not survive a power loss."""
+        if self._is_copied_at(self._path):
+            self._placer.files.remove(self._path)
+        else:
+            self._placer.files.park(self._path, "placed, but never acknowledged")
 
     def _replace_at(self, row: InstanceRow) -> Outcome | None:
         """Apply the policy where the row's file has the name that this object would have."""
@@ -261,7 +259,7 @@ class Placement:
         if row.path == self._path or not files.exists(row.path):
             placer.journal.row_without_file(row.sop_instance_uid, row.path)
             if row.path == self._path and self._is_same(row):
-                return _STORED
+                return STORED
             placer.catalog.replace(self._entry(), self._replaced)
             return None
         placer.journal.conflict(self.arrival, placer.on_conflict, row.path)
@@ -272,6 +270,8 @@ class Placement:
             case "refuse":
                 return _DUPLICATE
             case "replace":
+                # It goes to the quarantine, and the index may be what its bytes are durable in.
+                files.flush_object(row.path)
                 placer.catalog.replace(self._entry(), self._replaced)
                 return None
             case _:
@@ -292,7 +292,7 @@ class Placement:
             with contextlib.suppress(StatusError):  # recovery parks what stays
                 if files.exists(row.path):
                     files.park(row.path, "replaced", sha256=row.sha256)
-        return _STORED
+        return STORED
 
     # -- questions -------------------------------------------------------------------------------
 
@@ -310,7 +310,7 @@ class Placement:
             return False
 
 
-_STORED = Settled(Status.SUCCESS)
+STORED = Settled(Status.SUCCESS)
 _HELD = "the SOP Instance UID is held with other bytes"
 _KEPT_ASIDE = Settled(
     Status.COERCION_OF_DATA_ELEMENTS, "UID is held with other bytes; this one is in quarantine"
