@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import sqlite3
@@ -18,7 +19,7 @@ from dicomnode.errors import CatalogError, OutOfResources
 from dicomnode.services import settling
 from dicomnode.services.settling import restore
 from tests.index.entries import sqlite_url
-from tests.services.intake_bench import Bench, Flushed, image
+from tests.services.intake_bench import Bench, FailingDisk, Flushed, image
 
 FIRST = image()
 SECOND = image(PatientName="Other^Bytes")
@@ -341,3 +342,33 @@ async def test_objects_of_many_associations_share_commits(bench: Bench) -> None:
     assert statuses == [0] * 40
     assert commits < 40
     assert bench.catalog.counts().unsettled == 40
+
+
+async def test_whatever_call_fails_while_files_are_restored_they_are_the_next_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await bench.send(FIRST) == Status.SUCCESS
+    path = path_of(bench)
+    rows = list(bench.catalog.unsettled())
+    before = path.read_bytes()
+
+    def once() -> None:
+        with contextlib.suppress(OutOfResources):
+            restore(bench.files, iter(rows))
+            assert path.read_bytes() == before
+
+    for at in range(1, 100):
+        path.write_bytes(before[:400])
+        with FailingDisk(at).under(monkeypatch) as failing:
+            thread = threading.Thread(target=once, name="dicomnode-worker-restoring")
+            thread.start()
+            thread.join(20)
+        where = f"call {at}, {failing.failed}"
+        assert path.read_bytes() in (before[:400], before), where
+        restore(bench.files, iter(rows))
+        assert bench.holds(FIRST), where
+        for name in bench.temporary:  # what could not be removed either
+            os.unlink(bench.directory / "incoming" / name)
+        if not failing.failed:
+            return
+    raise AssertionError("there is no end to it")
