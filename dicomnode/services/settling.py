@@ -42,8 +42,7 @@ def restore(files: FileStore, rows: Iterator[Unsettled]) -> int:
     For a start, before anything is served. Raises OutOfResources.
     """
     written = sum(files.secure(row.path, row.contents) for row in rows)
-    if written:
-        files.settle()  # directories too, whatever storage.durability is now
+    files.settle()  # directories too, whatever storage.durability is now
     return written
 
 

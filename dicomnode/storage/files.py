@@ -68,7 +68,8 @@ class FileStore:
         self._lock_fd = -1
         self._serial = itertools.count(1)
         self._session = os.urandom(6).hex()
-        self._known: dict[str, None] = {}
+        # Series directories that exist, and whether they are durable.
+        self._known: dict[str, bool] = {}
         self._open_directories: dict[str, OpenDirectory] = {}
         self._directories = threading.Lock()
         self._quarantine = Quarantine(self._root, flush=durability == "full")
@@ -251,7 +252,13 @@ class FileStore:
         with disk_errors():
             file = OpenFile(os.open(self.abs_path(rel), os.O_RDONLY | os.O_CLOEXEC))
             os.fdatasync(file.fileno())
-            self.flush_directory(os.path.dirname(rel))
+            self._flush_name(rel)
+
+    def _flush_name(self, rel: str) -> None:
+        """Make the name of a placed file and what leads to it survive power loss."""
+        directory = os.path.dirname(rel)
+        self.make_directory(directory)
+        self.flush_directory(directory)
 
     def secure(self, rel: str, contents: bytes) -> bool:
         """Have a file with these bytes survive power loss; tell whether it was written anew.
@@ -284,7 +291,7 @@ class FileStore:
             if file.read(len(contents) + 1, 0) != contents:
                 return False
             os.fdatasync(file.fileno())
-            self.flush_directory(os.path.dirname(rel))
+            self._flush_name(rel)
         except OSError:
             return False
         return True
@@ -354,9 +361,10 @@ class FileStore:
         """Return an absolute path in ``incoming/`` that was not given before."""
         return f"{self._root}/incoming/{self._session}-{next(self._serial)}.part"
 
-    def make_directory(self, rel: str) -> None:
-        """Make ``objects/<2 hex>/<study>/<series>`` durable, unless it is known to exist."""
-        if rel in self._known:
+    def make_directory(self, rel: str, *, flush: bool = True) -> None:
+        """Make ``objects/<2 hex>/<study>/<series>``, durable with ``flush``, unless it is known."""
+        known = self._known.get(rel)
+        if known or (known is False and not flush):
             return
         series = self.abs_path(rel)
         study = os.path.dirname(series)
@@ -366,11 +374,11 @@ class FileStore:
                 with suppress(FileExistsError):
                     os.mkdir(path, _DIRECTORY_MODE)
                 # Even for one that exists: whoever made it may have died before this.
-                if self.flushes:
+                if flush and self.flushes:
                     fsync_directory(os.path.dirname(path))
             if len(self._known) >= _KNOWN_DIRECTORIES:
                 self._known.clear()
-            self._known[rel] = None
+            self._known[rel] = flush
 
     def forget_directory(self, rel: str) -> None:
         """Look again whether ``rel`` exists the next time."""

@@ -82,13 +82,13 @@ class IncomingFile:
         directory = os.path.dirname(rel)
         target = self._store.abs_path(rel)
         with disk_errors(passing=FileExistsError):
-            self._store.make_directory(directory)
+            self._store.make_directory(directory, flush=flush)
             try:
                 rename_without_replacing(self._path, target)
             except FileNotFoundError:
                 # The directory became empty and was removed since we knew it.
                 self._store.forget_directory(directory)
-                self._store.make_directory(directory)
+                self._store.make_directory(directory, flush=flush)
                 rename_without_replacing(self._path, target)
             if flush and self._store.flushes:
                 self._settle(directory, target)

@@ -198,3 +198,18 @@ def test_what_goes_to_the_quarantine_is_flushed(
         monkeypatch.setattr(os, "fdatasync", lambda fd: flushed.append(os.fstat(fd).st_ino))
         kept = store.park(rel, "because")
         assert flushed == [os.stat(store.abs_path(kept)).st_ino]
+
+
+def test_a_new_directory_is_flushed_for_the_first_file_that_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FileStore(tmp_path, durability="full") as store:
+        flushed: list[int] = []
+        monkeypatch.setattr(os, "fsync", flushed.append)
+        for number in (1, 2):
+            incoming(store, uid=f"1.{number}").place("1.2.3", "1.2.3.4", f"1.{number}", flush=False)
+        assert flushed == []
+        incoming(store, uid="1.3").place("1.2.3", "1.2.3.4", "1.3")
+        assert len(flushed) == 4, "what leads to the series, and the name"
+        incoming(store, uid="1.4").place("1.2.3", "1.2.3.4", "1.4")
+        assert len(flushed) == 5
