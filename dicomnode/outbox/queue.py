@@ -107,15 +107,19 @@ class Queue:
         """Return the rows of an object, for the transaction that enters it."""
         return _Entry(self, entry, orders, committed)
 
-    def insert(self, cursor: DBAPICursor, entry: InstanceEntry, orders: Iterable[Order]) -> None:
-        """Insert the rows of an object; part of somebody's transaction."""
+    def insert(
+        self, cursor: DBAPICursor, entry: InstanceEntry, orders: Iterable[Order]
+    ) -> list[int]:
+        """Insert the rows of an object, part of somebody's transaction; return their ids."""
         now = self._now()
+        made: list[int] = []
         for order in orders:
             rule = order.rule
             settled = rule.stable_seconds is None
+            made.append(next(self._ids))
             self._sql.insert.run(
                 cursor,
-                next(self._ids),
+                made[-1],
                 order.destination,
                 "",
                 rule.name,
@@ -130,6 +134,12 @@ class Queue:
                 int(rule.delete_when_committed),
                 "",
             )
+        return made
+
+    def withdraw(self, cursor: DBAPICursor, ids: Iterable[int]) -> None:
+        """Delete rows whose object was not stored after all; part of somebody's transaction."""
+        for row_id in ids:
+            self._sql.delete.run(cursor, row_id)
 
     # -- taking ------------------------------------------------------------------------------------
 
@@ -381,7 +391,7 @@ class Queue:
         return total
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry:
     """The rows of one object, as an ``Attachment``."""
 
@@ -389,9 +399,13 @@ class _Entry:
     entry: InstanceEntry
     orders: Sequence[Order]
     tell: Callable[[Sequence[Order]], None]
+    made: Sequence[int] = ()
 
     def apply(self, cursor: DBAPICursor) -> None:
-        self.queue.insert(cursor, self.entry, self.orders)
+        self.made = self.queue.insert(cursor, self.entry, self.orders)
 
     def committed(self) -> None:
         self.tell(self.orders)
+
+    def undo(self, cursor: DBAPICursor) -> None:
+        self.queue.withdraw(cursor, self.made)

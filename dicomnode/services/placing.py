@@ -8,7 +8,6 @@ was refused leaves everything as it was.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, assert_never
@@ -24,9 +23,12 @@ from dicomnode.index.catalog import (
     InstanceEntry,
     InstanceRow,
 )
+from dicomnode.services.turns import Turns
 from dicomnode.services.workers import Workers
-from dicomnode.storage.files import FileStore, IncomingFile, object_path
+from dicomnode.storage.files import FileStore
 from dicomnode.storage.header import Header
+from dicomnode.storage.incoming import IncomingFile
+from dicomnode.storage.paths import object_path
 
 OnConflict = Literal["keep_first", "replace", "refuse"]
 
@@ -87,6 +89,7 @@ class Placer:
         workers: Workers,
         journal: IntakeJournal,
         on_conflict: OnConflict,
+        turns: Turns,
         forwarding: Forwarding | None,
     ) -> None:
         self.files = files
@@ -94,32 +97,18 @@ class Placer:
         self.workers = workers
         self.journal = journal
         self.on_conflict = on_conflict
+        self._turns = turns
         self._forwarding = forwarding
-        self._lock = threading.Lock()
-        # SOP Instance UIDs that are being placed, each with the objects that wait for it.
-        self._placing: dict[str, list[Placement]] = {}
 
     def place(self, placement: Placement) -> None:
         """Place an object now, or when those of its UID that came before have settled."""
         uid = placement.arrival.sop_instance_uid
-        with self._lock:
-            waiting = self._placing.get(uid)
-            if waiting is not None:
-                waiting.append(placement)
-                return
-            self._placing[uid] = []
-        placement.run()
+        if self._turns.take(uid, lambda: self.workers.run(placement.run)):
+            placement.run()
 
     def free(self, placement: Placement) -> None:
         """Let the next object of the same UID be placed."""
-        uid = placement.arrival.sop_instance_uid
-        with self._lock:
-            waiting = self._placing[uid]
-            if not waiting:
-                del self._placing[uid]
-                return
-            following = waiting.pop(0)
-        self.workers.run(following.run)
+        self._turns.give_up(placement.arrival.sop_instance_uid)
 
     def attachment(self, entry: InstanceEntry) -> Attachment | None:
         """Return what is to be committed with the row of an object."""
@@ -196,22 +185,28 @@ class Placement:
     # -- steps -----------------------------------------------------------------------------------
 
     def _place(self) -> Outcome | None:
-        header = self._header
         try:
-            self._file.place(
-                header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
-            )
+            self._name()
         except FileExistsError:
-            return self._meet(self._placer.catalog.get(header.sop_instance_uid))
-        self._is_placed = True
+            return self._meet(self._placer.catalog.get(self._header.sop_instance_uid))
         entry = self._entry()
-        self._placer.catalog.add(entry, self._indexed, self._placer.attachment(entry))
+        self._placer.catalog.add(entry, self._indexed, also=self._placer.attachment(entry))
         return None
 
     def _replace(self) -> None:
         """Have the index take this object for the one it has."""
         entry = self._entry()
         self._placer.catalog.replace(entry, self._replaced, self._placer.attachment(entry))
+
+    def _name(self, *, flush: bool = True) -> None:
+        header = self._header
+        self._file.place(
+            header.study_instance_uid,
+            header.series_instance_uid,
+            header.sop_instance_uid,
+            flush=flush,
+        )
+        self._is_placed = True
 
     def _entry(self) -> InstanceEntry:
         return InstanceEntry.from_header(
@@ -229,7 +224,7 @@ class Placement:
         """Take the index's answer, in its writer thread."""
         match outcome:
             case Added():
-                self._end(_STORED)
+                self._end(STORED)
             case AlreadyHeld(row):
                 self._take_later(lambda: self._held(row))
             case BaseException() as error:
@@ -246,18 +241,21 @@ class Placement:
         """Go on when the file's name is taken; ``row`` is what the index knows of the UID."""
         files, path = self._placer.files, self._path
         if row is None or row.path != path:
-            # Nobody was told that this file is stored, and it may not survive a power loss.
-            if self._is_copied_at(path):
-                files.remove(path)
-            else:
-                files.park(path, "placed, but never acknowledged")
+            self._clear_way()
             return self._place()
         if not self._is_same(row):
             return self._replace_at(row)
         if self._is_copied_at(path):
-            return _STORED
+            return STORED
         files.park(path, "damaged: not the bytes that were received")
         return self._place()
+
+    def _clear_way(self) -> None:
+        """Move a file that nobody was told is stored; it may not survive a power loss."""
+        if self._is_copied_at(self._path):
+            self._placer.files.remove(self._path)
+        else:
+            self._placer.files.park(self._path, "placed, but never acknowledged")
 
     def _replace_at(self, row: InstanceRow) -> Outcome | None:
         """Apply the policy where the row's file has the name that this object would have."""
@@ -285,7 +283,7 @@ class Placement:
         if row.path == self._path or not files.exists(row.path):
             placer.journal.row_without_file(row.sop_instance_uid, row.path)
             if row.path == self._path and self._is_same(row):
-                return _STORED
+                return STORED
             self._replace()
             return None
         placer.journal.conflict(self.arrival, placer.on_conflict, row.path)
@@ -296,6 +294,8 @@ class Placement:
             case "refuse":
                 return _DUPLICATE
             case "replace":
+                # It goes to the quarantine, and the index may be what its bytes are durable in.
+                files.flush_object(row.path)
                 self._replace()
                 return None
             case _:
@@ -316,7 +316,7 @@ class Placement:
             with contextlib.suppress(StatusError):  # recovery parks what stays
                 if files.exists(row.path):
                     files.park(row.path, "replaced", sha256=row.sha256)
-        return _STORED
+        return STORED
 
     # -- questions -------------------------------------------------------------------------------
 
@@ -334,7 +334,7 @@ class Placement:
             return False
 
 
-_STORED = Settled(Status.SUCCESS)
+STORED = Settled(Status.SUCCESS)
 _HELD = "the SOP Instance UID is held with other bytes"
 _KEPT_ASIDE = Settled(
     Status.COERCION_OF_DATA_ELEMENTS, "UID is held with other bytes; this one is in quarantine"
