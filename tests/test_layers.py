@@ -59,6 +59,8 @@ ALLOWED = {
         "index",
         "registry",
     }
+    # The words and values of the protocol, for what is asked and shown.
+    | {"dimse", "ul"}
     | {"observe", "settings", "configuration", "errors"},
 }
 # No clock, no sockets, no files, no threads: bytes in, events and bytes out.

@@ -31,6 +31,11 @@ _COMMANDS: Final = {
 class _Commands(TyperGroup):
     """Makes each command when it is asked for."""
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        # Names that are mistyped are compared with these.
+        self.commands: Any = dict.fromkeys(_COMMANDS)
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_COMMANDS)
 
