@@ -45,7 +45,9 @@ PACKAGES = {
 }
 """Program → the Debian package that has it."""
 
-START_SECONDS = 30.0
+# What is waited for comes in a fraction of the time given; a machine may be slow all the same.
+PATIENCE = 4.0
+START_SECONDS = 120.0
 Address = tuple[str, int]
 
 
@@ -86,6 +88,7 @@ def run_tool(
     directory: Path | None = None,
 ) -> Finished:
     """Run a tool to its end; PeerFailed when it takes longer than ``timeout`` seconds."""
+    timeout *= PATIENCE
     program = find_program(str(command[0])) or str(command[0])
     try:
         done = subprocess.run(
@@ -115,7 +118,7 @@ def eventually(
     condition: Callable[[], object], what: str = "the condition", *, timeout: float = 10.0
 ) -> None:
     """Return as soon as ``condition()`` is true; AssertionError after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * PATIENCE
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come true in {timeout} s")
@@ -424,7 +427,7 @@ class NodeProcess:
 
     def wait_for_line(self, pattern: str, *, timeout: float = 10.0) -> re.Match[str]:
         """Return the match of ``pattern`` in the first line that has one, past or to come."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         seen = 0
         with self._changed:
             while True:
@@ -452,8 +455,8 @@ class NodeProcess:
 
     def wait(self, timeout: float = 20.0) -> int:
         """Return the exit code; its output is complete then."""
-        code = self.process.wait(timeout)
-        self._reader.join(timeout)
+        code = self.process.wait(timeout * PATIENCE)
+        self._reader.join(timeout * PATIENCE)
         return code
 
     def close(self) -> None:

@@ -55,6 +55,9 @@ def read_token(directory: Path) -> LocalToken | None:
 
 
 def remove_token(directory: Path) -> None:
-    """Take the file away, if it is there. Raises OSError."""
-    with suppress(FileNotFoundError):
+    """Take the file away, if that is possible.
+
+    One that stays behind, on a disk that died, is of a node that is gone and opens nothing.
+    """
+    with suppress(OSError):
         (directory / _FILE_NAME).unlink()
