@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
@@ -136,3 +137,8 @@ class ForwardingSettings(BaseModel):
     give_up_seconds: _Pause = 7 * 24 * 3600.0
     alternate_after_seconds: _Pause = 600.0
     max_associations: Annotated[Number, Field(ge=1, le=1000)] = 8
+
+    def pause(self, failures: int) -> float:
+        """Return the pause after a failure with so many before it; no two are quite the same."""
+        pause = self.retry_seconds * 2.0 ** min(failures, 30)
+        return min(pause, self.max_retry_seconds) * random.uniform(0.8, 1.0)  # noqa: S311

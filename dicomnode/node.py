@@ -207,14 +207,12 @@ class Node:
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
 
     async def _forward(self, undo: contextlib.AsyncExitStack) -> None:
+        journal = ForwardingJournal(self._log.logger, self._metrics)
+        options = forwarding_of(self._settings)
         self._forwarding = Forwarding(
-            self._outbox,
-            self._files,
-            self._requestor,
-            lambda: self._registry,
-            ForwardingJournal(self._log.logger, self._metrics),
-            forwarding_of(self._settings),
+            self._outbox, self._files, self._requestor, lambda: self._registry, journal, options
         )
+        self._forwarding.commit_with(self._commitment_requester, self._placer.remove, journal)
         await self._forwarding.start()
         undo.push_async_callback(self._forwarding.stop, _CLOSE_SECONDS)
         self._metrics.set_outbox_source(self._forwarding.waiting)
@@ -337,6 +335,7 @@ class Node:
             min_free_bytes=storage.min_free_bytes,
             forwarding=self._outbox,
         )
+        self._placer = intake.placer
         return Storage(intake)
 
     def _query(self) -> Query:

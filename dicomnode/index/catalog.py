@@ -228,6 +228,19 @@ class Catalog:
             Operation(lambda cursor: self._registrar.remove(cursor, sop_instance_uid), done)
         )
 
+    def remove_if(
+        self, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
+    ) -> InstanceRow | None:
+        """Remove an object's row where ``allowed`` says so, with what that changes.
+
+        Returns what it was once that is durable. Blocks; raises CatalogError.
+        """
+        return self.transact(
+            lambda cursor: (
+                self._registrar.remove(cursor, sop_instance_uid) if allowed(cursor) else None
+            )
+        )
+
     def truncate(self) -> None:
         """Remove all rows; returns when that is durable. Raises CatalogError."""
         writer = self._opened()

@@ -171,6 +171,7 @@ class OutboxState(IntEnum):
 
     READY: its turn. PAUSED: the time ``not_before``. UNSETTLED: that its study is complete.
     SENT: that the destination commits to it. DEAD: that somebody looks into why it was refused.
+    COMMITTED: that the other destinations commit to it too, as it is then deleted here.
     """
 
     READY = 0
@@ -178,6 +179,7 @@ class OutboxState(IntEnum):
     UNSETTLED = 2
     SENT = 3
     DEAD = 4
+    COMMITTED = 5
 
 
 def _only(state: OutboxState) -> dict[str, Any]:
@@ -192,7 +194,9 @@ def _only(state: OutboxState) -> dict[str, Any]:
 
 # An object that is to be sent to a destination; what has been sent has no row. No id is given
 # twice. Times are in seconds since 1970 UTC. ``meant_for`` is the destination of the rule where
-# an alternate has taken its place, else "".
+# an alternate has taken its place, else "". ``transaction_uid`` is that of the storage commitment
+# of what has been sent. ``to_delete`` is set in all rows of an object that goes from the archive
+# with the last of them.
 outbox_object = Table(
     "outbox_object",
     metadata,
@@ -208,6 +212,7 @@ outbox_object = Table(
     Column("study_instance_uid", Text, nullable=False),
     Column("sop_instance_uid", Text, nullable=False),
     Column("to_commit", Integer, nullable=False),
+    Column("transaction_uid", Text, nullable=False),
     Column("to_delete", Integer, nullable=False),
     Column("last_error", Text, nullable=False),
     Index("outbox_ready", "destination", "priority", "id", **_only(OutboxState.READY)),
@@ -217,8 +222,9 @@ outbox_object = Table(
         *("rule", "study_instance_uid", "queued_at"),
         **_only(OutboxState.UNSETTLED),
     ),
-    Index("outbox_sent", "destination", "study_instance_uid", **_only(OutboxState.SENT)),
+    Index("outbox_sent", "destination", "transaction_uid", **_only(OutboxState.SENT)),
     Index("outbox_dead", "destination", **_only(OutboxState.DEAD)),
+    Index("outbox_committed", "destination", **_only(OutboxState.COMMITTED)),
     Index(
         "outbox_to_delete",
         "sop_instance_uid",

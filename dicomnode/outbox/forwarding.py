@@ -16,6 +16,9 @@ from dicomnode.errors import CatalogError
 from dicomnode.forward_settings import ForwardingSettings
 from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry
 from dicomnode.observe.sources import Waiting
+from dicomnode.outbox.commitments import CommitmentRows
+from dicomnode.outbox.committing import Committing, Remove, Requester
+from dicomnode.outbox.committing import Observer as CommittingObserver
 from dicomnode.outbox.lane import Lane, Observer, Shared
 from dicomnode.outbox.pace import Pace
 from dicomnode.outbox.queue import Down, OutboxState, Queue
@@ -40,6 +43,7 @@ class Outbox:
     """
 
     def __init__(self, catalog: Catalog, rules: Rules) -> None:
+        self.catalog = catalog
         self.queue = Queue(catalog)
         self.rules = rules
         self.pace = Pace()
@@ -95,7 +99,8 @@ class Forwarding:
         self._converters = Converters(files, options.min_free_bytes)
         self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watch: asyncio.Task[None] | None = None
+        self._others: list[asyncio.Task[None]] = []
+        self._committing: Committing | None = None
         self._unsettled = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
@@ -117,9 +122,28 @@ class Forwarding:
             limit=asyncio.Semaphore(options.settings.max_associations),
             find=self._find,
             wake=self._wake,
+            on_sent=self._on_sent,
             is_down=lambda title: title in self._lanes and self._lanes[title].down is not None,
             now=now,
         )
+
+    def commit_with(
+        self, requester: Requester, remove: Remove, observer: CommittingObserver
+    ) -> None:
+        """Ask for storage commitment through ``requester``; to be called before ``start``."""
+        self._committing = Committing(
+            CommitmentRows(self._outbox.catalog),
+            requester,
+            remove,
+            self._shared.settings,
+            observer,
+            self._threads,
+            self._wake,
+        )
+
+    def _on_sent(self) -> None:
+        if self._committing is not None:
+            self._committing.sent()
 
     async def start(self) -> None:
         """Begin with what is left from before. Raises CatalogError."""
@@ -132,7 +156,9 @@ class Forwarding:
         }
         for title in sorted(named | set(await self._in_thread(self._queue.destinations))):
             self._open(title, downs.get(title))
-        self._watch = asyncio.create_task(self._watch_studies(), name="outbox studies")
+        self._others = [asyncio.create_task(self._watch_studies(), name="outbox studies")]
+        if self._committing is not None:
+            self._others += [asyncio.create_task(self._committing.run(), name="outbox commitment")]
 
     def _open(self, title: str, down: Down | None = None) -> Lane:
         lane = self._lanes[title] = Lane(title, self._shared, down)
@@ -143,8 +169,9 @@ class Forwarding:
 
     async def stop(self, seconds: float) -> None:
         """Finish the batches that are being sent within ``seconds``, then give them up."""
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in self._others:
+            task.cancel()
+        await asyncio.gather(*self._others, return_exceptions=True)
         for lane in self._lanes.values():
             lane.stop()
         if self._tasks:

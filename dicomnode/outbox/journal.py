@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from dicomnode.index.entry import InstanceRow
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.metrics import Metrics
 from dicomnode.observe.words import duration, size
@@ -103,6 +105,26 @@ class Journal:
         """So many objects go to the alternate of a destination that is down."""
         noun = "object goes" if count == 1 else "objects go"
         self._log.warning(f"{destination} is down: {count} {noun} to {alternate}")
+
+    # -- storage commitment ------------------------------------------------------------------------
+
+    def cannot_ask(self, destination: str, words: str) -> None:
+        """A destination cannot be asked to commit to anything."""
+        self._log.warning(f"{destination} cannot be asked for storage commitment: {words}")
+
+    def not_committed(self, destination: str, count: int, words: str) -> None:
+        """A destination does not keep objects that it took."""
+        noun = "an object that it took" if count == 1 else f"{count} objects that it took"
+        self._log.warning(f"{destination} does not keep {noun}: {words}")
+
+    def deleted(self, rows: Sequence[InstanceRow]) -> None:
+        """Objects have been deleted here, as all their destinations keep them."""
+        for study, count in Counter(row.study_instance_uid for row in rows).items():
+            noun = "object" if count == 1 else "objects"
+            self._log.info(
+                f"{count} {noun} deleted: all destinations have committed to them",
+                study_instance_uid=study,
+            )
 
     def internal_error(self, what: str, error: BaseException) -> None:
         """A fault of our own."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -75,6 +74,8 @@ class Shared:
     find: Callable[[str], AE | str]
     wake: Callable[[str], None]
     is_down: Callable[[str], bool]
+    # Called when something has been sent that is to be committed.
+    on_sent: Callable[[], None]
     now: Callable[[], float] = time.time
 
 
@@ -227,6 +228,8 @@ class Lane:
         if dead := [each for each in settlement.failed if each.not_before is None]:
             observer.set_aside(self.title, dead)
         await self._in_thread(self._shared.queue.settle, settlement)
+        if any(item.to_commit for item in report.sent):
+            self._shared.on_sent()
 
     def _failed(self, item: Item, words: str, *, refused: bool) -> Failure:
         """Work out when an object that failed is tried again, if it is."""
@@ -235,20 +238,14 @@ class Lane:
         too_late = now - item.queued_at > settings.give_up_seconds
         if too_often or too_late:
             return Failure(item, words, None)
-        return Failure(item, words, now + self._pause(item.attempts))
-
-    def _pause(self, failures: int) -> float:
-        """Return the pause after so many failures before this one; no two are quite the same."""
-        settings = self._shared.settings
-        pause = settings.retry_seconds * 2.0 ** min(failures, 30)
-        return min(pause, settings.max_retry_seconds) * random.uniform(0.8, 1.0)  # noqa: S311
+        return Failure(item, words, now + settings.pause(item.attempts))
 
     # -- a destination that cannot be had ----------------------------------------------------------
 
     async def _went_down(self, words: str) -> None:
         now, before = self._shared.now(), self.down
         failures = before.failures if before is not None else 0
-        pause = self._pause(failures)
+        pause = self._shared.settings.pause(failures)
         if self._suspects:
             # It listens: it may be the objects, and others will come.
             pause = min(pause, _LONGEST_PAUSE_OF_LISTENER_SECONDS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -107,9 +107,10 @@ class Queue:
         """Return the rows of an object, for the transaction that enters it."""
         return _Entry(self, entry, orders, committed)
 
-    def insert(self, cursor: DBAPICursor, entry: InstanceEntry, orders: Iterable[Order]) -> None:
+    def insert(self, cursor: DBAPICursor, entry: InstanceEntry, orders: Sequence[Order]) -> None:
         """Insert the rows of an object; part of somebody's transaction."""
         now = self._now()
+        to_delete = any(order.rule.delete_when_committed for order in orders)
         for order in orders:
             rule = order.rule
             settled = rule.stable_seconds is None
@@ -127,7 +128,8 @@ class Queue:
                 entry.study_instance_uid,
                 entry.sop_instance_uid,
                 int(rule.commit),
-                int(rule.delete_when_committed),
+                "",
+                int(to_delete),
                 "",
             )
 
@@ -181,7 +183,7 @@ class Queue:
             sql = self._sql
             for item in settlement.done:
                 if item.to_commit:
-                    sql.set_state.run(cursor, OutboxState.SENT, 0, 0.0, "", item.id)
+                    sql.set_state.run(cursor, OutboxState.SENT, item.attempts, 0.0, "", item.id)
                 else:
                     sql.delete.run(cursor, item.id)
             for failure in settlement.failed:

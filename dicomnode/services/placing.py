@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Protocol, assert_never
+
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.dimse.status import Status
 from dicomnode.errors import CannotUnderstand, CatalogError, OutOfResources, StatusError
@@ -96,23 +99,36 @@ class Placer:
         self.on_conflict = on_conflict
         self._forwarding = forwarding
         self._lock = threading.Lock()
-        # SOP Instance UIDs that are being placed, each with the objects that wait for it.
-        self._placing: dict[str, list[Placement]] = {}
+        # SOP Instance UIDs that are being placed, each with those that wait for it.
+        self._placing: dict[str, list[Turn]] = {}
 
-    def place(self, placement: Placement) -> None:
+    def place(self, turn: Turn) -> None:
         """Place an object now, or when those of its UID that came before have settled."""
-        uid = placement.arrival.sop_instance_uid
+        uid = turn.sop_instance_uid
         with self._lock:
             waiting = self._placing.get(uid)
             if waiting is not None:
-                waiting.append(placement)
+                waiting.append(turn)
                 return
             self._placing[uid] = []
-        placement.run()
+        turn.run()
 
-    def free(self, placement: Placement) -> None:
+    def remove(
+        self, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
+    ) -> InstanceRow | None:
+        """Take an object out of the archive, if ``allowed`` (see ``Catalog.remove_if``).
+
+        None of its UID is placed meanwhile, so that no file of another goes. A crash between row
+        and file leaves a file that is entered anew at the next start. Returns the row that there
+        was. Blocks; raises CatalogError, OutOfResources.
+        """
+        removal = _Removal(self, sop_instance_uid, allowed)
+        self.place(removal)
+        return removal.outcome.result()
+
+    def free(self, turn: Turn) -> None:
         """Let the next object of the same UID be placed."""
-        uid = placement.arrival.sop_instance_uid
+        uid = turn.sop_instance_uid
         with self._lock:
             waiting = self._placing[uid]
             if not waiting:
@@ -124,6 +140,41 @@ class Placer:
     def attachment(self, entry: InstanceEntry) -> Attachment | None:
         """Return what is to be committed with the row of an object."""
         return self._forwarding.attachment(entry) if self._forwarding is not None else None
+
+
+class Turn(Protocol):
+    """Something that is done with an object while nobody else does; calls ``free`` at its end."""
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Of which object."""
+
+    def run(self) -> None:
+        """Do it, or begin with it."""
+
+
+class _Removal:
+    """Takes an object out of the archive."""
+
+    def __init__(
+        self, placer: Placer, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
+    ) -> None:
+        self.sop_instance_uid = sop_instance_uid
+        self.outcome: Future[InstanceRow | None] = Future()
+        self._placer = placer
+        self._allowed = allowed
+
+    def run(self) -> None:
+        try:
+            row = self._placer.catalog.remove_if(self.sop_instance_uid, self._allowed)
+            if row is not None:
+                self._placer.files.remove(row.path)
+        except BaseException as error:
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(row)
+        finally:
+            self._placer.free(self)
 
 
 class Placement:
@@ -152,6 +203,7 @@ class Placement:
         self._path = object_path(
             header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
         )
+        self.sop_instance_uid = arrival.sop_instance_uid
         self._is_placed = False
         # Where the file is kept that had the name before.
         self._kept = ""
