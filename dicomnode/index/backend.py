@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, cast
 
 from sqlalchemy import (
     URL,
+    BindParameter,
     ColumnElement,
     Engine,
     Table,
@@ -74,6 +75,16 @@ class Prepared:
             cursor.execute(self._sql, values)
         else:
             cursor.execute(self._sql, dict(zip(self._names, values, strict=True)))
+
+
+def new_values(names: Sequence[str]) -> dict[str, BindParameter[Any]]:
+    """Return the values of an INSERT or UPDATE: of column ``x`` the parameter ``new_x``."""
+    return {name: bindparam(f"new_{name}") for name in names}
+
+
+def new_names(names: Sequence[str]) -> list[str]:
+    """Return the names of these parameters, for ``Prepared``."""
+    return [f"new_{name}" for name in names]
 
 
 class Question:

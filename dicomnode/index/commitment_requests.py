@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 
+from dicomnode.index.backend import new_names, new_values
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.records import commitment_request
 
@@ -117,16 +118,18 @@ class CommitmentRequests:
         table = commitment_request
         of_uid = table.c.transaction_uid == bindparam("of_uid")
         prepare = catalog.prepare
-        self._insert = prepare(insert(table).values(_new(_ENTERED)), _names(_ENTERED))
+        self._insert = prepare(insert(table).values(new_values(_ENTERED)), new_names(_ENTERED))
         self._move = prepare(
-            update(table).values(_new(_MOVED)).where(of_uid, table.c.state == bindparam("old")),
-            [*_names(_MOVED), "of_uid", "old"],
+            update(table)
+            .values(new_values(_MOVED))
+            .where(of_uid, table.c.state == bindparam("old")),
+            [*new_names(_MOVED), "of_uid", "old"],
         )
         self._conclude = prepare(
             update(table)
-            .values(_new(_CONCLUDED))
+            .values(new_values(_CONCLUDED))
             .where(of_uid, table.c.report == bindparam("old")),
-            [*_names(_CONCLUDED), "of_uid", "old"],
+            [*new_names(_CONCLUDED), "of_uid", "old"],
         )
         self._prune = prepare(
             delete(table).where(table.c.asked_at < bindparam("before")), ["before"]
@@ -230,11 +233,3 @@ def _request(row: Any) -> CommitmentRequest:
 def _text(rows: Sequence[Sequence[object]]) -> str:
     # Not JSON, which takes no breath in a list of 100,000: the interpreter would stand still.
     return "\n".join([" ".join(map(str, row)) for row in rows])
-
-
-def _new(names: Sequence[str]) -> dict[str, Any]:
-    return {name: bindparam(f"new_{name}") for name in names}
-
-
-def _names(names: Sequence[str]) -> list[str]:
-    return [f"new_{name}" for name in names]

@@ -18,7 +18,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from dicomnode.index.backend import Prepared, Value
+from dicomnode.index.backend import Prepared, Value, new_names, new_values
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.records import commitment
 
@@ -276,37 +276,30 @@ class _Statements:
             ),
             ["title", "uid"],
         )
-        self.insert = prepare(insert(commitment).values(_new(columns)), _names(columns))
+        self.insert = prepare(insert(commitment).values(new_values(columns)), new_names(columns))
         check = ["state", "failures", "reasons", "changed_at", "next_attempt_at"]
         self.check = prepare(
-            update(commitment).values(_new(check)).where(of_id, of_state),
-            [*_names(check), "of_id", "of_state"],
+            update(commitment).values(new_values(check)).where(of_id, of_state),
+            [*new_names(check), "of_id", "of_state"],
         )
         finish = ["state", "referenced", "reasons", "changed_at", "last_error"]
         self.finish = prepare(
-            update(commitment).values(_new(finish)).where(of_id, of_state),
-            [*_names(finish), "of_id", "of_state"],
+            update(commitment).values(new_values(finish)).where(of_id, of_state),
+            [*new_names(finish), "of_id", "of_state"],
         )
         put_off = ["attempts", "next_attempt_at", "last_error"]
         self.put_off = prepare(
-            update(commitment).values(_new(put_off)).where(of_id), [*_names(put_off), "of_id"]
+            update(commitment).values(new_values(put_off)).where(of_id),
+            [*new_names(put_off), "of_id"],
         )
         self.make_due = prepare(
-            update(commitment).values(_new(["next_attempt_at"])).where(of_state),
-            [*_names(["next_attempt_at"]), "of_state"],
+            update(commitment).values(new_values(["next_attempt_at"])).where(of_state),
+            [*new_names(["next_attempt_at"]), "of_state"],
         )
         self.prune = prepare(
             delete(commitment).where(of_state, _C.changed_at < bindparam("before")),
             ["of_state", "before"],
         )
-
-
-def _new(names: Sequence[str]) -> dict[str, Any]:
-    return {name: bindparam(f"new_{name}") for name in names}
-
-
-def _names(names: Sequence[str]) -> list[str]:
-    return [f"new_{name}" for name in names]
 
 
 def _pack(references: Sequence[Referenced]) -> bytes:

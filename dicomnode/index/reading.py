@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from itertools import islice
+from typing import TypeVar, cast
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.errors import CatalogError
 from dicomnode.index.backend import Backend, Connection
+
+T = TypeVar("T")
 
 
 class SearchStopped(Exception):
@@ -53,6 +56,13 @@ class Stop:
             # Behind the lock, so that an interrupt never meets the connection's next user.
             with self._lock:
                 self._running = None
+
+
+def batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Give ``values`` in lists of ``size``, so that no statement and no lock lasts long."""
+    rest = iter(values)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 @contextmanager

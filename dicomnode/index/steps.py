@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, bindparam, exists, func, insert, or_, sele
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.errors import StatusError
-from dicomnode.index.backend import Prepared
+from dicomnode.index.backend import Prepared, new_names, new_values
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.records import performed_step, performed_step_schedule, worklist_item
 from dicomnode.index.worklist import Standing, State, WorklistItems
@@ -242,19 +242,17 @@ class _Statements:
             select(step.c.sop_instance_uid).where(step.c.sop_instance_uid == bindparam("uid")),
             ["uid"],
         )
-        self._insert = prepare(
-            insert(step).values(_new(_INSERTED)), [f"new_{name}" for name in _INSERTED]
-        )
+        self._insert = prepare(insert(step).values(new_values(_INSERTED)), new_names(_INSERTED))
         self._insert_schedule = prepare(
-            insert(schedule).values(_new(_SCHEDULE)), [f"new_{name}" for name in _SCHEDULE]
+            insert(schedule).values(new_values(_SCHEDULE)), new_names(_SCHEDULE)
         )
         self._update = prepare(
             update(step)
-            .values(_new(_UPDATED))
+            .values(new_values(_UPDATED))
             .where(
                 step.c.sop_instance_uid == bindparam("uid"), step.c.revision == bindparam("before")
             ),
-            [*(f"new_{name}" for name in _UPDATED), "uid", "before"],
+            [*new_names(_UPDATED), "uid", "before"],
         )
         self._update_schedule = prepare(
             update(schedule)
@@ -360,10 +358,6 @@ class _Statements:
                 if (row := cursor.fetchone()) is not None:
                     return state, row[0]
         return None
-
-
-def _new(names: Sequence[str]) -> dict[str, Any]:
-    return {name: bindparam(f"new_{name}") for name in names}
 
 
 def _step_with(prepare: Any, column: Any, *conditions: ColumnElement[bool]) -> Prepared:

@@ -9,20 +9,20 @@ from __future__ import annotations
 import json
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from itertools import islice
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Column, Select, bindparam, delete, func, insert, select, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 
+from dicomnode.index.backend import new_names, new_values
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.matching import Match
-from dicomnode.index.reading import Stop
+from dicomnode.index.reading import Stop, batches
 from dicomnode.index.records import worklist_item, worklist_station
 from dicomnode.storage.json_model import Attributes, items_of, text_of
 
@@ -157,7 +157,7 @@ class WorklistItems:
         An item has the state that ``begun`` finds. It keeps its own where that finds none, while
         Study Instance UID and Scheduled Procedure Step ID are the same.
         """
-        for some in _batches(items, _PUT_TOGETHER):
+        for some in batches(items, _PUT_TOGETHER):
             rows = [(item, _found_by(item.attributes), _stations(item)) for item in some]
             self._catalog.transact(partial(self._put, rows, begun))
 
@@ -178,7 +178,7 @@ class WorklistItems:
         remove = self._statements.remove
         return sum(
             self._catalog.transact(partial(remove, keys=some))
-            for some in _batches(keys, _REMOVED_TOGETHER)
+            for some in batches(keys, _REMOVED_TOGETHER)
         )
 
     def follow(
@@ -227,7 +227,7 @@ class WorklistItems:
         """Return the scheduled steps of studies, those entered first before others."""
         statement = select(*_columns(Step.__slots__)).order_by(_ITEM.id)
         found: list[Step] = []
-        for some in _batches(study_instance_uids, _READ_TOGETHER):
+        for some in batches(study_instance_uids, _READ_TOGETHER):
             with self._catalog.read() as connection:
                 rows = connection.execute(statement.where(_ITEM.study_instance_uid.in_(some)))
                 found += [Step(*row) for row in rows]
@@ -324,15 +324,18 @@ class _Statements:
             ),
             ["of_key"],
         )
-        self._insert = prepare(insert(item).values(_new(_STORED)), _names(_STORED))
+        self._insert = prepare(insert(item).values(new_values(_STORED)), new_names(_STORED))
         self._replace = prepare(
-            update(item).values(_new(_REPLACED)).where(of_id), [*_names(_REPLACED), "of_id"]
+            update(item).values(new_values(_REPLACED)).where(of_id),
+            [*new_names(_REPLACED), "of_id"],
         )
         self._change = prepare(
-            update(item).values(_new(_CHANGED)).where(of_id), [*_names(_CHANGED), "of_id"]
+            update(item).values(new_values(_CHANGED)).where(of_id), [*new_names(_CHANGED), "of_id"]
         )
         self._delete = prepare(delete(item).where(of_id), ["of_id"])
-        self._insert_station = prepare(insert(station).values(_new(_STATION)), _names(_STATION))
+        self._insert_station = prepare(
+            insert(station).values(new_values(_STATION)), new_names(_STATION)
+        )
         self._delete_stations = prepare(
             delete(station).where(station.c.item == bindparam("of_id")), ["of_id"]
         )
@@ -413,14 +416,6 @@ class _Statements:
         return cursor.fetchone()
 
 
-def _new(names: Sequence[str]) -> dict[str, Any]:
-    return {name: bindparam(f"new_{name}") for name in names}
-
-
-def _names(names: Sequence[str]) -> list[str]:
-    return [f"new_{name}" for name in names]
-
-
 def _columns(names: Sequence[str]) -> list[Column[Any]]:
     return [worklist_item.c[name] for name in names]
 
@@ -463,9 +458,3 @@ def _stations(item: NewItem) -> tuple[str, ...]:
 
 def _step(attributes: Attributes) -> Attributes:
     return next(iter(items_of(attributes, "ScheduledProcedureStepSequence")), {})
-
-
-def _batches(values: Sequence[_T], size: int) -> Iterator[list[_T]]:
-    rest = iter(values)
-    while some := list(islice(rest, size)):
-        yield some

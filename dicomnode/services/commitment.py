@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol, TypeVar
 
 from dicomnode.dimse.channel import DataSetSink, Requestor
 from dicomnode.dimse.command import NActionRQ
-from dicomnode.dimse.identifier import Budget, IdentifierSink
 from dicomnode.dimse.status import Status
 from dicomnode.errors import CatalogError, StatusError
 from dicomnode.index.catalog import Catalog
@@ -22,27 +21,21 @@ from dicomnode.index.commitments import UNFINISHED, Commitments, Standing, State
 from dicomnode.registry import Registry
 from dicomnode.services import commitment_reports
 from dicomnode.services.commitment_check import Checked, Checker
+from dicomnode.services.commitment_intake import CommitmentIntake, check_instance
 from dicomnode.services.commitment_messages import (
-    MAX_MESSAGE_BYTES,
     REQUEST_ACTION,
     TRANSACTION_UID,
     Request,
     decode_request,
-    too_long,
 )
 from dicomnode.services.commitment_reports import Asked, Reporter, ReportRules
 from dicomnode.services.dispatch import Operation
-from dicomnode.services.sop_classes import (
-    STORAGE_COMMITMENT_PUSH_MODEL,
-    STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
-)
+from dicomnode.services.sop_classes import STORAGE_COMMITMENT_PUSH_MODEL
 from dicomnode.storage.files import FileStore
 
 # Requests and reports are read and written in one: more would only take the interpreter from the
 # event loop.
 _THREADS: Final = 1
-# Requests that are being received or read, of all associations together.
-_MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 _MAX_UNFINISHED: Final = 100_000
 _LISTED: Final = 20
 
@@ -76,7 +69,7 @@ class StorageCommitment:
     ) -> None:
         self._journal = journal
         self._threads = ThreadPoolExecutor(_THREADS, "dicomnode-commitment")
-        self._budget = Budget(_MAX_WAITING_BYTES)
+        self._intake = CommitmentIntake(self._take, journal)
         # Read, a request takes ten times its bytes: the next one is not read before it is kept.
         self._one_request = asyncio.Lock()
         self._commitments = Commitments(catalog)
@@ -84,7 +77,6 @@ class StorageCommitment:
             self._commitments, requestor, registry, journal, rules, self._threads
         )
         self._checker = Checker(self._commitments, catalog, files, journal, self._checked_in_thread)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop
 
     async def start(self) -> None:
@@ -96,7 +88,7 @@ class StorageCommitment:
 
     async def close(self) -> None:
         """Leave what is not finished for the next start."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._intake.close()
         await asyncio.to_thread(self._checker.close)
         await self._reporter.close()
         await asyncio.to_thread(self._threads.shutdown)
@@ -140,43 +132,18 @@ class StorageCommitment:
         """Collect the request, then take it up; raises StatusError for what it cannot be."""
         request = operation.request
         assert isinstance(request, NActionRQ)
-        if request.sop_instance_uid != STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE:
-            words = "not the instance of the Storage Commitment Push Model"
-            raise StatusError(words, status=Status.NO_SUCH_SOP_INSTANCE)
+        check_instance(request.sop_instance_uid)
         if request.action_type_id != REQUEST_ACTION:
             words = f"action type {request.action_type_id}, not 1"
             raise StatusError(words, status=Status.NO_SUCH_ACTION_TYPE)
         if not request.has_data_set:
             words = "a request without action information"
             raise StatusError(words, status=Status.MISSING_ATTRIBUTE, offending=(TRANSACTION_UID,))
-        return IdentifierSink(
-            MAX_MESSAGE_BYTES,
-            lambda data: self._start(operation, data),
-            lambda: operation.fail(too_long()),
-            budget=self._budget,
-        )
-
-    def _start(self, operation: Operation, data: bytes) -> None:
-        operation.received_bytes = len(data)
-        task = self._loop.create_task(self._take(operation, data))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        return self._intake.collect(operation)
 
     async def _take(self, operation: Operation, data: bytes) -> None:
-        """Take up a request; whatever is wrong with it is its answer."""
-        try:
-            async with self._one_request:
-                await self._keep(operation, data)
-        except StatusError as error:
-            operation.fail(error)
-        except CatalogError as error:
-            self._journal.internal_error(operation.service, error)
-            operation.fail(StatusError("the index failed", status=Status.PROCESSING_FAILURE))
-        except Exception as error:
-            self._journal.internal_error(operation.service, error)
-            operation.fail(StatusError("internal error", status=Status.PROCESSING_FAILURE))
-        finally:
-            self._budget.give_back(len(data))
+        async with self._one_request:
+            await self._keep(operation, data)
 
     async def _keep(self, operation: Operation, data: bytes) -> None:
         """Read a request, make it durable, then answer it. Raises StatusError, CatalogError."""

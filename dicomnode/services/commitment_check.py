@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, Protocol
 
 from dicomnode.dimse.status import Status
 from dicomnode.errors import CannotUnderstand, CatalogError, DicomnodeError, OutOfResources
 from dicomnode.index.catalog import Catalog, InstanceRow
 from dicomnode.index.commitments import Commitment, Commitments, Referenced, Standing
+from dicomnode.index.reading import batches
 from dicomnode.storage.disk import OpenFile
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import read_file_meta
@@ -159,7 +159,7 @@ class Checker:
         classes: dict[str, str] = {}
         wanted = dict.fromkeys(uid for _, uid in commitment.references)
         rested_at = time.monotonic()
-        for uids in _batches(wanted, _LOOKED_UP_TOGETHER):
+        for uids in batches(wanted, _LOOKED_UP_TOGETHER):
             for row in self._rows(uids):
                 if time.monotonic() - rested_at > _WORK_SECONDS:
                     self._stopping.wait(_REST_SECONDS)
@@ -223,9 +223,3 @@ def _reason(
     if held != sop_class_uid:
         return Status.CLASS_INSTANCE_CONFLICT
     return Status.PROCESSING_FAILURE if sop_instance_uid in damages else None
-
-
-def _batches(values: Iterable[str], size: int) -> Iterable[list[str]]:
-    rest = iter(values)
-    while some := list(islice(rest, size)):
-        yield some

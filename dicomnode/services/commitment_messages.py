@@ -6,7 +6,6 @@ answers it. Long lists take a second or two: not for the event loop.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,7 +21,7 @@ from dicomnode.storage.elements import (
     encoding_of,
     walk,
 )
-from dicomnode.storage.encoding import DEFLATED, Elements, deflated
+from dicomnode.storage.encoding import DEFLATED, Elements, InflatedTooLong, deflated, inflated
 from dicomnode.storage.files import valid_uid
 
 REQUEST_ACTION: Final = 1
@@ -203,7 +202,12 @@ class _Memory(Source):
 
 def _read(data: bytes, transfer_syntax_uid: str) -> _Message:
     if transfer_syntax_uid == DEFLATED:
-        data = _inflated(data)
+        try:
+            data = inflated(data, MAX_MESSAGE_BYTES)
+        except InflatedTooLong:
+            raise too_long() from None
+        except ValueError as error:
+            raise StatusError(str(error), status=Status.INVALID_ARGUMENT_VALUE) from None
     source = _Memory(data)
     encoding = encoding_of(source, transfer_syntax_uid)
     message = _Message(encoding.order)
@@ -238,18 +242,6 @@ def _read(data: bytes, transfer_syntax_uid: str) -> _Message:
             "what came is no data set", status=Status.INVALID_ARGUMENT_VALUE
         ) from None
     return message
-
-
-def _inflated(data: bytes) -> bytes:
-    try:
-        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_MESSAGE_BYTES + 1)
-    except zlib.error:
-        raise StatusError(
-            "the data set is not deflated as it should be", status=Status.INVALID_ARGUMENT_VALUE
-        ) from None
-    if len(inflated) > MAX_MESSAGE_BYTES:
-        raise too_long()
-    return inflated
 
 
 def too_long() -> StatusError:

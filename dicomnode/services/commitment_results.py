@@ -15,9 +15,8 @@ from typing import Final, Protocol
 
 from dicomnode.dimse.channel import DataSetSink
 from dicomnode.dimse.command import NEventReportRQ
-from dicomnode.dimse.identifier import Budget, IdentifierSink
 from dicomnode.dimse.status import Status
-from dicomnode.errors import CatalogError, StatusError
+from dicomnode.errors import StatusError
 from dicomnode.index.commitment_requests import (
     CommitmentRequest,
     CommitmentRequests,
@@ -26,24 +25,18 @@ from dicomnode.index.commitment_requests import (
     State,
 )
 from dicomnode.observe.logs import Logger
+from dicomnode.services.commitment_intake import CommitmentIntake, Journal, check_instance
 from dicomnode.services.commitment_messages import (
     ALL_COMMITTED,
     FAILURES_EXIST,
-    MAX_MESSAGE_BYTES,
     TRANSACTION_UID,
     Report,
     decode_report,
-    too_long,
 )
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.outcomes import Finding
-from dicomnode.services.sop_classes import (
-    STORAGE_COMMITMENT_PUSH_MODEL,
-    STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
-)
+from dicomnode.services.sop_classes import STORAGE_COMMITMENT_PUSH_MODEL
 
-# Reports that are collected or wait for their turn, of all associations together.
-_MAX_WAITING_BYTES: Final = 2 * MAX_MESSAGE_BYTES
 _NOT_MENTIONED: Final = "not mentioned in the report"
 
 # Failure Reason (0008,1197), PS3.3 §C.14.1.1: its words, and what to do about it.
@@ -69,13 +62,6 @@ class Explainer(Protocol):
         """A peer does not keep all that it was asked to keep."""
 
 
-class Journal(Protocol):
-    """Is told of faults of our own."""
-
-    def internal_error(self, what: str, error: BaseException) -> None:
-        """A fault of our own, to be logged with its traceback."""
-
-
 def reason_in_words(reason: int) -> str:
     """Return a Failure Reason with the standard's words for it."""
     words, _ = _REASONS.get(reason, ("", ""))
@@ -89,13 +75,11 @@ class CommitmentResults:
         self, requests: CommitmentRequests, journal: Journal, explainer: Explainer, log: Logger
     ) -> None:
         self._requests = requests
-        self._journal = journal
         self._explainer = explainer
         self._log = log
-        self._budget = Budget(_MAX_WAITING_BYTES)
+        self._intake = CommitmentIntake(self._take, journal)
         # One thread: more would only take the interpreter from the event loop.
         self._executor = ThreadPoolExecutor(1, "dicomnode-commitment-results")
-        self._tasks: set[asyncio.Task[None]] = set()
         self._awaited: dict[str, asyncio.Event] = {}
 
     # -- who waits -------------------------------------------------------------------------------
@@ -110,7 +94,7 @@ class CommitmentResults:
 
     async def close(self) -> None:
         """Finish what is being taken."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._intake.close()
         await asyncio.to_thread(self._executor.shutdown)
 
     # -- dispatch.Service ------------------------------------------------------------------------
@@ -121,49 +105,24 @@ class CommitmentResults:
     def begin(self, operation: Operation) -> DataSetSink | None:
         request = operation.request
         assert isinstance(request, NEventReportRQ)
-        if request.sop_instance_uid != STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE:
-            words = "not the instance of the Storage Commitment Push Model"
-            raise StatusError(words, status=Status.NO_SUCH_SOP_INSTANCE)
+        check_instance(request.sop_instance_uid)
         if request.event_type_id not in (ALL_COMMITTED, FAILURES_EXIST):
             words = f"event type {request.event_type_id}, not 1 or 2"
             raise StatusError(words, status=Status.NO_SUCH_EVENT_TYPE)
         if not request.has_data_set:
             words = "a report without event information"
             raise StatusError(words, status=Status.INVALID_ARGUMENT_VALUE)
-        return IdentifierSink(
-            MAX_MESSAGE_BYTES,
-            lambda data: self._start(operation, data),
-            lambda: operation.fail(too_long()),
-            budget=self._budget,
-        )
-
-    def _start(self, operation: Operation, data: bytes) -> None:
-        operation.received_bytes = len(data)
-        task = asyncio.get_running_loop().create_task(self._take(operation, data))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        return self._intake.collect(operation)
 
     async def _take(self, operation: Operation, data: bytes) -> None:
         """Keep a report, then answer it: it is not told again."""
         loop = asyncio.get_running_loop()
-        try:
-            uid, news = await loop.run_in_executor(self._executor, self._keep, operation, data)
-        except StatusError as error:
-            operation.fail(error)
-        except CatalogError as error:
-            self._journal.internal_error(operation.service, error)
-            operation.fail(StatusError("the index failed", status=Status.PROCESSING_FAILURE))
-        except Exception as error:
-            self._journal.internal_error(operation.service, error)
-            operation.fail(StatusError("internal error", status=Status.PROCESSING_FAILURE))
-        else:
-            operation.respond(Status.SUCCESS)
-            if news is not None:
-                self._tell(operation, *news)
-            if (awaited := self._awaited.get(uid)) is not None:
-                awaited.set()
-        finally:
-            self._budget.give_back(len(data))
+        uid, news = await loop.run_in_executor(self._executor, self._keep, operation, data)
+        operation.respond(Status.SUCCESS)
+        if news is not None:
+            self._tell(operation, *news)
+        if (awaited := self._awaited.get(uid)) is not None:
+            awaited.set()
 
     # -- in the thread -----------------------------------------------------------------------------
 

@@ -148,15 +148,22 @@ def deflated(data_set: bytes) -> bytes:
     return data + b"\0" * (len(data) & 1)
 
 
+class InflatedTooLong(ValueError):
+    """A deflated data set has more bytes than there is room for."""
+
+
 def inflated(data: bytes, max_bytes: int) -> bytes:
-    """Return a deflated data set inflated. Raises ValueError for one that is none, or too long."""
+    """Return a deflated data set inflated.
+
+    Raises ValueError for one that is none, InflatedTooLong for one of more than ``max_bytes``.
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         data_set = inflater.decompress(data, max_bytes + 1)
     except zlib.error:
         raise ValueError("the data set is not deflated as it should be") from None
     if len(data_set) > max_bytes:
-        raise ValueError(f"inflated the data set has more than {max_bytes} bytes")
+        raise InflatedTooLong(f"inflated the data set has more than {max_bytes} bytes")
     if not inflater.eof:
         raise ValueError("the data set is cut short")
     return data_set
