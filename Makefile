@@ -39,7 +39,7 @@ format: $(INSTALLED_DEV) ## Rewrite the files in the project's style
 
 bench: $(INSTALLED_DEV) peers ## Measure against DCMTK and Orthanc; writes docs/benchmarks.md
 	@missed=0; \
-	for part in store query retrieve worklist commitment; do \
+	for part in store query retrieve send worklist commitment; do \
 		$(BIN)/python -m bench.$$part --write $(BENCH_ARGS) || missed=1; \
 	done; \
 	exit $$missed

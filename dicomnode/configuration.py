@@ -16,6 +16,9 @@ from pydantic_core import ErrorDetails
 
 from dicomnode.errors import ConfigurationError
 
+SETTINGS_FILES = (Path("config/dicomnode.toml"), Path("/etc/dicomnode/dicomnode.toml"))
+"""Where settings are looked for when no file is named, in this order."""
+
 Place = tuple[str | int, ...]
 """The way to a value: ``("storage", "durability")`` or ``("ae", 2, "port")``."""
 
@@ -37,6 +40,25 @@ class Document:
         """Return ``FILE:LINE`` of ``place``."""
         line = self.line(place)
         return f"{self.path}:{line}" if line else str(self.path)
+
+
+def find_settings_file(path: Path | None = None) -> Path:
+    """Return ``path``, or the first of ``SETTINGS_FILES`` that is there.
+
+    Raises ConfigurationError when no file is named and none is found.
+    """
+    if path is not None:
+        return path
+    for candidate in SETTINGS_FILES:
+        if candidate.is_file():
+            return candidate
+    looked = " or ".join(str(candidate) for candidate in SETTINGS_FILES)
+    raise ConfigurationError([f"no settings file: there is no {looked}; name one with --config"])
+
+
+def registry_path(settings_file: Path) -> Path:
+    """Return where the registry stands: ``ae.toml`` beside the settings file."""
+    return settings_file.with_name("ae.toml")
 
 
 def read_toml(path: Path) -> Document:
@@ -176,8 +198,10 @@ def _words(detail: ErrorDetails) -> str:
             return f"must be more than {context['gt']}, {got}"
         case "less_than_equal":
             return f"must be {context['le']} or less, {got}"
-        case "string_too_short":
+        case "string_too_short" | "too_short":
             return "must not be empty"
+        case "string_too_long":
+            return f"must have {context['max_length']} characters at most, {got}"
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"must be a table of keys under a [heading], {got}"
         case _:

@@ -16,6 +16,8 @@ The tree::
     │   ├── OutOfResources          A700H
     │   ├── DataSetMismatch         A900H
     │   └── CannotUnderstand        C000H
+    ├── ContextNotAccepted          the peer accepted no presentation context for an operation
+    ├── Unreadable                  a data set, of a file or of a peer, cannot be read
     ├── StoreLocked                 another node uses the storage directory
     ├── ConversionFailed            a stored object cannot be had in another transfer syntax
     ├── CannotAsk                   another node cannot be asked as things are; says what to change
@@ -135,6 +137,14 @@ class CannotUnderstand(StatusError):
     """C000H: Error: Cannot understand (PS3.4 Table B.2-1)."""
 
     status = 0xC000
+
+
+class ContextNotAccepted(DicomnodeError):
+    """The peer accepted no presentation context for an operation; nothing was sent."""
+
+
+class Unreadable(DicomnodeError):
+    """A data set, of a file or of a peer, is missing, or is not what it should be."""
 
 
 class StoreLocked(DicomnodeError):

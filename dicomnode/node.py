@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import itertools
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from starlette.routing import BaseRoute
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.api.access import Access
 from dicomnode.api.commitment import commitment_routes
+from dicomnode.api.outbox import outbox_routes
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
 from dicomnode.api.worklist import worklist_routes
 from dicomnode.dimse.command import (
@@ -34,7 +33,7 @@ from dicomnode.dimse.command import (
     NSetRQ,
     Request,
 )
-from dicomnode.errors import ConfigurationError, DicomnodeError
+from dicomnode.errors import ConfigurationError
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
@@ -45,7 +44,15 @@ from dicomnode.observe.commitment_metrics import CommitmentMetrics
 from dicomnode.observe.http import OK, HTTPServer, build_app
 from dicomnode.observe.logs import Log
 from dicomnode.observe.metrics import Metrics
-from dicomnode.parameters import bounds_of, deadlines_of, rules_of
+from dicomnode.outbox.forwarding import Forwarding, Outbox
+from dicomnode.outbox.journal import Journal as ForwardingJournal
+from dicomnode.parameters import (
+    bounds_of,
+    deadlines_of,
+    forward_rules_of,
+    forwarding_of,
+    rules_of,
+)
 from dicomnode.registry import Registry, load_registry
 from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
@@ -54,6 +61,7 @@ from dicomnode.services.commitment_reports import ReportRules
 from dicomnode.services.commitment_request import CommitmentRequester, RequestRules
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
+from dicomnode.services.holdings import Holdings
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
 from dicomnode.services.mpps import PerformedSteps
@@ -74,7 +82,6 @@ from dicomnode.storage.files import FileStore
 
 # As many objects wait for the disk at once; more threads would only wait for the interpreter.
 _WORKERS = 4
-_LISTED_CONFLICTS = 100
 # A worklist directory on a file server that does not answer must not hold up the start.
 _FIRST_LOOK_SECONDS = 10.0
 # Whoever is asked for objects has taken or refused the A-ABORT by then.
@@ -106,6 +113,8 @@ class Node:
         self._commitment: StorageCommitment
         self._commitment_requester: CommitmentRequester
         self._acceptor: Acceptor
+        self._outbox: Outbox
+        self._forwarding: Forwarding
         self._http: HTTPServer | None = None
 
     @property
@@ -161,11 +170,16 @@ class Node:
         )
         await asyncio.to_thread(self._catalog.open)
         undo.push_async_callback(asyncio.to_thread, self._catalog.close)
-        report = await asyncio.to_thread(reconcile, self._files, self._catalog, log=log)
+        rules = forward_rules_of(self._settings, self._registry)
+        self._outbox = await asyncio.to_thread(Outbox, self._catalog, rules)
+        report = await asyncio.to_thread(
+            reconcile, self._files, self._catalog, log=log, forwarding=self._outbox
+        )
         log.info(f"store and index agree: {report}")
         self._items = WorklistItems(self._catalog)
         self._steps = await asyncio.to_thread(Steps, self._catalog, self._items)
-        self._metrics.set_archive_source(self._archive_figures)
+        self._holdings = Holdings(self._catalog, self._files, self._settings.log.patient_data)
+        self._metrics.set_archive_source(self._holdings.figures)
         self._metrics.add_counts_source(
             "dicomnode_performed_steps",
             "Modality performed procedure steps held.",
@@ -185,11 +199,23 @@ class Node:
         await self._commitment.start()
         await asyncio.to_thread(self._commitment_requester.recover)
         await self._follow_worklist(undo)
+        await self._forward(undo)
         if settings.http.enabled:
             await self._serve_http(undo)
         await self._acceptor.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
+
+    async def _forward(self, undo: contextlib.AsyncExitStack) -> None:
+        journal = ForwardingJournal(self._log.logger, self._metrics)
+        options = forwarding_of(self._settings)
+        self._forwarding = Forwarding(
+            self._outbox, self._files, self._requestor, lambda: self._registry, journal, options
+        )
+        self._forwarding.commit_with(self._commitment_requester, self._placer.remove, journal)
+        await self._forwarding.start()
+        undo.push_async_callback(self._forwarding.stop, _CLOSE_SECONDS)
+        self._metrics.set_outbox_source(self._forwarding.waiting)
 
     async def _serve_http(self, undo: contextlib.AsyncExitStack) -> None:
         settings, directory = self._settings.http, self._settings.storage.directory
@@ -213,6 +239,7 @@ class Node:
         """Return what is served over HTTP to whoever has a token."""
         return [
             *worklist_routes(WorklistDesk(self._worklist_intake, self._steps), access),
+            *outbox_routes(self._forwarding, access),
             *commitment_routes(self._commitment_requester, access),
         ]
 
@@ -306,7 +333,9 @@ class Node:
             journal=self._journal,
             on_conflict=storage.on_conflict,
             min_free_bytes=storage.min_free_bytes,
+            forwarding=self._outbox,
         )
+        self._placer = intake.placer
         return Storage(intake)
 
     def _query(self) -> Query:
@@ -419,47 +448,18 @@ class Node:
         log.info(f"registry reloaded: {len(registry.titles)} AEs")
         await self._commitment.registry_reloaded()
 
-    def _archive_figures(self) -> dict[str, int]:
-        counts = self._catalog.counts()
-        return {
-            "patients": counts.patients,
-            "studies": counts.studies,
-            "series": counts.series,
-            "instances": counts.instances,
-            "bytes": counts.bytes,
-            "identity_conflicts": counts.identity_conflicts,
-            "free_bytes": self._files.free_bytes(),
-        }
-
-    def _identity_conflicts(self) -> list[dict[str, object]]:
-        """Return the latest identity conflicts; patients are named only if logs may name them."""
-        conflicts = self._catalog.identity_conflicts()[-_LISTED_CONFLICTS:]
-        figures = [dataclasses.asdict(conflict) for conflict in conflicts]
-        if self._settings.log.patient_data:
-            return figures
-        told = ("study_instance_uid", "sop_instance_uid", "source_ae", "noticed_at")
-        return [{key: conflict[key] for key in told} for conflict in figures]
-
     async def ready(self) -> dict[str, str]:
         """Return what each readiness check says: "ok", or what is wrong (/readyz)."""
         return {
-            "storage": await asyncio.to_thread(self._check, self._files.check_writable),
-            "index": await asyncio.to_thread(self._check, self._catalog.check),
+            "storage": await asyncio.to_thread(self._holdings.check_storage),
+            "index": await asyncio.to_thread(self._holdings.check_index),
             "draining": "the node is shutting down" if self._draining else OK,
         }
 
-    @staticmethod
-    def _check(check: Callable[[], None]) -> str:
-        try:
-            check()
-        except (DicomnodeError, OSError) as error:
-            return str(error)
-        return OK
-
     async def status(self) -> dict[str, Any]:
         """Return the summary that /api/status shows."""
-        archive = await asyncio.to_thread(self._archive_figures)
-        conflicts = await asyncio.to_thread(self._identity_conflicts)
+        archive = await asyncio.to_thread(self._holdings.figures)
+        conflicts = await asyncio.to_thread(self._holdings.identity_conflicts)
         host, port = self._acceptor.address
         requester = self._commitment_requester
         return {

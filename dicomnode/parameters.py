@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dicomnode.net.ending import Deadlines
+from dicomnode.outbox.forwarding import Options
+from dicomnode.outbox.rules import Rules as ForwardRules
+from dicomnode.registry import Registry
 from dicomnode.services.admission import Rules
 from dicomnode.services.identifier import Bounds
 from dicomnode.settings import Settings
@@ -24,6 +27,23 @@ def deadlines_of(settings: Settings) -> Deadlines:
         write=timeouts.write_seconds,
         connect=timeouts.connect_seconds,
         response=timeouts.response_seconds,
+    )
+
+
+def forward_rules_of(settings: Settings, registry: Registry) -> ForwardRules:
+    """Return which objects are forwarded, and where."""
+    strict = settings.node.strict_ae_titles
+    return ForwardRules(settings.forward, registry, strict=strict)
+
+
+def forwarding_of(settings: Settings) -> Options:
+    """Return how objects are forwarded."""
+    return Options(
+        settings=settings.forwarding,
+        ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
+        min_free_bytes=settings.storage.min_free_bytes,
     )
 
 

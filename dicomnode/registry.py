@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydicom.charset import python_encoding
-from pydicom.uid import AllTransferSyntaxes
 
 from dicomnode import configuration
 from dicomnode.configuration import Number, Place, Size
@@ -58,6 +56,9 @@ def _transfer_syntax(value: str) -> str:
 
 def _character_set(value: str) -> str:
     """Read a defined term of Specific Character Set; several are joined by backslashes."""
+    # Late, as in the next function: commands that only look up an address start faster.
+    from pydicom.charset import python_encoding
+
     terms = value.split("\\")
     if all(term in python_encoding for term in terms if term) and any(terms):
         return value
@@ -68,6 +69,8 @@ def _character_set(value: str) -> str:
 @lru_cache(maxsize=1)
 def _transfer_syntaxes() -> dict[str, str]:
     """Map keyword to UID for the transfer syntaxes of PS3.6 Table A-1."""
+    from pydicom.uid import AllTransferSyntaxes
+
     return {uid.keyword: str(uid) for uid in AllTransferSyntaxes}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -25,11 +25,16 @@ from pydantic_settings import (
 )
 
 from dicomnode import configuration
-from dicomnode.configuration import Document, Number, Place, Seconds, Size
+from dicomnode.configuration import (
+    Document,
+    Number,
+    Place,
+    Seconds,
+    Size,
+    find_settings_file,
+)
 from dicomnode.errors import ConfigurationError
-
-SETTINGS_FILES = (Path("config/dicomnode.toml"), Path("/etc/dicomnode/dicomnode.toml"))
-"""Where settings are looked for when no file is named, in this order."""
+from dicomnode.forward_settings import ForwardingSettings, ForwardRule
 
 _PREFIX = "DICOMNODE__"
 _TOKEN_LENGTH = 16
@@ -194,6 +199,8 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     worklist: WorklistSettings = WorklistSettings()
     commitment: CommitmentSettings = CommitmentSettings()
+    forwarding: ForwardingSettings = ForwardingSettings()
+    forward: tuple[ForwardRule, ...] = ()
 
     @classmethod
     def settings_customise_sources(
@@ -211,25 +218,6 @@ class Settings(BaseSettings):
     def index_url(self) -> str:
         """The index's URL, the default filled in."""
         return self.index.url or f"sqlite:///{self.storage.directory / 'index.sqlite'}"
-
-
-def find_settings_file(path: Path | None = None) -> Path:
-    """Return ``path``, or the first of ``SETTINGS_FILES`` that is there.
-
-    Raises ConfigurationError when no file is named and none is found.
-    """
-    if path is not None:
-        return path
-    for candidate in SETTINGS_FILES:
-        if candidate.is_file():
-            return candidate
-    looked = " or ".join(str(candidate) for candidate in SETTINGS_FILES)
-    raise ConfigurationError([f"no settings file: there is no {looked}; name one with --config"])
-
-
-def registry_path(settings_file: Path) -> Path:
-    """Return where the registry stands: ``ae.toml`` beside the settings file."""
-    return settings_file.with_name("ae.toml")
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -269,14 +257,34 @@ def _where(document: Document, place: Place) -> str:
 
 
 def _shown(place: Place) -> str:
+    if _is_list(str(place[0])):
+        # Which of the tables it is, the line tells.
+        place = (place[0], *place[2:])
     # Beyond section and key come positions in a list: ae_title_aliases[1].
     dotted = ".".join(str(part) for part in place[:2])
     return dotted + "".join(f"[{part}]" for part in place[2:])
 
 
+def _model(section: str) -> type[BaseModel] | None:
+    """Return the model of a section, or that of each table of one that is a list of tables."""
+    annotation = Settings.model_fields[section].annotation
+    model = get_args(annotation)[0] if get_args(annotation) else annotation
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
+def _is_list(section: str) -> bool:
+    field = Settings.model_fields.get(section)
+    return field is not None and bool(get_args(field.annotation))
+
+
+def _header(section: str) -> str:
+    return f"[[{section}]]" if _is_list(section) else f"[{section}]"
+
+
 def _keys(section: str) -> list[str]:
-    model = Settings.model_fields[section].annotation
-    return list(model.model_fields) if isinstance(model, type(BaseModel)) else []
+    model = _model(section)
+    fields = model.model_fields.items() if model is not None else ()
+    return [field.alias or name for name, field in fields]
 
 
 def _unknown(place: Place) -> str:
@@ -287,17 +295,17 @@ def _unknown(place: Place) -> str:
         # A key above the first [section] looks like an unknown section.
         homes = [section for section in sections if name in _keys(section)]
         if homes:
-            return f"this key belongs under [{homes[0]}]"
+            return f"this key belongs under {_header(homes[0])}"
         if meant := configuration.closest(name, sections):
-            return f"unknown section; did you mean [{meant}]?"
-        return f"there is no such section; there are {', '.join(f'[{s}]' for s in sections)}"
+            return f"unknown section; did you mean {_header(meant)}?"
+        return f"there is no such section; there are {', '.join(map(_header, sections))}"
     keys = _keys(str(place[0]))
     if meant := configuration.closest(name, keys):
         return f"unknown key; did you mean {meant}?"
     homes = [section for section in sections if name in _keys(section)]
     if homes:
-        return f"unknown key; it belongs under [{homes[0]}]"
-    return f"unknown key; [{place[0]}] has {', '.join(keys)}"
+        return f"unknown key; it belongs under {_header(homes[0])}"
+    return f"unknown key; {_header(str(place[0]))} has {', '.join(keys)}"
 
 
 def _stray_variables(environment: Mapping[str, str]) -> list[str]:

@@ -347,12 +347,13 @@ def write_config(
     directory: Path,
     *,
     entities: Sequence[Mapping[str, object]] = (),
+    forward: Sequence[Mapping[str, object]] = (),
     **sections: Mapping[str, object],
 ) -> Path:
     """Write dicomnode.toml and ae.toml for a node on ports of the system's choice.
 
     ``sections`` are tables of dicomnode.toml whose keys replace those written by default;
-    ``entities`` are the ``[[ae]]`` tables.
+    ``entities`` are the ``[[ae]]`` tables, ``forward`` the ``[[forward]]`` tables.
     """
     directory.mkdir(parents=True, exist_ok=True)
     tables: dict[str, dict[str, object]] = {
@@ -364,7 +365,9 @@ def write_config(
     for name, keys in sections.items():
         tables.setdefault(name, {}).update(keys)
     path = directory / "dicomnode.toml"
-    path.write_text("\n".join(_toml_table(f"[{name}]", keys) for name, keys in tables.items()))
+    written = [_toml_table(f"[{name}]", keys) for name, keys in tables.items()]
+    written += [_toml_table("[[forward]]", keys) for keys in forward]
+    path.write_text("\n".join(written))
     write_registry(directory, entities)
     return path
 
@@ -378,8 +381,15 @@ def write_registry(directory: Path, entities: Sequence[Mapping[str, object]]) ->
 
 def _toml_table(header: str, keys: Mapping[str, object]) -> str:
     # Strings, numbers, booleans and lists are written alike in JSON and TOML.
-    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+    lines = [f"{key} = {_toml_value(value)}" for key, value in keys.items()]
     return "\n".join([header, *lines, ""])
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, Mapping):
+        pairs = (f"{json.dumps(key)} = {_toml_value(each)}" for key, each in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    return json.dumps(value)
 
 
 class NodeProcess:

@@ -18,17 +18,24 @@ ALLOWED = {
     "storage": {"errors"},
     "index": {"storage", "errors"},
     "configuration": {"errors"},
-    "settings": {"configuration", "errors"},
+    "forward_settings": {"configuration"},
+    "settings": {"forward_settings", "configuration", "errors"},
     "registry": {"configuration", "errors"},
     "observe": {"settings", "errors"},
     "net": {"dimse", "ul", "errors"},
-    "services": {"dimse", "ul", "storage", "index", "registry", "observe", "errors"},
-    "api": {"services", "storage", "index", "registry", "observe", "errors"},
-    "parameters": {"net", "services", "settings"},
+    "scu": {"dimse", "ul", "storage", "errors"},
+    # The one place, besides the node, where associations are made out of sockets.
+    "client": {"scu", "net", "dimse", "ul", "errors"},
+    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"},
+    "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
+    | {"forward_settings", "configuration", "errors"},
+    "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
+    "parameters": {"net", "outbox", "services", "registry", "settings"},
     "node": {
         "parameters",
         "api",
         "net",
+        "outbox",
         "services",
         "dimse",
         "storage",
@@ -38,8 +45,23 @@ ALLOWED = {
     }
     | {"settings", "errors"},
     "daemon": {"node", "settings", "errors"},
-    "cli": {"daemon", "node", "api", "services", "storage", "index", "registry", "observe"}
-    | {"settings", "configuration", "errors"},
+    "cli": {
+        "daemon",
+        "client",
+        "outbox",
+        "node",
+        "api",
+        "scu",
+        "services",
+        "dimse",
+        "ul",
+        "storage",
+        "index",
+        "registry",
+    }
+    # The words and values of the protocol, for what is asked and shown.
+    | {"dimse", "ul"}
+    | {"observe", "settings", "configuration", "errors"},
 }
 # No clock, no sockets, no files, no threads: bytes in, events and bytes out.
 NOT_SANS_IO = {"asyncio", "socket", "ssl", "time", "os", "pathlib", "threading", "selectors"}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode import settings as module
-from dicomnode.configuration import key_lines
+from dicomnode import configuration as module
+from dicomnode.configuration import find_settings_file, key_lines, registry_path
 from dicomnode.errors import ConfigurationError
-from dicomnode.settings import Settings, find_settings_file, load_settings, registry_path
+from dicomnode.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,10 +56,11 @@ def test_the_try_out_settings_show_every_key_and_its_default() -> None:
     text = (ROOT / "config/dicomnode.toml").read_text()
     shown = tomllib.loads(re.sub(r"(?m)^# (\w+ = )", r"\1", text))
     default = Settings().model_dump(mode="json")
+    assert default.pop("forward") == []
     assert {section: set(keys) for section, keys in shown.items()} == {
         section: set(keys) for section, keys in default.items()
     }
-    for section in ("limits", "timeouts", "http", "log"):
+    for section in ("limits", "timeouts", "http", "log", "forwarding"):
         assert Settings(**shown).model_dump(mode="json")[section] == default[section]
 
 
@@ -91,6 +92,8 @@ def test_the_try_out_settings_show_every_key_and_its_default() -> None:
         ("[stroage]\nx = 1", "unknown section; did you mean [storage]?"),
         ("# first\nport = 5", "this key belongs under [node]"),
         ("# first\nnode = 5", "must be a table of keys under a [heading], not 5"),
+        ("# first\nto = ['A']", "this key belongs under [[forward]]"),
+        ("# first\n[forward]\nname = 'x'", "must be written [[forward]], in double brackets"),
         ("# first\nxyzzy = 5", "there is no such section; there are [node], [storage]"),
     ],
 )

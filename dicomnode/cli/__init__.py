@@ -2,27 +2,71 @@
 
 from __future__ import annotations
 
-import typer
+from importlib import import_module
+from typing import Any, Final
 
-from dicomnode.cli import archive, commit, explain, serve, status, worklist
+import typer
+from typer.core import TyperGroup
+
+# Where each command is: module and function, or module and group. A command is imported when it is
+# run, so that none takes longer to start than what it needs.
+_COMMANDS: Final = {
+    "run": ("serve", "run"),
+    "check-config": ("serve", "check_config"),
+    "status": ("status", "status"),
+    "explain": ("explain", "explain"),
+    "reindex": ("archive", "reindex"),
+    "worklist": ("worklist", "worklist"),
+    "outbox": ("outbox", "outbox"),
+    "echo": ("echo", "echo"),
+    "send": ("send", "send"),
+    "find": ("find", "find"),
+    "get": ("get", "get"),
+    "move": ("move", "move"),
+    "commit": ("commit", "commit"),
+    "version": ("serve", "version"),
+}
+
+
+class _Commands(TyperGroup):
+    """Makes each command when it is asked for."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        # Names that are mistyped are compared with these.
+        self.commands: Any = dict.fromkeys(_COMMANDS)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        found = getattr(import_module(f"dicomnode.cli.{module}"), name)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
+        alone = typer.Typer(
+            add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+        )
+        alone.command(cmd_name)(found)
+        return typer.main.get_command(alone)
+
 
 app = typer.Typer(
     name="dicomnode",
-    help="A DICOM network node: receives, keeps and finds DICOM objects.",
+    cls=_Commands,
+    help="A DICOM network node: receives, keeps and finds DICOM objects, and asks others for them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-app.command("run")(serve.run)
-app.command("check-config")(serve.check_config)
-app.command("status")(status.status)
-app.command("explain")(explain.explain)
-app.command("reindex")(archive.reindex)
-app.add_typer(worklist.worklist, name="worklist")
-app.command("commit")(commit.commit)
-app.command("version")(serve.version)
+
+@app.callback()
+def _dicomnode() -> None:
+    """Nothing comes before the command."""
 
 
 def main() -> None:

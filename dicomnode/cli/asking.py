@@ -10,12 +10,11 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
-from rich.text import Text
 
 from dicomnode.api.token import LocalToken, read_token
 from dicomnode.cli.common import fail
+from dicomnode.cli.terminal import plain as plain
 from dicomnode.errors import DicomnodeError
-from dicomnode.observe.logs import escape
 from dicomnode.settings import Settings
 
 _REQUEST_SECONDS = 5.0
@@ -152,8 +151,3 @@ def _no_dicomnode(url: str, status: int) -> NodeUnavailable:
 def moment(seconds: float) -> str:
     """Write a time, in seconds since the epoch, as the wall clock here shows it."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def plain(value: object) -> Text:
-    """Return ``value`` as text for the terminal: neither markup nor control, whoever sent it."""
-    return Text(escape(str(value)))

@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
-from dicomnode import __version__
+from dicomnode import __version__, configuration
 from dicomnode.cli.common import ConfigOption, explained
+from dicomnode.configuration import find_settings_file, registry_path
 from dicomnode.errors import ConfigurationError
 from dicomnode.registry import Registry, load_registry
-from dicomnode.settings import Settings, find_settings_file, load_settings, registry_path
+from dicomnode.settings import Settings, load_settings
 
 
 def run(config: ConfigOption = None) -> None:
@@ -78,9 +79,21 @@ def _load(config: Path | None) -> tuple[Settings, Registry, Path]:
         registry = load_registry(registry_path(file), strict)
     except ConfigurationError as error:
         problems += error.problems
-    if settings is None or registry is None:
+    if settings is not None and registry is not None:
+        problems += _forward_mistakes(settings, registry, file)
+    if problems or settings is None or registry is None:
         raise ConfigurationError(problems)
     return settings, registry, file
+
+
+def _forward_mistakes(settings: Settings, registry: Registry, file: Path) -> list[str]:
+    if not settings.forward:
+        return []
+    # Here, since the other commands are quicker without the outbox.
+    from dicomnode.outbox.rules import mistakes
+
+    strict = settings.node.strict_ae_titles
+    return mistakes(settings.forward, registry, configuration.read_toml(file), strict=strict)
 
 
 def notes(settings: Settings, registry: Registry) -> list[str]:
@@ -133,14 +146,23 @@ def _nearest_existing(directory: Path) -> Path:
 def _as_toml(settings: Settings) -> str:
     """Write ``settings`` as a settings file that gives them again, passwords left out."""
     lines: list[str] = []
-    for section, keys in settings.model_dump(mode="json").items():
-        lines += [f"[{section}]"]
-        for key, value in keys.items():
-            if (section, key) == ("http", "token") and value:
-                lines += ["# token is set, and not shown"]
-                continue
-            # JSON's strings, numbers, booleans and lists are TOML's too.
-            written = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", json.dumps(value))
-            lines += [f"# {key} is not set" if value is None else f"{key} = {written}"]
-        lines += [""]
+    for section, held in settings.model_dump(mode="json", by_alias=True).items():
+        many = isinstance(held, list)
+        for keys in held if many else [held]:
+            lines += [f"[[{section}]]" if many else f"[{section}]"]
+            for key, value in keys.items():
+                if (section, key) == ("http", "token") and value:
+                    lines += ["# token is set, and not shown"]
+                    continue
+                lines += [f"# {key} is not set" if value is None else f"{key} = {_value(value)}"]
+            lines += [""]
     return "\n".join(lines[:-1]) + "\n"
+
+
+def _value(value: object) -> str:
+    """Write a value as TOML has it, passwords left out."""
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(key)} = {_value(each)}" for key, each in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    # JSON's strings, numbers, booleans and lists are TOML's too.
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", json.dumps(value))

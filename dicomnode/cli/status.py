@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dicomnode.cli.asking import NodeUnavailable, UrlOption, ask, moment, plain, url_of
 from dicomnode.cli.common import ConfigOption, explained
-from dicomnode.observe.logs import duration, size
+from dicomnode.observe.words import duration, size
 from dicomnode.settings import load_settings
 
 _REFRESH_SECONDS = 2.0

@@ -1,4 +1,4 @@
-"""``worklist add``, ``list``, ``show`` and ``remove``."""
+"""``worklist add``, ``list``, ``show``, ``remove`` and ``query``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from dicomnode.cli.common import ConfigOption, explained, fail
 from dicomnode.cli.worklist_access import worklist_of
+from dicomnode.cli.worklist_query import query
 from dicomnode.cli.worklist_source import (
     Described,
     described_item,
@@ -27,7 +28,7 @@ _MOST_ROWS = 200
 _PIPE_COLUMNS = 200
 
 worklist = typer.Typer(
-    help="Show and change the worklist of the node, whether it runs or not.",
+    help="Show and change the worklist of the node, whether it runs or not, and query others.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -154,6 +155,9 @@ def remove(
         for key in keys:
             access.remove(key)
             typer.echo(f"removed {key}")
+
+
+worklist.command("query")(query)
 
 
 def _nothing(station: str, date: str) -> str:

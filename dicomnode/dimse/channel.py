@@ -15,7 +15,12 @@ from typing import Protocol
 
 from dicomnode.dimse.command import Command
 from dicomnode.errors import AssociationError
-from dicomnode.ul.items import PresentationContextRQ, RoleSelection
+from dicomnode.ul.items import (
+    AsynchronousOperationsWindow,
+    ExtendedNegotiation,
+    PresentationContextRQ,
+    RoleSelection,
+)
 from dicomnode.ul.negotiation import Negotiated
 from dicomnode.ul.pdu import AAssociateRQ, Rejection
 
@@ -145,7 +150,10 @@ class Provider(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """An association that we ask for: whom, as whom, for what (PS3.8 §7.1.1)."""
+    """An association that we ask for: whom, as whom, for what (PS3.8 §7.1.1).
+
+    ``window`` and ``extended`` are the further negotiation of PS3.7 §D.3.3.3 and §D.3.3.5.
+    """
 
     host: str
     port: int
@@ -153,6 +161,8 @@ class Proposal:
     calling_ae_title: str
     contexts: tuple[PresentationContextRQ, ...]
     roles: tuple[RoleSelection, ...] = ()
+    window: AsynchronousOperationsWindow | None = None
+    extended: tuple[ExtendedNegotiation, ...] = ()
 
 
 class Requestor(Protocol):

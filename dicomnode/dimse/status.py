@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
-from pynetdicom.status import (
-    QR_FIND_SERVICE_CLASS_STATUS,
-    QR_GET_SERVICE_CLASS_STATUS,
-    QR_MOVE_SERVICE_CLASS_STATUS,
-)
-
 
 class Status(IntEnum):
     """The codes that this node sends or decides on.
@@ -144,16 +138,19 @@ def describe(status: int, service: str = "") -> str:
 
 
 def _of_service(status: int, service: str) -> str | None:
+    if service == "C-STORE":
+        in_range = (words for codes, words in _STORAGE_RANGES if status in codes)
+        return _STORAGE.get(status) or next(in_range, None)
+    # Late: who only asks for C-ECHO is answered before this is loaded.
+    from pynetdicom import status as tables
+
     match service:
-        case "C-STORE":
-            in_range = (words for codes, words in _STORAGE_RANGES if status in codes)
-            return _STORAGE.get(status) or next(in_range, None)
         case "C-FIND":
-            table = QR_FIND_SERVICE_CLASS_STATUS
+            table = tables.QR_FIND_SERVICE_CLASS_STATUS
         case "C-GET":
-            table = QR_GET_SERVICE_CLASS_STATUS
+            table = tables.QR_GET_SERVICE_CLASS_STATUS
         case "C-MOVE":
-            table = QR_MOVE_SERVICE_CLASS_STATUS
+            table = tables.QR_MOVE_SERVICE_CLASS_STATUS
         case _:
             return None
     return str(table[status][1]) if status in table else None

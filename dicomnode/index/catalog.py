@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import URL, Connection, MetaData, func, inspect, select
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -46,6 +46,7 @@ __all__ = [
     "AddOutcome",
     "Added",
     "AlreadyHeld",
+    "Attachment",
     "Catalog",
     "Counts",
     "IdentityConflict",
@@ -61,6 +62,16 @@ _STUDIES_PER_STEP = 20
 _T = TypeVar("_T")
 
 
+class Attachment(Protocol):
+    """Changes of other tables that are made with the entry of an object, or not at all."""
+
+    def apply(self, cursor: DBAPICursor) -> None:
+        """Make them, in the writer's thread and transaction."""
+
+    def committed(self) -> None:
+        """They are durable; called on the writer's thread."""
+
+
 class Catalog:
     """The index; ``synchronous`` "FULL" makes every commit survive power loss.
 
@@ -68,6 +79,7 @@ class Catalog:
 
     ``rebuilt_from`` is set by ``open`` when it found tables of another schema version and
     replaced them by empty ones: the files then have to be entered again (``recovery``).
+    ``is_new`` tells that there were no tables of this version before.
     """
 
     def __init__(self, url: str | URL, *, synchronous: Synchronous = "FULL") -> None:
@@ -79,6 +91,7 @@ class Catalog:
         self._selection = Selection(self._backend)
         self._search = Search(self._backend)
         self.rebuilt_from: str | None = None
+        self.is_new = False
 
     # -- opening -----------------------------------------------------------------------------------
 
@@ -130,6 +143,7 @@ class Catalog:
         with self._backend.writer.begin() as connection:
             records.metadata.create_all(connection)
             if found != str(schema.SCHEMA_VERSION):
+                self.is_new = True
                 schema.metadata.create_all(connection)
                 connection.execute(
                     schema.meta.insert().values(
@@ -158,19 +172,51 @@ class Catalog:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def add(self, entry: InstanceEntry, done: Callable[[AddOutcome | BaseException], None]) -> None:
+    def add(
+        self,
+        entry: InstanceEntry,
+        done: Callable[[AddOutcome | BaseException], None],
+        also: Attachment | None = None,
+    ) -> None:
         """Enter an object; callable from any thread that may wait for the disk.
 
         ``done`` is called on the writer's thread when the outcome is durable, or with a
-        CatalogError when nothing has changed.
+        CatalogError when nothing has changed. With an object that is Added, and only then, the
+        changes of ``also`` are made, in the same transaction.
         """
-        self._submit(Operation(lambda cursor: self._registrar.add(cursor, entry), done))
+        self._enter(lambda cursor: self._registrar.add(cursor, entry), done, also)
 
     def replace(
-        self, entry: InstanceEntry, done: Callable[[AddOutcome | BaseException], None]
+        self,
+        entry: InstanceEntry,
+        done: Callable[[AddOutcome | BaseException], None],
+        also: Attachment | None = None,
     ) -> None:
         """Enter an object in the place of the one with its SOP Instance UID; else as ``add``."""
-        self._submit(Operation(lambda cursor: self._registrar.replace(cursor, entry), done))
+        self._enter(lambda cursor: self._registrar.replace(cursor, entry), done, also)
+
+    def _enter(
+        self,
+        enter: Callable[[DBAPICursor], AddOutcome],
+        done: Callable[[AddOutcome | BaseException], None],
+        also: Attachment | None,
+    ) -> None:
+        if also is None:
+            self._submit(Operation(enter, done))
+            return
+
+        def apply(cursor: DBAPICursor) -> AddOutcome:
+            outcome = enter(cursor)
+            if isinstance(outcome, Added):
+                also.apply(cursor)
+            return outcome
+
+        def tell(outcome: AddOutcome | BaseException) -> None:
+            if isinstance(outcome, Added):
+                also.committed()
+            done(outcome)
+
+        self._submit(Operation(apply, tell))
 
     def remove(
         self,
@@ -180,6 +226,19 @@ class Catalog:
         """Remove an object's row; ``done`` gets what it was, None when there was none."""
         self._submit(
             Operation(lambda cursor: self._registrar.remove(cursor, sop_instance_uid), done)
+        )
+
+    def remove_if(
+        self, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
+    ) -> InstanceRow | None:
+        """Remove an object's row where ``allowed`` says so, with what that changes.
+
+        Returns what it was once that is durable. Blocks; raises CatalogError.
+        """
+        return self.transact(
+            lambda cursor: (
+                self._registrar.remove(cursor, sop_instance_uid) if allowed(cursor) else None
+            )
         )
 
     def truncate(self) -> None:

@@ -1,10 +1,14 @@
 """Tables of what no stored file holds: kept when the archive's tables are made anew.
 
-Worklist items, performed procedure steps, and storage commitments. A change of these tables needs
+Worklist items, performed procedure steps, storage commitments, and what is to be forwarded. A
+change of these tables needs
 a migration; a new table needs none.
 """
 
 from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -16,6 +20,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     UniqueConstraint,
+    text,
 )
 
 from dicomnode.index.schema import RowId, Text
@@ -155,4 +160,86 @@ commitment = Table(
     Index("commitment_by_size", "state", "instances"),
     Index("commitment_by_attempt", "state", "next_attempt_at", "requester"),
     Index("commitment_by_requester", "requester", "state"),
+)
+
+
+# -- Forwarding ------------------------------------------------------------------------------------
+
+
+class OutboxState(IntEnum):
+    """What an object in the outbox waits for.
+
+    READY: its turn. PAUSED: the time ``not_before``. UNSETTLED: that its study is complete.
+    SENT: that the destination commits to it. DEAD: that somebody looks into why it was refused.
+    COMMITTED: that the other destinations commit to it too, as it is then deleted here.
+    """
+
+    READY = 0
+    PAUSED = 1
+    UNSETTLED = 2
+    SENT = 3
+    DEAD = 4
+    COMMITTED = 5
+
+
+def _only(state: OutboxState) -> dict[str, Any]:
+    """Return what keeps an index to the objects in ``state``.
+
+    Each state has its own, so that an entry costs one, and what is due is found at once however
+    much else there is.
+    """
+    condition = text(f"state = {state.value}")
+    return {"sqlite_where": condition, "postgresql_where": condition}
+
+
+# An object that is to be sent to a destination; what has been sent has no row. No id is given
+# twice. Times are in seconds since 1970 UTC. ``meant_for`` is the destination of the rule where
+# an alternate has taken its place, else "". ``transaction_uid`` is that of the storage commitment
+# of what has been sent. ``to_delete`` is set in all rows of an object that goes from the archive
+# with the last of them.
+outbox_object = Table(
+    "outbox_object",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("destination", Text, nullable=False),
+    Column("meant_for", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("state", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", Float(53), nullable=False),
+    Column("queued_at", Float(53), nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("to_commit", Integer, nullable=False),
+    Column("transaction_uid", Text, nullable=False),
+    Column("to_delete", Integer, nullable=False),
+    Column("last_error", Text, nullable=False),
+    Index("outbox_ready", "destination", "priority", "id", **_only(OutboxState.READY)),
+    Index("outbox_paused", "destination", "not_before", **_only(OutboxState.PAUSED)),
+    Index(
+        "outbox_unsettled",
+        *("rule", "study_instance_uid", "queued_at"),
+        **_only(OutboxState.UNSETTLED),
+    ),
+    Index("outbox_sent", "destination", "transaction_uid", **_only(OutboxState.SENT)),
+    Index("outbox_dead", "destination", **_only(OutboxState.DEAD)),
+    Index("outbox_committed", "destination", **_only(OutboxState.COMMITTED)),
+    Index(
+        "outbox_to_delete",
+        "sop_instance_uid",
+        sqlite_where=text("to_delete = 1"),
+        postgresql_where=text("to_delete = 1"),
+    ),
+)
+
+# A destination that could not be had: since when, how often in a row, when it is tried again.
+outbox_destination = Table(
+    "outbox_destination",
+    metadata,
+    Column("title", Text, primary_key=True),
+    Column("down_since", Float(53), nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("not_before", Float(53), nullable=False),
+    Column("last_error", Text, nullable=False),
 )

@@ -74,7 +74,13 @@ class Requestor:
 
     def _connection(self, proposal: Proposal, provider: Provider) -> RequestedConnection:
         # In the order of item types (PS3.7 §D.3.3).
-        user_information = (*self._introduction, *proposal.roles, self._version_name)
+        user_information = (
+            *self._introduction,
+            *([proposal.window] if proposal.window else []),
+            *proposal.roles,
+            self._version_name,
+            *proposal.extended,
+        )
         request = AAssociateRQ(
             proposal.called_ae_title,
             proposal.calling_ae_title,

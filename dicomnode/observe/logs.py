@@ -25,6 +25,7 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from dicomnode.observe.words import escape
 from dicomnode.settings import LogSettings
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -270,40 +271,3 @@ def _as_json(_: WrappedLogger, __: str, line: EventDict) -> str:
 def _time(seconds: float) -> str:
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def escape(text: str) -> str:
-    """Return ``text`` with everything that is not printable written as ``\\n``, ``\\x1b``, …
-
-    Python's idea of printable leaves out controls, line separators, bidirectional marks and
-    lone surrogates, whose encoding would fail.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def size(count: int) -> str:
-    """Write a number of bytes in at most four figures: ``512KB``, ``1.2MB`` (1024 to the KB)."""
-    if count < 1024:
-        return f"{count}B"
-    amount = float(count)
-    for unit in ("KB", "MB", "GB"):
-        amount /= 1024
-        if amount < 1023.5:
-            return f"{amount:.1f}{unit}" if amount < 9.95 else f"{amount:.0f}{unit}"
-    return f"{amount / 1024:.1f}TB"
-
-
-def duration(seconds: float) -> str:
-    """Write a duration in the unit that suits it: ``0.4ms``, ``4ms``, ``1.25s``, ``3m05s``."""
-    if seconds < 0.00095:
-        return f"{seconds * 1000:.1f}ms"
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f}ms"
-    if seconds < 59.995:
-        return f"{seconds:.2f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m{rest:02d}s"
-    return f"{minutes // 60}h{minutes % 60:02d}m"

@@ -6,7 +6,7 @@ knows it and ``other`` otherwise, UIDs only if PS3.6 has them, phrases up to a f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -21,7 +21,7 @@ from prometheus_client import (
 from pydicom._uid_dict import UID_dictionary
 
 from dicomnode import __version__
-from dicomnode.observe.sources import Sources
+from dicomnode.observe.sources import Sources, Waiting
 
 OTHER = "other"
 """The label value that stands for every value that is not told apart."""
@@ -59,6 +59,7 @@ class Metrics:
         self._declare_operations()
         self._declare_queries()
         self._declare_retrievals()
+        self._declare_forwarding()
         self.registry.register(self._sources)
         ProcessCollector(registry=self.registry)
         info = Gauge("dicomnode_info", "1; the version.", ["version"], registry=self.registry)
@@ -182,6 +183,20 @@ class Metrics:
             buckets=_RETRIEVE_BUCKETS,
         )
 
+    def _declare_forwarding(self) -> None:
+        self._forwarded = Counter(
+            "dicomnode_forwarded_total",
+            "Objects that were forwarded, or tried to be: sent, refused, lost or set aside.",
+            ["destination", "result"],
+            registry=self.registry,
+        )
+        self._forwarded_bytes = Counter(
+            "dicomnode_forwarded_bytes_total",
+            "Bytes of data sets forwarded.",
+            ["destination"],
+            registry=self.registry,
+        )
+
     # -- connections and associations ------------------------------------------------------------
 
     def connection_opened(self) -> None:
@@ -266,6 +281,15 @@ class Metrics:
         self._retrieve_seconds.labels(service).observe(seconds)
         self._sent_bytes.inc(sent_bytes)
 
+    def forwarded(self, destination: str, results: Mapping[str, int], sent_bytes: int) -> None:
+        """Count objects of the outbox, by what became of them."""
+        title = self._title(destination)
+        for result, count in results.items():
+            if count:
+                self._forwarded.labels(title, result).inc(count)
+        self._forwarded_bytes.labels(title).inc(sent_bytes)
+        self._sent_bytes.inc(sent_bytes)
+
     # -- read at each scrape -----------------------------------------------------------------------
 
     def set_archive_source(self, source: Callable[[], Mapping[str, float]]) -> None:
@@ -274,6 +298,10 @@ class Metrics:
         Its keys: patients, studies, series, instances, bytes, identity_conflicts, free_bytes.
         """
         self._sources.archive = source
+
+    def set_outbox_source(self, source: Callable[[], Iterable[Waiting]]) -> None:
+        """Read what waits in the outbox from ``source`` at each scrape."""
+        self._sources.outbox = source
 
     def set_receive_buffer_source(self, source: Callable[[], tuple[int, int]]) -> None:
         """Read the receive buffers' bytes in use and their limit from ``source``."""

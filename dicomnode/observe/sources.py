@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,11 +23,22 @@ _ARCHIVE = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """So many objects of a destination are in a state; ``oldest_seconds`` is the oldest's age."""
+
+    destination: str
+    state: str
+    count: int
+    oldest_seconds: float
+
+
 class Sources(Collector):
     """Figures that others keep and that are read when they are asked for."""
 
     def __init__(self) -> None:
         self.archive: Callable[[], Mapping[str, float]] | None = None
+        self.outbox: Callable[[], Iterable[Waiting]] | None = None
         self.receive_buffer: Callable[[], tuple[int, int]] | None = None
         self.log_lines_dropped: Callable[[], int] | None = None
         self._counts: list[tuple[str, str, str, Callable[[], Mapping[Any, int]]]] = []
@@ -44,6 +56,7 @@ class Sources(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read the sources; what cannot be read now is left out, the rest stands."""
         yield from self._read_archive()
+        yield from self._read_outbox()
         yield from self._read_counts()
         if self.receive_buffer is not None:
             used, limit = self.receive_buffer()
@@ -74,6 +87,34 @@ class Sources(Collector):
         for key, value in figures.items():
             name, words = _ARCHIVE[key]
             yield GaugeMetricFamily(name, words, value)
+
+    def _read_outbox(self) -> Iterator[Metric]:
+        if self.outbox is None:
+            return
+        depth = GaugeMetricFamily(
+            "dicomnode_outbox_depth",
+            "Objects that wait to be forwarded.",
+            labels=["destination", "state"],
+        )
+        oldest = GaugeMetricFamily(
+            "dicomnode_outbox_oldest_seconds",
+            "Since when the oldest of them waits.",
+            labels=["destination"],
+        )
+        ages: dict[str, float] = {}
+        try:
+            for waiting in self.outbox():
+                depth.add_metric([waiting.destination, waiting.state], waiting.count)
+                ages[waiting.destination] = max(
+                    waiting.oldest_seconds, ages.get(waiting.destination, 0.0)
+                )
+        except Exception:
+            # As above: the index has failed, and dicomnode_archive_readable says so.
+            return
+        for destination, seconds in ages.items():
+            oldest.add_metric([destination], seconds)
+        yield depth
+        yield oldest
 
     def _read_counts(self) -> Iterator[Metric]:
         for name, words, label, source in self._counts:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.dimse.channel import Admitted, Refused
 from dicomnode.registry import AE, Registry, Service
+from dicomnode.scu.contexts import SENT_WITHOUT_LOSS
 from dicomnode.services.sop_classes import (
     ANY_TRANSFER_SYNTAX,
-    SENT_WITHOUT_LOSS,
     TRANSFER_SYNTAXES,
     UNCOMPRESSED,
     extended_answer,

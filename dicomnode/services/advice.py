@@ -8,13 +8,9 @@ from pydicom._uid_dict import UID_dictionary
 
 from dicomnode.dimse.channel import Proposal, Refused
 from dicomnode.dimse.status import Status
-from dicomnode.errors import (
-    AssociationError,
-    AssociationRejected,
-    AssociationTimedOut,
-    ConnectionFailed,
-)
+from dicomnode.errors import AssociationError
 from dicomnode.registry import Registry
+from dicomnode.scu.advice import on_failure
 from dicomnode.services.sop_classes import service_of
 from dicomnode.ul.items import ContextResult
 from dicomnode.ul.negotiation import RefusedContext
@@ -147,26 +143,13 @@ class Advisor:
     def request_failed(self, proposal: Proposal, error: AssociationError) -> str:
         """Advise on an association that we asked for in vain, now and for the C-MOVE behind it."""
         title, ours = proposal.called_ae_title, proposal.calling_ae_title
-        where = f"{proposal.host}:{proposal.port}"
-        match error:
-            case AssociationRejected(source=1, reason=3):
-                advice = f"Register {ours} at {title}, with what it may do there."
-            case AssociationRejected(source=1, reason=7):
-                advice = (
-                    f"What listens at {where} does not call itself {title}: correct title, host or"
-                    f" port of {title} in ae.toml, {_RELOAD}."
-                )
-            case AssociationRejected(result=2):
-                advice = f"{title} has too much to do just now: try again later."
-            case ConnectionFailed():
-                advice = (
-                    f"See whether {title} runs and listens at {where}; if that is not its address,"
-                    f" correct host and port of {title} in ae.toml, {_RELOAD}."
-                )
-            case AssociationTimedOut():
-                advice = f"See whether {title} at {where} hangs, or a firewall is in the way."
-            case _:
-                advice = f"See what the log of {title} says of the association."
+        advice = on_failure(
+            error,
+            title=title,
+            ours=ours,
+            where=f"{proposal.host}:{proposal.port}",
+            correct=f"correct title, host or port of {title} in ae.toml, {_RELOAD}",
+        )
         self._unavailable[title] = advice
         return advice
 

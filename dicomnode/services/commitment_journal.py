@@ -9,7 +9,8 @@ from typing import Final
 from dicomnode.dimse.status import Status
 from dicomnode.index.commitments import Standing
 from dicomnode.observe.commitment_metrics import CommitmentMetrics
-from dicomnode.observe.logs import Logger, duration
+from dicomnode.observe.logs import Logger
+from dicomnode.observe.words import duration
 from dicomnode.services.commitment_check import Checked
 from dicomnode.services.commitment_messages import Request
 from dicomnode.services.commitment_reports import NotTaken

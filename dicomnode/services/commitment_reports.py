@@ -23,11 +23,12 @@ from dicomnode.dimse.status import Category, category, describe
 from dicomnode.errors import AssociationError, DicomnodeError
 from dicomnode.index.commitments import Commitment, Commitments, Standing, State
 from dicomnode.registry import AE, Registry
+from dicomnode.scu.contexts import SENT_WITHOUT_LOSS
+from dicomnode.scu.outgoing import OutgoingAssociation, associate
+from dicomnode.scu.requests import Requests
 from dicomnode.services.commitment_messages import Failure, Reference, Report, encode_report
 from dicomnode.services.dispatch import Operation
-from dicomnode.services.requests import OutgoingAssociation, Requests, associate
 from dicomnode.services.sop_classes import (
-    SENT_WITHOUT_LOSS,
     STORAGE_COMMITMENT_PUSH_MODEL,
     STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
 )

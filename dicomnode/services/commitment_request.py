@@ -22,6 +22,8 @@ from dicomnode.index.catalog import Catalog
 from dicomnode.index.commitment_requests import CommitmentRequests, Instance, State
 from dicomnode.observe.logs import Logger
 from dicomnode.registry import AE, Registry
+from dicomnode.scu.contexts import SENT_WITHOUT_LOSS
+from dicomnode.scu.outgoing import OutgoingAssociation, associate
 from dicomnode.services.commitment_messages import (
     MAX_REFERENCES,
     REQUEST_ACTION,
@@ -32,9 +34,7 @@ from dicomnode.services.commitment_messages import (
 from dicomnode.services.commitment_results import CommitmentResults
 from dicomnode.services.dispatch import Dispatcher, Journal
 from dicomnode.services.outcomes import Finding
-from dicomnode.services.requests import OutgoingAssociation, associate
 from dicomnode.services.sop_classes import (
-    SENT_WITHOUT_LOSS,
     STORAGE_COMMITMENT_PUSH_MODEL,
     STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
 )

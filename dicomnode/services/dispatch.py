@@ -24,8 +24,8 @@ from dicomnode.dimse.command import (
 )
 from dicomnode.dimse.status import Status
 from dicomnode.errors import RemoteProtocolError, StatusError
+from dicomnode.scu.requests import Requests
 from dicomnode.services.outcomes import Outcome
-from dicomnode.services.requests import Requests
 from dicomnode.ul.negotiation import AcceptedContext
 
 # What one association may have outstanding however large the window it was granted.
@@ -180,8 +180,7 @@ class AssociationHandler:
                 context = self._channel.negotiated.contexts[context_id]
                 return self._begin(Operation(self, self._channel, context, command))
             case Response():
-                self.requests.response(command)
-                return None
+                return self.requests.response(context_id, command)
             case _:
                 raise RemoteProtocolError("a response of an unknown service", source=0)
 

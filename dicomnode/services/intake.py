@@ -20,6 +20,7 @@ from dicomnode.errors import DataSetMismatch, OutOfResources, StatusError
 from dicomnode.index.catalog import Catalog
 from dicomnode.services.placing import (
     Arrival,
+    Forwarding,
     IntakeJournal,
     OnConflict,
     Outcome,
@@ -29,10 +30,10 @@ from dicomnode.services.placing import (
 )
 from dicomnode.services.workers import Workers
 from dicomnode.storage.files import FileStore, IncomingFile, valid_uid
-from dicomnode.storage.header import Header, read_front, read_header
+from dicomnode.storage.header import HEADER_END, Header, read_front, read_header
 from dicomnode.storage.part10 import file_meta
 
-__all__ = ["Arrival", "Intake", "IntakeJournal", "OnConflict", "Settled"]
+__all__ = ["Arrival", "Forwarding", "Intake", "IntakeJournal", "OnConflict", "Settled"]
 
 # An object whose unwritten fragments exceed this stops the reading of its association.
 _HIGH_WATER_BYTES = 2 * 1024 * 1024
@@ -59,6 +60,7 @@ class Intake:
         journal: IntakeJournal,
         on_conflict: OnConflict,
         min_free_bytes: int,
+        forwarding: Forwarding | None = None,
     ) -> None:
         self.files = files
         self.workers = workers
@@ -66,8 +68,14 @@ class Intake:
         self.min_free_bytes = min_free_bytes
         self.loop = asyncio.get_running_loop()
         self.placer = Placer(
-            files, catalog, workers=workers, journal=journal, on_conflict=on_conflict
+            files,
+            catalog,
+            workers=workers,
+            journal=journal,
+            on_conflict=on_conflict,
+            forwarding=forwarding,
         )
+        self.header_end = HEADER_END if forwarding is None else forwarding.header_end
         self._space_checked_at = -math.inf
 
     def begin(self, arrival: Arrival, channel: Channel, done: Done) -> IncomingObject:
@@ -203,7 +211,8 @@ class IncomingObject:
         """Read the header from memory, while the rest of the object is still on its way."""
         front = b"".join(fragments)
         is_whole = self._finished and len(front) == self._received_bytes
-        return read_front(front, self.arrival.transfer_syntax_uid, is_whole=is_whole)
+        syntax, end = self.arrival.transfer_syntax_uid, self._intake.header_end
+        return read_front(front, syntax, is_whole=is_whole, end=end)
 
     def _open(self) -> IncomingFile:
         self._intake.check_space()
@@ -255,7 +264,11 @@ class IncomingObject:
         header = self._header
         if header is None:
             header = read_header(
-                file.fd, file.data_set_offset, file.data_set_bytes, self.arrival.transfer_syntax_uid
+                file.fd,
+                file.data_set_offset,
+                file.data_set_bytes,
+                self.arrival.transfer_syntax_uid,
+                self._intake.header_end,
             )
         if header.sop_instance_uid != self.arrival.sop_instance_uid:
             raise DataSetMismatch(

@@ -15,8 +15,9 @@ from typing import Any
 from dicomnode.dimse.channel import Channel, Proposal, Refused
 from dicomnode.dimse.status import Category, category
 from dicomnode.errors import AssociationError, AssociationRejected
-from dicomnode.observe.logs import Logger, duration, size
+from dicomnode.observe.logs import Logger
 from dicomnode.observe.metrics import ACCEPTED, Metrics
+from dicomnode.observe.words import duration, size
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.explanations import (
     Explanations,

@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Protocol, assert_never
+
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.dimse.status import Status
 from dicomnode.errors import CannotUnderstand, CatalogError, OutOfResources, StatusError
@@ -19,6 +22,7 @@ from dicomnode.index.catalog import (
     Added,
     AddOutcome,
     AlreadyHeld,
+    Attachment,
     Catalog,
     InstanceEntry,
     InstanceRow,
@@ -51,6 +55,17 @@ class Settled:
 Outcome = Settled | StatusError
 
 
+class Forwarding(Protocol):
+    """Decides what becomes of an object besides being stored; called from worker threads."""
+
+    @property
+    def header_end(self) -> int:
+        """The tag up to which headers are read for it."""
+
+    def attachment(self, entry: InstanceEntry) -> Attachment | None:
+        """Return what is to be committed with the row of an object."""
+
+
 class IntakeJournal(Protocol):
     """Is told of what an administrator should know; called from worker threads."""
 
@@ -75,30 +90,45 @@ class Placer:
         workers: Workers,
         journal: IntakeJournal,
         on_conflict: OnConflict,
+        forwarding: Forwarding | None,
     ) -> None:
         self.files = files
         self.catalog = catalog
         self.workers = workers
         self.journal = journal
         self.on_conflict = on_conflict
+        self._forwarding = forwarding
         self._lock = threading.Lock()
-        # SOP Instance UIDs that are being placed, each with the objects that wait for it.
-        self._placing: dict[str, list[Placement]] = {}
+        # SOP Instance UIDs that are being placed, each with those that wait for it.
+        self._placing: dict[str, list[Turn]] = {}
 
-    def place(self, placement: Placement) -> None:
+    def place(self, turn: Turn) -> None:
         """Place an object now, or when those of its UID that came before have settled."""
-        uid = placement.arrival.sop_instance_uid
+        uid = turn.sop_instance_uid
         with self._lock:
             waiting = self._placing.get(uid)
             if waiting is not None:
-                waiting.append(placement)
+                waiting.append(turn)
                 return
             self._placing[uid] = []
-        placement.run()
+        turn.run()
 
-    def free(self, placement: Placement) -> None:
+    def remove(
+        self, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
+    ) -> InstanceRow | None:
+        """Take an object out of the archive, if ``allowed`` (see ``Catalog.remove_if``).
+
+        None of its UID is placed meanwhile, so that no file of another goes. A crash between row
+        and file leaves a file that is entered anew at the next start. Returns the row that there
+        was. Blocks; raises CatalogError, OutOfResources.
+        """
+        removal = _Removal(self, sop_instance_uid, allowed)
+        self.place(removal)
+        return removal.outcome.result()
+
+    def free(self, turn: Turn) -> None:
         """Let the next object of the same UID be placed."""
-        uid = placement.arrival.sop_instance_uid
+        uid = turn.sop_instance_uid
         with self._lock:
             waiting = self._placing[uid]
             if not waiting:
@@ -106,6 +136,45 @@ class Placer:
                 return
             following = waiting.pop(0)
         self.workers.run(following.run)
+
+    def attachment(self, entry: InstanceEntry) -> Attachment | None:
+        """Return what is to be committed with the row of an object."""
+        return self._forwarding.attachment(entry) if self._forwarding is not None else None
+
+
+class Turn(Protocol):
+    """Something that is done with an object while nobody else does; calls ``free`` at its end."""
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Of which object."""
+
+    def run(self) -> None:
+        """Do it, or begin with it."""
+
+
+class _Removal:
+    """Takes an object out of the archive."""
+
+    def __init__(
+        self, placer: Placer, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
+    ) -> None:
+        self.sop_instance_uid = sop_instance_uid
+        self.outcome: Future[InstanceRow | None] = Future()
+        self._placer = placer
+        self._allowed = allowed
+
+    def run(self) -> None:
+        try:
+            row = self._placer.catalog.remove_if(self.sop_instance_uid, self._allowed)
+            if row is not None:
+                self._placer.files.remove(row.path)
+        except BaseException as error:
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(row)
+        finally:
+            self._placer.free(self)
 
 
 class Placement:
@@ -134,6 +203,7 @@ class Placement:
         self._path = object_path(
             header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
         )
+        self.sop_instance_uid = arrival.sop_instance_uid
         self._is_placed = False
         # Where the file is kept that had the name before.
         self._kept = ""
@@ -186,8 +256,14 @@ class Placement:
         except FileExistsError:
             return self._meet(self._placer.catalog.get(header.sop_instance_uid))
         self._is_placed = True
-        self._placer.catalog.add(self._entry(), self._indexed)
+        entry = self._entry()
+        self._placer.catalog.add(entry, self._indexed, self._placer.attachment(entry))
         return None
+
+    def _replace(self) -> None:
+        """Have the index take this object for the one it has."""
+        entry = self._entry()
+        self._placer.catalog.replace(entry, self._replaced, self._placer.attachment(entry))
 
     def _entry(self) -> InstanceEntry:
         return InstanceEntry.from_header(
@@ -250,7 +326,7 @@ class Placement:
                     header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
                 )
                 self._is_placed = True
-                placer.catalog.replace(self._entry(), self._replaced)
+                self._replace()
                 return None
             case _:
                 assert_never(placer.on_conflict)
@@ -262,7 +338,7 @@ class Placement:
             placer.journal.row_without_file(row.sop_instance_uid, row.path)
             if row.path == self._path and self._is_same(row):
                 return _STORED
-            placer.catalog.replace(self._entry(), self._replaced)
+            self._replace()
             return None
         placer.journal.conflict(self.arrival, placer.on_conflict, row.path)
         match placer.on_conflict:
@@ -272,7 +348,7 @@ class Placement:
             case "refuse":
                 return _DUPLICATE
             case "replace":
-                placer.catalog.replace(self._entry(), self._replaced)
+                self._replace()
                 return None
             case _:
                 assert_never(placer.on_conflict)

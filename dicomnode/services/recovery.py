@@ -18,13 +18,15 @@ from dicomnode.index.catalog import (
     Added,
     AddOutcome,
     AlreadyHeld,
+    Attachment,
     Catalog,
     InstanceEntry,
     InstanceRow,
 )
 from dicomnode.observe.logs import Logger
+from dicomnode.services.placing import Forwarding
 from dicomnode.storage.files import FileStore, object_path, valid_uid
-from dicomnode.storage.header import read_header, read_to_end
+from dicomnode.storage.header import HEADER_END, read_header, read_to_end
 from dicomnode.storage.part10 import read_file_meta
 
 # ``done`` files of ``total``, or of an unknown number.
@@ -57,19 +59,28 @@ class RecoveryReport:
 
 
 def reconcile(
-    files: FileStore, catalog: Catalog, *, log: Logger, progress: Progress | None = None
+    files: FileStore,
+    catalog: Catalog,
+    *,
+    log: Logger,
+    progress: Progress | None = None,
+    forwarding: Forwarding | None = None,
 ) -> RecoveryReport:
     """Make the index agree with the files; for a start, before anything is served.
 
     Names are compared; only files without a row are opened. ``progress`` counts the files
-    entered. Raises CatalogError, OutOfResources.
+    entered. What nobody has been told is stored gets the attachment of ``forwarding``, as its
+    sender will be told when it comes again; the objects of an index that is built anew do not.
+    Raises CatalogError, OutOfResources.
     """
     if catalog.rebuilt_from is not None:
         log.warning(
             "the index has been made by another version and is built anew from the files",
             schema_version=catalog.rebuilt_from,
         )
-    run = _Run(files, catalog, log, progress, total=None)
+    if catalog.is_new:
+        forwarding = None
+    run = _Run(files, catalog, log, progress, total=None, forwarding=forwarding)
     run.enter(run.replacements())
     run.clear_incoming()
     run.enter(_orphans(files, catalog, run))
@@ -135,7 +146,9 @@ class _Run:
         log: Logger | None,
         progress: Progress | None,
         total: int | None,
+        forwarding: Forwarding | None = None,
     ) -> None:
+        self._forwarding = forwarding
         self.report = RecoveryReport()
         self._files = files
         self._catalog = catalog
@@ -171,7 +184,8 @@ class _Run:
 
     def _read(self, path: str) -> None:
         try:
-            entry = _entry(self._files, path)
+            end = self._forwarding.header_end if self._forwarding is not None else HEADER_END
+            entry = _entry(self._files, path, end)
         except (CannotUnderstand, DataSetMismatch) as error:
             self._park(path, error.comment)
             self._settle()
@@ -181,7 +195,12 @@ class _Run:
         except BaseException as error:
             self._settle(error)
         else:
-            self._catalog.add(entry, lambda outcome: self._entered(entry, outcome))
+            self._catalog.add(
+                entry, lambda outcome: self._entered(entry, outcome), self._attachment(entry)
+            )
+
+    def _attachment(self, entry: InstanceEntry) -> Attachment | None:
+        return self._forwarding.attachment(entry) if self._forwarding is not None else None
 
     def _entered(self, entry: InstanceEntry, outcome: AddOutcome | BaseException) -> None:
         """Take the index's answer, in its writer thread."""
@@ -209,7 +228,9 @@ class _Run:
         elif is_there and row.sha256 == entry.sha256:
             self._settle()
         else:
-            self._catalog.replace(entry, lambda outcome: self._entered(entry, outcome))
+            self._catalog.replace(
+                entry, lambda outcome: self._entered(entry, outcome), self._attachment(entry)
+            )
 
     def _park(self, path: str, why: str) -> None:
         try:
@@ -277,14 +298,14 @@ class _Run:
             self._log.warning(line)
 
 
-def _entry(files: FileStore, path: str) -> InstanceEntry:
+def _entry(files: FileStore, path: str, header_end: int) -> InstanceEntry:
     """Read one stored object. Raises CannotUnderstand, DataSetMismatch, OutOfResources."""
     fd = files.open_object(path)
     try:
         status = os.fstat(fd)
         meta = read_file_meta(fd)
         size = status.st_size - meta.data_set_offset
-        header = read_header(fd, meta.data_set_offset, size, meta.transfer_syntax_uid)
+        header = read_header(fd, meta.data_set_offset, size, meta.transfer_syntax_uid, header_end)
     finally:
         os.close(fd)
     named = object_path(

@@ -16,14 +16,14 @@ from dicomnode.index.catalog import Catalog
 from dicomnode.index.reading import SearchStopped, Stop
 from dicomnode.observe.logs import Logger
 from dicomnode.registry import AE, Registry
-from dicomnode.services.destinations import proposals
+from dicomnode.scu.outgoing import associate
+from dicomnode.scu.proposals import proposals
+from dicomnode.scu.sending_contexts import SendingContexts
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.identifier import Bounds, parse, retrieve_keys
 from dicomnode.services.outcomes import Finding, RetrieveOutcome
-from dicomnode.services.requests import associate
 from dicomnode.services.selected import Rows, Selected
 from dicomnode.services.sending import Link, Sender, StoreParameters
-from dicomnode.services.sending_contexts import SendingContexts
 from dicomnode.services.sop_classes import QUERY_RETRIEVE, extended_answer
 from dicomnode.services.stored_objects import StoredObjects
 from dicomnode.services.sub_operations import SubOperations

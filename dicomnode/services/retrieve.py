@@ -21,7 +21,7 @@ from dicomnode.errors import StatusError
 from dicomnode.index.catalog import Catalog
 from dicomnode.observe.logs import Logger
 from dicomnode.registry import Registry
-from dicomnode.services.conversion import Converters
+from dicomnode.scu.conversion import Converters
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.identifier import mismatch
 from dicomnode.services.retrieval import Journal, Parts, Retrieval, Rules

@@ -17,7 +17,7 @@ from typing import Final
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.entry import InstanceRow
 from dicomnode.index.reading import Stop
-from dicomnode.services.destinations import Kind
+from dicomnode.scu.proposals import Kind
 
 _BATCH: Final = 256
 # So few are kept once read, as a C-MOVE looks at all of them before it sends the first.

@@ -14,14 +14,15 @@ from dicomnode.errors import (
     AssociationError,
     AssociationTimedOut,
     ConversionFailed,
+    Unreadable,
 )
 from dicomnode.index.entry import InstanceRow
 from dicomnode.observe.logs import Logger
+from dicomnode.scu.requests import Requests
+from dicomnode.scu.sending_contexts import Choice, NoContext, SendingContexts
 from dicomnode.services.outcomes import Finding
-from dicomnode.services.requests import Requests
 from dicomnode.services.selected import Rows
-from dicomnode.services.sending_contexts import Choice, SendingContexts
-from dicomnode.services.stored_objects import Sendable, StoredObjects, Unreadable
+from dicomnode.services.stored_objects import Sendable, StoredObjects
 from dicomnode.services.sub_operations import SubOperations
 
 # After the loss of an association that took objects, another is asked for so often.
@@ -135,8 +136,8 @@ class Sender:
 
     async def _prepare(self, row: InstanceRow, link: Link) -> _Prepared:
         choice = link.contexts.choose(row.sop_class_uid, row.transfer_syntax_uid)
-        if isinstance(choice, Finding):
-            return _Prepared(row, choice)
+        if isinstance(choice, NoContext):
+            return _Prepared(row, Finding(choice.words, advice=choice.advice))
         try:
             sendable = await self._objects.fetch(row, choice.transfer_syntax_uid)
         except Unreadable as error:

@@ -14,13 +14,8 @@ from pydicom._uid_dict import UID_dictionary
 from pynetdicom import AllStoragePresentationContexts
 
 from dicomnode.registry import Service
-from dicomnode.storage.encoding import (
-    DEFLATED,
-    EXPLICIT_VR_BIG_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    GE_BIG_ENDIAN_PIXELS,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-)
+from dicomnode.scu.contexts import SENT_WITHOUT_LOSS
+from dicomnode.storage.encoding import GE_BIG_ENDIAN_PIXELS
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 MODALITY_WORKLIST: Final = "1.2.840.10008.5.1.4.31"
@@ -88,15 +83,6 @@ class _Any(Container[str]):
 
 
 ANY_TRANSFER_SYNTAX: Final = _Any()
-
-# Where a C-GET requestor lists several for one context: those that every object can be sent in,
-# the usual one of stored objects first.
-SENT_WITHOUT_LOSS: Final = (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    DEFLATED,
-    EXPLICIT_VR_BIG_ENDIAN,
-)
 
 # The only transfer syntaxes that mean anything for a service without pixel data.
 UNCOMPRESSED: Final = frozenset(SENT_WITHOUT_LOSS)

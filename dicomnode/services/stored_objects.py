@@ -16,16 +16,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from dicomnode.errors import CannotUnderstand, DicomnodeError, OutOfResources
+from dicomnode.errors import CannotUnderstand, OutOfResources, Unreadable
 from dicomnode.index.entry import InstanceRow
-from dicomnode.services.conversion import Converters
+from dicomnode.scu.conversion import Converters
+from dicomnode.scu.sources import PIECE_BYTES, Pieces
 from dicomnode.storage.disk import OpenFile
 from dicomnode.storage.encoding import DEFLATED
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import read_file_meta
-
-# Data sets up to this are read whole, longer ones in pieces of it.
-PIECE_BYTES: Final = 1024 * 1024
 
 # Preamble, prefix, and File Meta Information Group Length (0002,0000) up to its value.
 _PREFIX: Final = b"DICM\x02\x00\x00\x00UL\x04\x00"
@@ -34,47 +32,6 @@ _GROUP_LENGTH_AT: Final = _PREFIX_AT + len(_PREFIX)
 _GROUP_LENGTH: Final = struct.Struct("<I")
 # More than File Meta has, but for private information in it.
 _FIRST_READ_BYTES: Final = 1024
-
-
-class Unreadable(DicomnodeError):
-    """A stored object cannot be read: its file is missing, or is not what the index says."""
-
-
-class Pieces:
-    """A long data set, read one piece ahead; a ``channel.DataSetSource``."""
-
-    def __init__(
-        self, file: OpenFile, offset: int, size: int, threads: Executor, padding: bytes = b""
-    ) -> None:
-        self._file = file
-        self._padding = padding
-        self._position = offset
-        self._end = offset + size
-        self._threads = threads
-        self._ahead: asyncio.Future[bytes] | None = None
-
-    async def read(self) -> bytes:
-        """Return the next piece, b"" after the last. Raises Unreadable, OSError."""
-        ahead = self._ahead or self._begin()
-        if ahead is None:
-            padding, self._padding = self._padding, b""
-            return padding
-        piece = await ahead
-        if not piece:
-            raise Unreadable("the file is shorter than it was")
-        self._position += len(piece)
-        self._ahead = self._begin()
-        return piece
-
-    def _begin(self) -> asyncio.Future[bytes] | None:
-        size = min(PIECE_BYTES, self._end - self._position)
-        if size == 0:
-            return None
-        loop = asyncio.get_running_loop()
-        ahead = loop.run_in_executor(self._threads, self._file.read, size, self._position)
-        # Nobody asks for its error when the message is given up.
-        ahead.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +64,11 @@ class StoredObjects:
             return Sendable(found, size)
         await loop.run_in_executor(self._threads, self._check, row)
         file, converted_size = await self._converters.convert(
-            row.path, offset, size, row.transfer_syntax_uid, transfer_syntax_uid
+            self._files.abs_path(row.path),
+            offset,
+            size,
+            row.transfer_syntax_uid,
+            transfer_syntax_uid,
         )
         return Sendable(Pieces(file, 0, converted_size, self._threads), converted_size)
 

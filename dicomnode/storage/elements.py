@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from pydicom.datadict import dictionary_VR
-
 from dicomnode.errors import ConversionFailed
 from dicomnode.storage.encoding import (
     EXPLICIT_BIG,
@@ -244,6 +242,9 @@ def implicit_vr(tag: int) -> bytes:
         return b"UL"
     if group & 1:
         return b"LO" if 0x10 <= number <= 0xFF else _UN  # a private creator (PS3.5 §7.8.1)
+    # Late: who only wants to know what can be converted need not wait for pydicom.
+    from pydicom.datadict import dictionary_VR
+
     try:
         return dictionary_VR(tag).encode()
     except KeyError:

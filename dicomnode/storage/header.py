@@ -29,7 +29,7 @@ from dicomnode.storage.encoding import (
 from dicomnode.storage.text import decode_text, encodings_of
 
 # Tags from here on are not looked at: Content Sequence (0040,A730), waveforms, pixels.
-_STOP: Final = 0x0040_A500
+HEADER_END: Final = 0x0040_A500
 _NEVER: Final = 1 << 32
 _MAX_ELEMENTS: Final = 200_000
 _MAX_DEPTH: Final = 64
@@ -148,26 +148,30 @@ class Header:
             return []
 
 
-def read_header(fd: int, offset: int, size: int, transfer_syntax_uid: str) -> Header:
+def read_header(
+    fd: int, offset: int, size: int, transfer_syntax_uid: str, end: int = HEADER_END
+) -> Header:
     """Read the header of the data set of ``size`` bytes at ``offset`` of an open file.
 
-    The file position stays where it is. Raises CannotUnderstand for anything that is not a
-    well-formed data set up to where reading stops.
+    The file position stays where it is. Reading stops at the tag ``end``. Raises CannotUnderstand
+    for anything that is not a well-formed data set up to there.
     """
-    return _read(Window(fd, offset, size), transfer_syntax_uid, _STOP)
+    return _read(Window(fd, offset, size), transfer_syntax_uid, end)
 
 
-def read_front(data: bytes, transfer_syntax_uid: str, *, is_whole: bool) -> Header | None:
+def read_front(
+    data: bytes, transfer_syntax_uid: str, *, is_whole: bool, end: int = HEADER_END
+) -> Header | None:
     """Read as ``read_header``, from the first bytes of a data set or from all of them.
 
     None when more bytes are needed to tell. Raises CannotUnderstand when ``data`` is the whole.
     """
     if is_whole:
-        return _read(_Bytes(data), transfer_syntax_uid, _STOP)
+        return _read(_Bytes(data), transfer_syntax_uid, end)
     if len(data) < WINDOW_BYTES:
         return None
     try:
-        return _read(_Front(data), transfer_syntax_uid, _STOP)
+        return _read(_Front(data), transfer_syntax_uid, end)
     except (_Beyond, CannotUnderstand):
         return None
 

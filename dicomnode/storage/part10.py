@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -80,6 +81,11 @@ def read_file_meta(fd: int) -> FileMeta:
     """
     head = os.pread(fd, _FIRST_READ_BYTES, 0)
     if len(head) == _FIRST_READ_BYTES and is_part10(head):
+        with contextlib.suppress(CannotUnderstand):
+            meta = parse_file_meta(head)
+            # Only what follows the last element shows that it is the last.
+            if meta.data_set_offset + _SHORT_HEADER.size <= len(head):
+                return meta
         head += os.pread(fd, _MAX_META_BYTES - _FIRST_READ_BYTES, _FIRST_READ_BYTES)
     return parse_file_meta(head)
 

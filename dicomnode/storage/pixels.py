@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydicom._uid_dict import UID_dictionary
-
 from dicomnode.errors import ConversionFailed
 
 JPEG_BASELINE: Final = "1.2.840.10008.1.2.4.50"
@@ -160,6 +158,8 @@ def _all_alike(
 
 
 def _no_decoder(transfer_syntax_uid: str) -> ConversionFailed:
+    from pydicom._uid_dict import UID_dictionary
+
     name = UID_dictionary[transfer_syntax_uid][0]
     return ConversionFailed(
         f"no decoder for {name} is installed",

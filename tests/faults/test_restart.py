@@ -42,11 +42,15 @@ class Sender(threading.Thread):
         self._study = study
         self._enough = enough
 
+    def image(self, number: int) -> Image:
+        """Return the image that is sent as the ``number``-th."""
+        # Small and large ones, so that the end comes at every stage of an object.
+        return Image(number, self._study, size_bytes=(2000, 400_000)[number % 5 == 0])
+
     def run(self) -> None:
         with self._wire as wire:
             for number in range(1, 100_000):
-                # Small and large ones, so that the end comes at every stage of an object.
-                image = Image(number, self._study, size_bytes=(2000, 400_000)[number % 5 == 0])
+                image = self.image(number)
                 try:
                     status = wire.store(CT_IMAGE_STORAGE, image.uid, image.data_set)
                 except (ConnectionEnded, OSError):

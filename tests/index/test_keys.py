@@ -6,7 +6,7 @@ import pytest
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from dicomnode.index.keys import ITEM_KEYS, KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
-from dicomnode.storage.header import _STOP
+from dicomnode.storage.header import HEADER_END
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.keyword)
@@ -23,7 +23,7 @@ def test_item_keys_are_those_of_the_dictionary() -> None:
 
 
 def test_every_key_is_read_before_the_header_reader_stops() -> None:
-    assert all(key.tag < _STOP for key in KEYS)
+    assert all(key.tag < HEADER_END for key in KEYS)
 
 
 def test_each_level_names_its_columns_once() -> None:

@@ -14,7 +14,7 @@ from dicomnode.dimse.command import CStoreRQ, CStoreRSP, encode_command
 from dicomnode.errors import AssociationError
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requested import RequestedConnection
-from dicomnode.services.requests import Requests
+from dicomnode.scu.requests import Requests
 from dicomnode.ul.association import Association, Role
 from dicomnode.ul.framing import p_data
 from dicomnode.ul.items import (
@@ -158,7 +158,7 @@ class Calling:
     def message(self, context_id: int, command: Any) -> None:
         assert self.requests is not None
         if isinstance(command, CStoreRSP):
-            self.requests.response(command)
+            self.requests.response(context_id, command)
 
     def closed(self, why: str) -> None:
         assert self.requests is not None

@@ -22,7 +22,7 @@ from dicomnode.errors import (
 )
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
-from dicomnode.services.requests import OutgoingAssociation, associate
+from dicomnode.scu.outgoing import OutgoingAssociation, associate
 from dicomnode.ul.framing import p_data
 from dicomnode.ul.items import (
     ContextResult,

@@ -15,7 +15,7 @@ from dicomnode.dimse.command import CStoreRQ
 from dicomnode.errors import AssociationError, AssociationRejected
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
-from dicomnode.services.requests import associate
+from dicomnode.scu.outgoing import associate
 from dicomnode.ul.items import PresentationContextRQ
 from tests import peers, wire
 from tests.net.shell import PATIENT

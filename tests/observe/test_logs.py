@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dicomnode.observe.logs import Log, Logger, duration, escape, size
+from dicomnode.observe.logs import Log, Logger
+from dicomnode.observe.words import duration, escape, size
 from dicomnode.settings import LogSettings
 
 

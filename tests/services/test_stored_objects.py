@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.errors import Unreadable
 from dicomnode.index.entry import InstanceRow
-from dicomnode.services.conversion import Converters
-from dicomnode.services.stored_objects import PIECE_BYTES, Pieces, StoredObjects, Unreadable
+from dicomnode.scu.conversion import Converters
+from dicomnode.scu.sources import PIECE_BYTES, Pieces
+from dicomnode.services.stored_objects import StoredObjects
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import file_meta
 from tests.storage.objects import BIG, CT_STORAGE, DEFLATED, EXPLICIT, IMPLICIT, data_set, encoded

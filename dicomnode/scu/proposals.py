@@ -1,18 +1,12 @@
-"""The associations that a C-MOVE asks its destination for (PS3.4 §C.4.2.2)."""
+"""The associations that objects are sent on: as many as their presentation contexts need."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
-from dicomnode.services.sop_classes import SENT_WITHOUT_LOSS
+from dicomnode.scu.contexts import MAX_CONTEXTS, SENT_WITHOUT_LOSS, USUAL
 from dicomnode.storage.transcode import can_convert
 from dicomnode.ul.items import PresentationContextRQ
-
-# Context IDs are odd and a byte (PS3.8 §9.3.2.2).
-MAX_CONTEXTS: Final = 128
-# What every SCP takes, or should (PS3.5 §10.1).
-_USUAL: Final = SENT_WITHOUT_LOSS[:2]
 
 # A SOP class and the transfer syntax that objects of it are stored in.
 Kind = tuple[str, str]
@@ -50,7 +44,7 @@ def _lists(
     stored: Sequence[str], preference: Sequence[str], receives: Sequence[str]
 ) -> list[tuple[str, ...]]:
     """Return the transfer syntaxes of each context for one SOP class."""
-    usual = [uid for uid in receives if uid in SENT_WITHOUT_LOSS] if receives else _USUAL
+    usual = [uid for uid in receives if uid in SENT_WITHOUT_LOSS] if receives else USUAL
     wanted = dict.fromkeys((*(uid for uid in preference if uid in SENT_WITHOUT_LOSS), *usual))
     others = tuple(
         uid

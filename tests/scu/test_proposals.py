@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dicomnode.services.destinations import MAX_CONTEXTS, proposals
-from dicomnode.services.outcomes import Finding
-from dicomnode.services.sending_contexts import Choice, SendingContexts, named
+from dicomnode.scu.contexts import MAX_CONTEXTS
+from dicomnode.scu.names import named
+from dicomnode.scu.proposals import proposals
+from dicomnode.scu.sending_contexts import Choice, NoContext, SendingContexts
 from dicomnode.ul.negotiation import AcceptedContext
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -95,16 +96,16 @@ def test_the_preference_decides_among_those_to_convert_to() -> None:
 
 def test_the_reason_names_what_was_refused_and_the_advice_what_to_accept() -> None:
     contexts = sending((1, CT, JPEG_2000))
-    assert contexts.choose(MR, EXPLICIT) == Finding(
+    assert contexts.choose(MR, EXPLICIT) == NoContext(
         "MR Image Storage: no presentation context accepted by ARCHIVE",
         advice="Let ARCHIVE accept MR Image Storage.",
     )
-    assert contexts.choose(CT, MPEG_2) == Finding(
+    assert contexts.choose(CT, MPEG_2) == NoContext(
         "CT Image Storage in MPEG2 Main Profile / Main Level: ARCHIVE takes only"
         " JPEG 2000 Image Compression (Lossless Only), to which it cannot be converted",
         advice="Let ARCHIVE accept CT Image Storage in MPEG2 Main Profile / Main Level.",
     )
-    assert contexts.choose("1.2.3", EXPLICIT) == Finding(
+    assert contexts.choose("1.2.3", EXPLICIT) == NoContext(
         "1.2.3: no presentation context accepted by ARCHIVE", advice="Let ARCHIVE accept 1.2.3."
     )
 

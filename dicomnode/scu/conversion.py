@@ -1,4 +1,4 @@
-"""Converts stored objects in processes of their own (``storage.converter``).
+"""Converts objects in processes of their own (``storage.converter``).
 
 Two at once: a third waits. A process that takes too long or dies harms its object alone, and
 another takes its place.
@@ -11,26 +11,35 @@ import json
 import os
 import sys
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from dicomnode.errors import ConversionFailed, OutOfResources
 from dicomnode.storage.converter import Job, Result
 from dicomnode.storage.disk import OpenFile
-from dicomnode.storage.files import FileStore
 
 _PROCESSES: Final = 2
 _MAX_CONVERTED_BYTES: Final = 2 * 1024**3
 _MAX_SECONDS: Final = 300.0
 
 
+class Scratch(Protocol):
+    """Where converted objects are written, such as the storage."""
+
+    def new_temporary(self) -> str:
+        """Return an absolute path that was not given before."""
+
+    def free_bytes(self) -> int:
+        """Return the bytes that may still be written there. Raises OutOfResources."""
+
+
 class Converters:
     """Processes that are started when they are first needed.
 
-    ``min_free_bytes`` of the storage are never used up by converted objects.
+    ``min_free_bytes`` of ``scratch`` are never used up by converted objects.
     """
 
-    def __init__(self, files: FileStore, min_free_bytes: int, *, seconds: float = _MAX_SECONDS):
-        self._files = files
+    def __init__(self, scratch: Scratch, min_free_bytes: int, *, seconds: float = _MAX_SECONDS):
+        self._scratch = scratch
         self._min_free_bytes = min_free_bytes
         self._seconds = seconds
         self._turn = asyncio.Semaphore(_PROCESSES)
@@ -40,20 +49,20 @@ class Converters:
     async def convert(
         self, path: str, offset: int, size: int, stored: str, wanted: str
     ) -> tuple[OpenFile, int]:
-        """Convert the data set at ``offset`` of an object's file, ``path`` as the index has it.
+        """Convert the data set at ``offset`` of the file ``path``, which is absolute.
 
         Returns a file without a name that holds the converted data set, and its size. Raises
         ConversionFailed.
         """
-        target = self._files.new_temporary()
+        target = self._scratch.new_temporary()
         try:
             async with self._turn:
                 try:
-                    free = await asyncio.to_thread(self._files.free_bytes)
+                    free = await asyncio.to_thread(self._scratch.free_bytes)
                 except OutOfResources as error:
                     raise ConversionFailed(error.comment) from error
                 job = Job(
-                    path=self._files.abs_path(path),
+                    path=path,
                     offset=offset,
                     size=size,
                     stored=stored,

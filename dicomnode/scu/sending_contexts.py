@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pydicom._uid_dict import UID_dictionary
-
-from dicomnode.services.outcomes import Finding
-from dicomnode.services.sop_classes import SENT_WITHOUT_LOSS
+from dicomnode.scu.contexts import SENT_WITHOUT_LOSS
+from dicomnode.scu.names import named
 from dicomnode.storage.transcode import can_convert
 from dicomnode.ul.negotiation import AcceptedContext
+
+
+@dataclass(frozen=True, slots=True)
+class NoContext:
+    """Why objects of one kind cannot be sent, and what to change, as sentences."""
+
+    words: str
+    advice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +50,9 @@ class SendingContexts:
                 syntaxes = self._accepted.setdefault(context.abstract_syntax, {})
                 syntaxes.setdefault(context.transfer_syntax, context.context_id)
         self._order = tuple(dict.fromkeys((*preference, *SENT_WITHOUT_LOSS)))
-        self._chosen: dict[tuple[str, str], Choice | Finding] = {}
+        self._chosen: dict[tuple[str, str], Choice | NoContext] = {}
 
-    def choose(self, sop_class_uid: str, stored: str) -> Choice | Finding:
+    def choose(self, sop_class_uid: str, stored: str) -> Choice | NoContext:
         """Return the choice for objects of a SOP class stored so, or why there is none."""
         kind = sop_class_uid, stored
         chosen = self._chosen.get(kind)
@@ -54,24 +60,18 @@ class SendingContexts:
             chosen = self._chosen[kind] = self._choose(*kind)
         return chosen
 
-    def _choose(self, sop_class_uid: str, stored: str) -> Choice | Finding:
+    def _choose(self, sop_class_uid: str, stored: str) -> Choice | NoContext:
         accepted = self._accepted.get(sop_class_uid)
         if not accepted:
             name = named(sop_class_uid)
             words = f"{name}: no presentation context accepted by {self._peer}"
-            return Finding(words, advice=self._remedy(name))
+            return NoContext(words, advice=self._remedy(name))
         for wanted in (stored, *self._order):
             if wanted in accepted and (wanted == stored or can_convert(stored, wanted)):
                 return Choice(accepted[wanted], wanted)
         takes = ", ".join(named(uid) for uid in accepted)
         what = f"{named(sop_class_uid)} in {named(stored)}"
-        return Finding(
+        return NoContext(
             f"{what}: {self._peer} takes only {takes}, to which it cannot be converted",
             advice=self._remedy(what),
         )
-
-
-def named(uid: str) -> str:
-    """Return the standard's name of ``uid``, or itself when the standard has none."""
-    # Not by pydicom's UID, which warns of each value that is none.
-    return UID_dictionary[uid][0] if uid in UID_dictionary else uid

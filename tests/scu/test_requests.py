@@ -20,13 +20,9 @@ from dicomnode.dimse.command import (
     UnrecognizedCommand,
 )
 from dicomnode.errors import AssociationAborted, AssociationTimedOut, RemoteProtocolError
+from dicomnode.scu.outgoing import OutgoingAssociation, RequestingProvider, associate
+from dicomnode.scu.requests import Requests
 from dicomnode.services.dispatch import Dispatcher, Operation
-from dicomnode.services.requests import (
-    OutgoingAssociation,
-    RequestingProvider,
-    Requests,
-    associate,
-)
 from dicomnode.services.sop_classes import STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION
 from dicomnode.ul.negotiation import AcceptedContext
 
@@ -110,7 +106,7 @@ async def test_a_request_waits_for_its_response(on: On, data_set: Any) -> None:
     await turns()
     assert on.channel.sent == [(3, store(1), b"data")]
     assert not performing.done()
-    on.requests.response(stored(1))
+    on.requests.response(3, stored(1))
     assert await performing == stored(1)
 
 
@@ -131,9 +127,9 @@ async def test_a_peer_that_takes_little_in_one_pdu_is_sent_a_long_data_set_in_tu
 async def test_responses_find_their_requests_in_any_order(on: On) -> None:
     first, second = on.perform(1), on.perform(2)
     await turns()
-    on.requests.response(stored(2))
+    on.requests.response(3, stored(2))
     assert await second == stored(2) and not first.done()
-    on.requests.response(stored(1))
+    on.requests.response(3, stored(1))
     assert await first == stored(1)
 
 
@@ -154,11 +150,11 @@ async def test_a_response_to_what_was_not_asked_is_a_protocol_error(on: On, resp
     performing = on.perform(1)
     await turns()
     with pytest.raises(RemoteProtocolError, match="nothing was requested"):
-        on.requests.response(response)
-    on.requests.response(stored(1))
+        on.requests.response(3, response)
+    on.requests.response(3, stored(1))
     await performing
     with pytest.raises(RemoteProtocolError, match="nothing was requested"):
-        on.requests.response(stored(1))
+        on.requests.response(3, stored(1))
 
 
 async def test_the_end_of_the_association_ends_every_wait(on: On) -> None:
@@ -176,7 +172,7 @@ async def test_the_end_of_the_association_ends_every_wait(on: On) -> None:
 async def test_a_peer_that_does_not_answer_times_out_and_may_answer_later(on: On) -> None:
     with pytest.raises(AssociationTimedOut, match=r"C-STORE 1 for 0\.01 s"):
         await on.perform(1, seconds=0.01)
-    on.requests.response(stored(1))
+    on.requests.response(3, stored(1))
 
 
 async def test_the_time_for_an_answer_begins_when_the_peer_has_taken_the_request(on: On) -> None:
@@ -194,7 +190,7 @@ async def test_a_request_that_nobody_waits_for_any_more_may_be_answered(on: On) 
     await turns()
     performing.cancel()
     await turns()
-    on.requests.response(stored(1))
+    on.requests.response(3, stored(1))
     assert performing.cancelled()
 
 

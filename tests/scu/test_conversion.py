@@ -13,7 +13,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from dicomnode.errors import ConversionFailed
-from dicomnode.services.conversion import Converters
+from dicomnode.scu.conversion import Converters
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import read_file_meta
 
@@ -34,7 +34,12 @@ class Archive:
         with open(source, "rb") as file:
             meta = read_file_meta(file.fileno())
         offset = meta.data_set_offset
-        return f"objects/{name}", offset, len(data) - offset, meta.transfer_syntax_uid
+        return (
+            self.files.abs_path(f"objects/{name}"),
+            offset,
+            len(data) - offset,
+            meta.transfer_syntax_uid,
+        )
 
     def leftovers(self) -> list[str]:
         return os.listdir(self.directory / "incoming")

@@ -1,0 +1,79 @@
+"""Objects of the node's own store, read through its index while it runs or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from dicomnode.cli.sources import Item, Skipped
+from dicomnode.errors import CatalogError
+from dicomnode.index.backend import Backend
+from dicomnode.index.schema import SCHEMA_VERSION, meta
+from dicomnode.index.selection import Selection
+from dicomnode.scu.objects import file_instance
+from dicomnode.settings import Settings
+
+_ROWS_AT_ONCE = 1000
+
+
+def held_digests(settings: Settings, sop_instance_uids: Sequence[str]) -> dict[str, str]:
+    """Return the SHA-256 of those objects that are in the store. Raises CatalogError."""
+    with _selection(settings) as selection:
+        found: dict[str, str] = {}
+        for start in range(0, len(sop_instance_uids), _ROWS_AT_ONCE):
+            asked = sop_instance_uids[start : start + _ROWS_AT_ONCE]
+            ids = selection.select_instances({"SOPInstanceUID": asked}, None)
+            found |= {row.sop_instance_uid: row.sha256 for row in selection.instance_rows(ids)}
+        return found
+
+
+def held(settings: Settings, unique_keys: Mapping[str, Sequence[str]]) -> Iterator[Item | Skipped]:
+    """Yield the objects that have, of each key, one of the values. Raises CatalogError.
+
+    Nothing is written: a running node goes on undisturbed.
+    """
+    with _selection(settings) as selection:
+        ids = selection.select_instances(unique_keys, None)
+        for start in range(0, len(ids), _ROWS_AT_ONCE):
+            for row in selection.instance_rows(ids[start : start + _ROWS_AT_ONCE]):
+                path = str(settings.storage.directory / row.path)
+                yield Item(
+                    path,
+                    row.sop_class_uid,
+                    row.sop_instance_uid,
+                    row.transfer_syntax_uid,
+                    row.data_set_bytes,
+                    partial(file_instance, path),
+                )
+
+
+@contextmanager
+def _selection(settings: Settings) -> Iterator[Selection]:
+    backend = Backend(settings.index_url, "FULL")
+    try:
+        _check(backend)
+        yield Selection(backend)
+    except (DBAPIError, backend.driver_error) as error:
+        raise CatalogError(f"the index {backend.name} cannot be read: {error}") from error
+    finally:
+        backend.dispose()
+
+
+def _check(backend: Backend) -> None:
+    """See that there is an index of this version; opening it otherwise would make one."""
+    path = backend.url.database if backend.is_sqlite else None
+    if path and not Path(path).is_file():
+        raise CatalogError(f"there is no index {path}: no node has run on this storage yet")
+    with backend.reader.connect() as connection:
+        version = connection.scalar(
+            meta.select().with_only_columns(meta.c.value).where(meta.c.name == "schema_version")
+        )
+    if version != str(SCHEMA_VERSION):
+        raise CatalogError(
+            f"the index {backend.name} has schema version {version}, this program needs"
+            f" {SCHEMA_VERSION}: start the node, which makes it anew"
+        )

@@ -1,0 +1,152 @@
+"""The front door of the calling side: ``dicomnode.open_association``."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.dimse.channel import Channel, Proposal, RequestObserver
+from dicomnode.dimse.channel import Requestor as AnyRequestor
+from dicomnode.errors import AssociationError
+from dicomnode.net.buffers import BufferPool
+from dicomnode.net.ending import Deadlines
+from dicomnode.net.requestor import Requestor
+from dicomnode.scu.association import Association
+from dicomnode.scu.contexts import Wanted, contexts_of
+from dicomnode.scu.names import uid_of
+from dicomnode.scu.outgoing import RequestingProvider, associate
+from dicomnode.scu.peers import Directory, Entity, peer_of
+from dicomnode.ul.items import (
+    AsynchronousOperationsWindow,
+    ExtendedNegotiation,
+    RoleSelection,
+)
+
+__all__ = ["Association", "open_association"]
+
+_ARTIM_SECONDS: Final = 30.0
+# So long a peer may leave a PDU incomplete, or what is sent to it untaken.
+_STALLED_SECONDS: Final = 60.0
+_RECEIVE_BUFFER_BYTES: Final = 16 * 1024 * 1024
+_CLOSE_SECONDS: Final = 1.0
+
+
+@asynccontextmanager
+async def open_association(
+    peer: str | Entity,
+    *,
+    calling_ae_title: str = "DICOMNODE",
+    contexts: Iterable[Wanted] = ("echo",),
+    roles: Iterable[RoleSelection] = (),
+    extended: Mapping[str, bytes] | None = None,
+    max_operations: int = 1,
+    maximum_pdu_bytes: int = 128 * 1024,
+    connect_seconds: float = 10.0,
+    response_seconds: float = 60.0,
+    cancel_seconds: float = 5.0,
+    max_data_set_bytes: int = 1024 * 1024,
+    registry: Directory | None = None,
+    observer: RequestObserver | None = None,
+    requestor: AnyRequestor | None = None,
+    provider: RequestingProvider | None = None,
+) -> AsyncIterator[Association]:
+    """Make an association with ``peer``, and release it at the end of the block.
+
+    ``peer`` is ``TITLE@host:port``, an AE of the registry, or a title that ``registry`` has.
+    ``contexts`` are SOP classes by UID, keyword or word such as "echo", "find", "move",
+    "worklist", alone or as (SOP class, transfer syntaxes); ``roles`` the role selection for C-GET
+    and the like, ``extended`` extended negotiation by SOP class. ``max_operations`` is the
+    asynchronous window to ask for. ``max_data_set_bytes`` is the longest data set that is taken
+    with a response. What the peer asks of us goes to ``provider``; without one it is refused.
+
+    With ``requestor`` the association is made by that one, with its own limits and deadlines for
+    connecting and negotiating; ``observer`` is for those made without one.
+
+    Raises AssociationError when there is no association, and ValueError for what cannot be asked.
+    """
+    called = peer_of(peer, registry)
+    proposal = Proposal(
+        host=called.host,
+        port=called.port,
+        called_ae_title=called.title,
+        calling_ae_title=calling_ae_title,
+        contexts=contexts_of(contexts),
+        roles=tuple(roles),
+        window=_window(max_operations),
+        extended=tuple(
+            ExtendedNegotiation(uid_of(name), info) for name, info in (extended or {}).items()
+        ),
+    )
+    own: Requestor | None = None
+    if requestor is None:
+        deadlines = _deadlines(connect_seconds, response_seconds)
+        requestor = own = _requestor(maximum_pdu_bytes, deadlines, observer or _Silent())
+    try:
+        outgoing = await associate(
+            requestor, proposal, provider, max_data_set_bytes=max_data_set_bytes
+        )
+        association = Association(
+            outgoing, response_seconds=response_seconds, cancel_seconds=cancel_seconds
+        )
+        try:
+            yield association
+        except BaseException:
+            await association.close(in_time=True)
+            raise
+        await association.close()
+    finally:
+        if own is not None:
+            await own.close(_CLOSE_SECONDS)
+
+
+def _window(max_operations: int) -> AsynchronousOperationsWindow | None:
+    """Propose a window for what we invoke; we perform one operation at a time."""
+    return AsynchronousOperationsWindow(max_operations, 1) if max_operations != 1 else None
+
+
+def _deadlines(connect_seconds: float, response_seconds: float) -> Deadlines:
+    return Deadlines(
+        artim=_ARTIM_SECONDS,
+        pdu=_STALLED_SECONDS,
+        idle=math.inf,
+        write=_STALLED_SECONDS,
+        connect=connect_seconds,
+        response=response_seconds,
+    )
+
+
+def _requestor(
+    maximum_pdu_bytes: int, deadlines: Deadlines, observer: RequestObserver
+) -> Requestor:
+    pool = BufferPool(
+        asyncio.get_running_loop(),
+        block_bytes=max(256 * 1024, 2 * maximum_pdu_bytes),
+        limit_bytes=max(_RECEIVE_BUFFER_BYTES, 4 * maximum_pdu_bytes),
+    )
+    return Requestor(
+        numbers=itertools.count(1),
+        maximum_pdu_bytes=maximum_pdu_bytes,
+        implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+        implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+        pool=pool,
+        deadlines=deadlines,
+        observer=observer,
+    )
+
+
+class _Silent:
+    """Tells nobody: whoever asked for the association hears of it by what is raised."""
+
+    def requested(self, channel: Channel) -> None:
+        pass
+
+    def request_failed(self, proposal: Proposal, error: AssociationError) -> None:
+        pass
+
+    def request_ended(self, channel: Channel, how: str, why: str) -> None:
+        pass

@@ -1,0 +1,307 @@
+"""Forwarding as a whole: applies the rules, and keeps one lane for each destination."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dicomnode.dimse.channel import Requestor
+from dicomnode.errors import CatalogError
+from dicomnode.forward_settings import ForwardingSettings
+from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry
+from dicomnode.observe.sources import Waiting
+from dicomnode.outbox.commitments import CommitmentRows
+from dicomnode.outbox.committing import Committing, Remove, Requester
+from dicomnode.outbox.committing import Observer as CommittingObserver
+from dicomnode.outbox.lane import Lane, Observer, Shared
+from dicomnode.outbox.pace import Pace
+from dicomnode.outbox.queue import Down, OutboxState, Queue
+from dicomnode.outbox.rules import Order, Rules
+from dicomnode.outbox.session import Sending
+from dicomnode.registry import AE, Registry
+from dicomnode.scu.conversion import Converters
+from dicomnode.services.stored_objects import StoredObjects
+from dicomnode.storage.files import FileStore
+
+_THREADS: Final = 8
+_LISTED: Final = 1000
+# Among the titles that there is news for: no title, but studies that are not complete.
+_UNSETTLED: Final = ""
+
+
+class Outbox:
+    """Applies the rules to what is received (``placing.Forwarding``).
+
+    Callable from worker threads, also while nothing is sent yet. Making one blocks; raises
+    CatalogError.
+    """
+
+    def __init__(self, catalog: Catalog, rules: Rules) -> None:
+        self.catalog = catalog
+        self.queue = Queue(catalog)
+        self.rules = rules
+        self.pace = Pace()
+        # Called in the index's writer thread when rows have been committed.
+        self.on_queued: Callable[[Sequence[Order]], None] = lambda orders: None
+
+    @property
+    def header_end(self) -> int:
+        """The tag up to which headers are read for the rules."""
+        return self.rules.header_end
+
+    def attachment(self, entry: InstanceEntry) -> Attachment | None:
+        """Return the rows that belong to an object, None for none."""
+        self.pace.received()
+        orders = self.rules.orders(entry)
+        if not orders:
+            return None
+        return self.queue.attachment(entry, orders, lambda made: self.on_queued(made))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The settings that forwarding follows; ``min_free_bytes`` is what conversions leave free."""
+
+    settings: ForwardingSettings
+    ae_title: str
+    strict_ae_titles: bool
+    response_seconds: float
+    min_free_bytes: int
+
+
+class Forwarding:
+    """Sends what the outbox holds; ``registry`` returns the one in force."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        files: FileStore,
+        requestor: Requestor,
+        registry: Callable[[], Registry],
+        observer: Observer,
+        options: Options,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._outbox = outbox
+        self._queue = outbox.queue
+        self._rules = outbox.rules
+        self._registry = registry
+        self._strict = options.strict_ae_titles
+        self._observer = observer
+        self._threads = ThreadPoolExecutor(_THREADS, "dicomnode-outbox")
+        self._converters = Converters(files, options.min_free_bytes)
+        self._lanes: dict[str, Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._others: list[asyncio.Task[None]] = []
+        self._committing: Committing | None = None
+        self._unsettled = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._news: set[str] = set()
+        self._now = now
+        self._shared = Shared(
+            queue=outbox.queue,
+            rules=outbox.rules,
+            settings=options.settings,
+            sending=Sending(
+                requestor=requestor,
+                objects=StoredObjects(files, self._converters, self._threads),
+                calling_ae_title=options.ae_title,
+                response_seconds=options.response_seconds,
+                pace=outbox.pace,
+            ),
+            observer=observer,
+            threads=self._threads,
+            limit=asyncio.Semaphore(options.settings.max_associations),
+            find=self._find,
+            wake=self._wake,
+            on_sent=self._on_sent,
+            is_down=lambda title: title in self._lanes and self._lanes[title].down is not None,
+            now=now,
+        )
+
+    def commit_with(
+        self, requester: Requester, remove: Remove, observer: CommittingObserver
+    ) -> None:
+        """Ask for storage commitment through ``requester``; to be called before ``start``."""
+        self._committing = Committing(
+            CommitmentRows(self._outbox.catalog),
+            requester,
+            remove,
+            self._shared.settings,
+            observer,
+            self._threads,
+            self._wake,
+        )
+
+    def _on_sent(self) -> None:
+        if self._committing is not None:
+            self._committing.sent()
+
+    async def start(self) -> None:
+        """Begin with what is left from before. Raises CatalogError."""
+        self._outbox.on_queued = self._queued
+        downs = await self._in_thread(self._queue.downs)
+        named = {
+            title
+            for rule in self._rules.all
+            for title in (*rule.destinations, *rule.alternates.values())
+        }
+        for title in sorted(named | set(await self._in_thread(self._queue.destinations))):
+            self._open(title, downs.get(title))
+        self._others = [asyncio.create_task(self._watch_studies(), name="outbox studies")]
+        if self._committing is not None:
+            self._others += [asyncio.create_task(self._committing.run(), name="outbox commitment")]
+
+    def _open(self, title: str, down: Down | None = None) -> Lane:
+        lane = self._lanes[title] = Lane(title, self._shared, down)
+        task = asyncio.create_task(lane.run(), name=f"outbox {title}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return lane
+
+    async def stop(self, seconds: float) -> None:
+        """Finish the batches that are being sent within ``seconds``, then give them up."""
+        for task in self._others:
+            task.cancel()
+        await asyncio.gather(*self._others, return_exceptions=True)
+        for lane in self._lanes.values():
+            lane.stop()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._converters.close()
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+
+    # -- news --------------------------------------------------------------------------------------
+
+    def _queued(self, orders: Sequence[Order]) -> None:
+        """Rows have been committed; callable from any thread."""
+        with self._lock:
+            is_first = not self._news
+            self._news.update(
+                order.destination if order.rule.stable_seconds is None else _UNSETTLED
+                for order in orders
+            )
+        if is_first:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._look)
+
+    def _look(self) -> None:
+        with self._lock:
+            news, self._news = self._news, set()
+        for title in news:
+            if title == _UNSETTLED:
+                self._unsettled.set()
+            else:
+                self._wake(title)
+
+    def _wake(self, title: str) -> None:
+        (self._lanes.get(title) or self._open(title)).wake()
+
+    def _find(self, title: str) -> AE | str:
+        """Return a destination's entry, or why there is none to call."""
+        ae = self._registry().lookup(title, self._strict)
+        if ae is None:
+            return f"{title} is not in ae.toml"
+        return ae if ae.host is not None else f"{ae.title} has no host in ae.toml"
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await self._loop.run_in_executor(self._threads, function, *arguments)
+
+    # -- studies that are to be complete -----------------------------------------------------------
+
+    async def _watch_studies(self) -> None:
+        """Let studies go when nothing has come for them for a while."""
+        seconds = {
+            rule.name: rule.stable_seconds
+            for rule in self._rules.all
+            if rule.stable_seconds is not None
+        }
+        shortest = min(seconds.values(), default=1.0)
+        while True:
+            self._unsettled.clear()
+            following: float | None
+            try:
+                titles, following = await self._in_thread(self._queue.release_studies, seconds)
+            except CatalogError as error:
+                self._observer.internal_error("the outbox", error)
+                titles, following = set(), self._now() + 1.0
+            for title in titles:
+                self._wake(title)
+            if following is None:
+                await self._unsettled.wait()
+            else:
+                await asyncio.sleep(min(max(following - self._now(), 0.0), shortest))
+
+    # -- looking and stepping in -------------------------------------------------------------------
+
+    def figures(self) -> list[dict[str, Any]]:
+        """Return each destination and what waits for it; blocks. Raises CatalogError."""
+        found = {title: self._figures_of(title) for title in self._lanes}
+        for tally in self._queue.tallies():
+            shown = found.setdefault(tally.destination, self._figures_of(tally.destination))
+            shown["objects"][tally.state.name.lower()] = tally.count
+            oldest = shown["oldest"]
+            shown["oldest"] = tally.oldest if oldest is None else min(oldest, tally.oldest)
+            shown["last_error"] = shown["last_error"] or tally.last_error
+        return [found[title] for title in sorted(found)]
+
+    def _figures_of(self, title: str) -> dict[str, Any]:
+        lane = self._lanes.get(title)
+        down = lane.down if lane is not None else None
+        return {
+            "destination": title,
+            "objects": {state.name.lower(): 0 for state in OutboxState},
+            "oldest": None,
+            "down_since": down.since if down is not None else None,
+            "next_attempt": down.not_before if down is not None else None,
+            "last_error": down.words if down is not None else "",
+        }
+
+    def waiting(self) -> list[Waiting]:
+        """Return how much is in the queue, for the metrics; blocks. Raises CatalogError."""
+        now = self._now()
+        return [
+            Waiting(
+                tally.destination,
+                tally.state.name.lower(),
+                tally.count,
+                max(now - tally.oldest, 0.0),
+            )
+            for tally in self._queue.tallies()
+        ]
+
+    def dead(self, destination: str | None) -> list[dict[str, Any]]:
+        """Return the objects that have been set aside; blocks. Raises CatalogError."""
+        return self._queue.dead(destination, _LISTED)
+
+    async def retry(self, destination: str) -> int:
+        """Send to a destination now what waits or was set aside; return how much that is.
+
+        Raises CatalogError.
+        """
+        count: int = await self._in_thread(self._queue.revive, destination)
+        (self._lanes.get(destination) or self._open(destination)).retry()
+        return count
+
+    async def drop(self, destination: str, *, dead_only: bool) -> int:
+        """Remove what is to be sent to a destination; return how much. Raises CatalogError."""
+        count: int = await self._in_thread(
+            lambda: self._queue.drop(destination, dead_only=dead_only)
+        )
+        return count
+
+    @property
+    def titles(self) -> list[str]:
+        """The destinations that something has been, or can be, queued for."""
+        return sorted(self._lanes)

@@ -1,0 +1,399 @@
+"""The queue of what is to be forwarded: rows of the index's database, one per destination.
+
+A row is made in the transaction that enters its object, and goes when the destination has the
+object. Whoever takes rows leaves them where they are, so that a crash sends again and loses
+nothing. Everything here blocks; what changes rows is committed by the index's one writer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import func, select
+from sqlalchemy.engine.interfaces import DBAPICursor
+
+from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry, InstanceRow
+from dicomnode.index.records import OutboxState, outbox_destination, outbox_object
+from dicomnode.index.schema import instance, series, study
+from dicomnode.index.statements import ROW
+from dicomnode.outbox.rules import Order
+from dicomnode.outbox.statements import Statements, in_state
+
+__all__ = ["Down", "Failure", "Item", "OutboxState", "Queue", "Settlement", "Tally"]
+
+# So many rows are changed in one transaction: whoever receives waits for no more.
+CHUNK: Final = 1000
+_o = outbox_object.c
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One object for one destination; ``row`` is None when the archive no longer has it."""
+
+    id: int
+    rule: str
+    priority: int
+    attempts: int
+    queued_at: float
+    sop_instance_uid: str
+    to_commit: bool
+    meant_for: str
+    row: InstanceRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An object that was not sent: why, and when it is tried again (None: it is set aside)."""
+
+    item: Item
+    words: str
+    not_before: float | None
+
+
+@dataclass(slots=True)
+class Settlement:
+    """What became of objects that were taken; ``deferred`` wait for a time, through no fault."""
+
+    done: list[Item] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    deferred: list[tuple[Item, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """A destination that cannot be had; times are in seconds since 1970 UTC."""
+
+    since: float
+    failures: int
+    not_before: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many objects of a destination are in a state, since when the oldest is queued."""
+
+    destination: str
+    state: OutboxState
+    count: int
+    oldest: float
+    last_error: str
+
+
+class Queue:
+    """All rows; ``now`` gives seconds since 1970 UTC."""
+
+    def __init__(self, catalog: Catalog, now: Callable[[], float] = time.time) -> None:
+        self._catalog = catalog
+        self._now = now
+        self._sql = Statements(catalog)
+        with catalog.read() as connection:
+            last = connection.scalar(select(func.max(_o.id))) or 0
+        # Never given twice while this runs: a row that is settled late meets no other.
+        self._ids = itertools.count(last + 1)
+
+    # -- entering ----------------------------------------------------------------------------------
+
+    def attachment(
+        self,
+        entry: InstanceEntry,
+        orders: Sequence[Order],
+        committed: Callable[[Sequence[Order]], None],
+    ) -> Attachment:
+        """Return the rows of an object, for the transaction that enters it."""
+        return _Entry(self, entry, orders, committed)
+
+    def insert(self, cursor: DBAPICursor, entry: InstanceEntry, orders: Sequence[Order]) -> None:
+        """Insert the rows of an object; part of somebody's transaction."""
+        now = self._now()
+        to_delete = any(order.rule.delete_when_committed for order in orders)
+        for order in orders:
+            rule = order.rule
+            settled = rule.stable_seconds is None
+            self._sql.insert.run(
+                cursor,
+                next(self._ids),
+                order.destination,
+                "",
+                rule.name,
+                rule.priority,
+                OutboxState.READY if settled else OutboxState.UNSETTLED,
+                0,
+                0.0,
+                now,
+                entry.study_instance_uid,
+                entry.sop_instance_uid,
+                int(rule.commit),
+                "",
+                int(to_delete),
+                "",
+            )
+
+    # -- taking ------------------------------------------------------------------------------------
+
+    def destinations(self) -> list[str]:
+        """Return the destinations that something is to be sent to. Raises CatalogError."""
+        with self._catalog.read() as connection:
+            return list(connection.scalars(select(_o.destination).distinct()))
+
+    def take(self, destination: str, limit: int, skip: Collection[int] = ()) -> list[Item]:
+        """Return the objects whose turn it is, but for those of ``skip``. Raises CatalogError."""
+        now = self._now()
+        due = self.next_due(destination)
+        if due is not None and due <= now:
+            self._catalog.transact(
+                lambda cursor: self._sql.promote.run(cursor, destination, now, CHUNK)
+            )
+        statement = (
+            select(
+                *(_o.id, _o.rule, _o.priority, _o.attempts, _o.queued_at),
+                *(_o.sop_instance_uid, _o.to_commit, _o.meant_for),
+            )
+            .where(_o.destination == destination, in_state(OutboxState.READY))
+            .order_by(_o.priority, _o.id)
+            .limit(limit + len(skip))
+        )
+        with self._catalog.read() as connection:
+            found = [row for row in connection.execute(statement) if row[0] not in skip][:limit]
+            uids = {row[5] for row in found}
+            held = connection.execute(ROW.where(instance.c.sop_instance_uid.in_(uids)))
+            rows = {row[0]: InstanceRow(*row) for row in held}
+        return [
+            Item(*row[:6], to_commit=bool(row[6]), meant_for=row[7], row=rows.get(row[5]))
+            for row in found
+        ]
+
+    def next_due(self, destination: str) -> float | None:
+        """Return when the first paused object is due, None for none. Raises CatalogError."""
+        statement = select(func.min(_o.not_before)).where(
+            _o.destination == destination, in_state(OutboxState.PAUSED)
+        )
+        with self._catalog.read() as connection:
+            due: float | None = connection.scalar(statement)
+        return due
+
+    def settle(self, settlement: Settlement) -> None:
+        """Write down what became of objects. Raises CatalogError."""
+
+        def apply(cursor: DBAPICursor) -> None:
+            sql = self._sql
+            for item in settlement.done:
+                if item.to_commit:
+                    sql.set_state.run(cursor, OutboxState.SENT, item.attempts, 0.0, "", item.id)
+                else:
+                    sql.delete.run(cursor, item.id)
+            for failure in settlement.failed:
+                dead = failure.not_before is None
+                sql.set_state.run(
+                    cursor,
+                    OutboxState.DEAD if dead else OutboxState.PAUSED,
+                    failure.item.attempts + 1,
+                    failure.not_before or 0.0,
+                    failure.words,
+                    failure.item.id,
+                )
+            for item, until in settlement.deferred:
+                sql.defer.run(cursor, OutboxState.PAUSED, until, item.id)
+
+        self._catalog.transact(apply)
+
+    # -- studies that are to be complete -----------------------------------------------------------
+
+    def release_studies(self, stable_seconds: dict[str, float]) -> tuple[set[str], float | None]:
+        """Let the objects of complete studies go, by rule; those of rules that are gone at once.
+
+        Returns the destinations that got objects, and when to look again (None: nothing waits).
+        Raises CatalogError.
+        """
+        now = self._now()
+        statement = (
+            select(_o.rule, _o.study_instance_uid, func.max(_o.queued_at))
+            .where(in_state(OutboxState.UNSETTLED))
+            .group_by(_o.rule, _o.study_instance_uid)
+        )
+        with self._catalog.read() as connection:
+            waiting = connection.execute(statement).all()
+        released: set[str] = set()
+        following: float | None = None
+        for rule, uid, last in waiting:
+            seconds = stable_seconds.get(rule, 0.0)
+            due = last + seconds
+            if due <= now:
+                due = max(due, self._last_received(uid) + seconds)
+            if due <= now:
+                released |= self._release(rule, uid)
+            else:
+                following = due if following is None else min(due, following)
+        return released, following
+
+    def _last_received(self, study_instance_uid: str) -> float:
+        """Return when the last object of a study arrived, those that no rule takes included."""
+        statement = (
+            select(func.max(instance.c.received_at))
+            .select_from(instance.join(series).join(study))
+            .where(study.c.study_instance_uid == study_instance_uid)
+        )
+        with self._catalog.read() as connection:
+            return connection.scalar(statement) or 0.0
+
+    def _release(self, rule: str, study_instance_uid: str) -> set[str]:
+        statement = (
+            select(_o.destination)
+            .where(
+                in_state(OutboxState.UNSETTLED),
+                _o.rule == rule,
+                _o.study_instance_uid == study_instance_uid,
+            )
+            .distinct()
+        )
+        with self._catalog.read() as connection:
+            destinations = set(connection.scalars(statement))
+        self._catalog.transact(
+            lambda cursor: self._sql.release.run(cursor, rule, study_instance_uid)
+        )
+        return destinations
+
+    # -- destinations that are down ----------------------------------------------------------------
+
+    def downs(self) -> dict[str, Down]:
+        """Return the destinations that could not be had the last time. Raises CatalogError."""
+        with self._catalog.read() as connection:
+            rows = connection.execute(select(outbox_destination))
+            return {row[0]: Down(*row[1:]) for row in rows}
+
+    def set_down(self, destination: str, down: Down | None) -> None:
+        """Remember that a destination is down, or up again (None). Raises CatalogError."""
+
+        def apply(cursor: DBAPICursor) -> None:
+            self._sql.forget_down.run(cursor, destination)
+            if down is not None:
+                values = down.since, down.failures, down.not_before, down.words
+                self._sql.insert_down.run(cursor, destination, *values)
+
+        self._catalog.transact(apply)
+
+    def redirect(self, destination: str, alternate: str, rules: Collection[str]) -> int:
+        """Give what waits for a destination, by some rules, to another; return how much that is.
+
+        Raises CatalogError.
+        """
+        waiting = select(_o.id).where(
+            _o.destination == destination, _o.rule.in_(rules), _o.meant_for == ""
+        )
+        return self._each(
+            waiting,
+            lambda cursor, row_id: self._sql.redirect.run(cursor, alternate, destination, row_id),
+        )
+
+    def give_up(self, destination: str, queued_before: float, words: str) -> int:
+        """Set aside what has waited too long for a destination; return how much that is.
+
+        Raises CatalogError.
+        """
+        waiting = select(_o.id).where(_o.destination == destination, _o.queued_at < queued_before)
+        return self._each(waiting, lambda cursor, row_id: self._sql.bury.run(cursor, words, row_id))
+
+    def _each(self, waiting: Any, change: Callable[[DBAPICursor, int], None]) -> int:
+        """Change each row of READY and PAUSED, some at a time; ``change`` takes it from there."""
+        total = 0
+        for state in (OutboxState.READY, OutboxState.PAUSED):
+            while True:
+                with self._catalog.read() as connection:
+                    ids = list(connection.scalars(waiting.where(in_state(state)).limit(CHUNK)))
+                if not ids:
+                    break
+
+                def apply(cursor: DBAPICursor, ids: list[int] = ids) -> None:
+                    for row_id in ids:
+                        change(cursor, row_id)
+
+                self._catalog.transact(apply)
+                total += len(ids)
+        return total
+
+    # -- looking and stepping in -------------------------------------------------------------------
+
+    def tallies(self) -> list[Tally]:
+        """Return how much is in the queue, by destination and state. Raises CatalogError."""
+        return [tally for state in OutboxState for tally in self._tallies(state)]
+
+    def _tallies(self, state: OutboxState) -> Iterator[Tally]:
+        # From the index of the state alone; the oldest row is the one with the lowest id.
+        counted = (
+            select(_o.destination, func.count(), func.min(_o.id))
+            .where(in_state(state))
+            .group_by(_o.destination)
+        )
+        with self._catalog.read() as connection:
+            for destination, count, first in connection.execute(counted).all():
+                oldest = select(_o.queued_at, _o.last_error).where(_o.id == first)
+                for queued_at, last_error in connection.execute(oldest):
+                    yield Tally(destination, state, count, queued_at, last_error)
+
+    def dead(self, destination: str | None, limit: int) -> list[dict[str, Any]]:
+        """Return objects that have been set aside, oldest first. Raises CatalogError."""
+        shown = ("id", "destination", "rule", "sop_instance_uid", "attempts", "queued_at")
+        columns = [_o[name] for name in (*shown, "last_error")]
+        statement = select(*columns).where(in_state(OutboxState.DEAD)).order_by(_o.id).limit(limit)
+        if destination is not None:
+            statement = statement.where(_o.destination == destination)
+        with self._catalog.read() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def revive(self, destination: str) -> int:
+        """Have all that waits or was set aside for a destination sent now. Raises CatalogError."""
+        now = self._now()
+        self.set_down(destination, None)
+        paused = self._in_chunks(lambda cursor: self._sql.unpause.run(cursor, destination, CHUNK))
+        return paused + self._in_chunks(
+            lambda cursor: self._sql.revive.run(cursor, now, destination, CHUNK)
+        )
+
+    def drop(self, destination: str, *, dead_only: bool) -> int:
+        """Remove what is to be sent to a destination; return how much. Raises CatalogError.
+
+        An object that was to be deleted once all destinations have it now stays.
+        """
+        states = (OutboxState.DEAD,) if dead_only else tuple(OutboxState)
+        total = 0
+        for state in states:
+            keep, remove = self._sql.drop[state]
+
+            def apply(cursor: DBAPICursor, keep: Any = keep, remove: Any = remove) -> None:
+                keep.run(cursor, destination, CHUNK)
+                remove.run(cursor, destination, CHUNK)
+
+            total += self._in_chunks(apply)
+        return total
+
+    def _in_chunks(self, apply: Callable[[DBAPICursor], None]) -> int:
+        """Run ``apply`` until it changes no row any more; return how many it changed."""
+
+        def counted(cursor: DBAPICursor) -> int:
+            apply(cursor)
+            return cursor.rowcount
+
+        total = 0
+        while changed := self._catalog.transact(counted):
+            total += changed
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """The rows of one object, as an ``Attachment``."""
+
+    queue: Queue
+    entry: InstanceEntry
+    orders: Sequence[Order]
+    tell: Callable[[Sequence[Order]], None]
+
+    def apply(self, cursor: DBAPICursor) -> None:
+        self.queue.insert(cursor, self.entry, self.orders)
+
+    def committed(self) -> None:
+        self.tell(self.orders)

@@ -1,0 +1,252 @@
+"""Which objects are forwarded, and where: the rules of ``[[forward]]``, ready to be applied.
+
+They are applied in a worker thread to every object that is received, from its header alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from pydicom._uid_dict import UID_dictionary
+from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
+
+from dicomnode import configuration
+from dicomnode.configuration import Document
+from dicomnode.forward_settings import ForwardRule, Window, read_window
+from dicomnode.index.entry import InstanceEntry
+from dicomnode.index.matching import BadKey, Match, read_key
+from dicomnode.index.wildcards import Wild, is_wild
+from dicomnode.registry import Registry
+from dicomnode.storage.header import HEADER_END, Header
+
+_MODALITY: Final = 0x0008_0060
+_PIXELS: Final = 0x7FE0_0000
+_TEXT_VR: Final = re.compile("A[ES]|CS|D[AST]|IS|L[OT]|PN|S[HT]|TM|U[CIRST]")
+_NUMBER_VRS: Final = frozenset(("IS", "US"))
+
+
+class Priority(IntEnum):
+    """In which order the objects of one destination are sent."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One attribute that a rule looks at; ``match`` None accepts everything."""
+
+    tag: int
+    vr: str
+    match: Match | None
+
+    def accepts(self, header: Header) -> bool:
+        """Tell whether the object has a value that matches."""
+        if self.match is None:
+            return True
+        if self.vr in _NUMBER_VRS:
+            return self.match.accepts(header.integer(self.tag, self.vr))
+        if self.vr == "UI":
+            return self.match.accepts(header.uid(self.tag))
+        return self.match.accepts(header.text(self.tag, self.vr))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One ``[[forward]]``; ``destinations`` are titles as the registry spells them.
+
+    ``stable_seconds`` is None for what is sent as soon as it is received.
+    """
+
+    name: str
+    sources: tuple[Wild, ...]
+    sop_classes: tuple[Wild, ...]
+    modalities: tuple[Wild, ...]
+    attributes: tuple[Wanted, ...]
+    destinations: tuple[str, ...]
+    alternates: Mapping[str, str]
+    priority: Priority
+    stable_seconds: float | None
+    window: Window | None
+    commit: bool
+    delete_when_committed: bool
+
+    def takes(self, entry: InstanceEntry, source: str) -> bool:
+        """Tell whether an object that came from ``source`` satisfies every criterion."""
+        return (
+            _any(self.sources, (source,))
+            and _any(self.sop_classes, _names_of(entry.sop_class_uid) if self.sop_classes else ())
+            and _any(
+                self.modalities, (entry.header.text(_MODALITY, "CS"),) if self.modalities else ()
+            )
+            and all(wanted.accepts(entry.header) for wanted in self.attributes)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """That an object is to be sent to ``destination``, by a rule."""
+
+    destination: str
+    rule: Rule
+
+
+class Rules:
+    """All rules, in the order of the file."""
+
+    def __init__(self, settings: Iterable[ForwardRule], registry: Registry, *, strict: bool):
+        self._fold: Callable[[str], str] = str if strict else str.upper
+        self.all = tuple(_rule(each, registry, self._fold, strict) for each in settings)
+        self.by_name = {rule.name: rule for rule in self.all}
+        wanted = [each.tag for rule in self.all for each in rule.attributes]
+        # Headers are read up to here, so that every rule finds its attributes.
+        self.header_end = max([HEADER_END, *(tag + 1 for tag in wanted)])
+
+    def orders(self, entry: InstanceEntry) -> list[Order]:
+        """Return where an object goes: to each destination once, by the first rule that says so.
+
+        It is not sent back to where it came from.
+        """
+        source = self._fold(entry.source_ae.strip(" "))
+        found: dict[str, Order] = {}
+        for rule in self.all:
+            if rule.takes(entry, source):
+                for destination in rule.destinations:
+                    if self._fold(destination) != source:
+                        found.setdefault(destination, Order(destination, rule))
+        return list(found.values())
+
+
+def _any(patterns: Sequence[Wild], values: Iterable[str]) -> bool:
+    return not patterns or any(pattern.accepts(value) for value in values for pattern in patterns)
+
+
+def _names_of(sop_class_uid: str) -> tuple[str, ...]:
+    known = UID_dictionary.get(sop_class_uid)
+    return (sop_class_uid, known[4]) if known else (sop_class_uid,)
+
+
+def _rule(
+    settings: ForwardRule, registry: Registry, fold: Callable[[str], str], strict: bool
+) -> Rule:
+    def title(given: str) -> str:
+        ae = registry.lookup(given, strict)
+        return ae.title if ae is not None else given
+
+    return Rule(
+        name=settings.name,
+        sources=tuple(Wild(fold(pattern.strip(" "))) for pattern in settings.sources),
+        sop_classes=tuple(map(Wild, settings.sop_classes)),
+        modalities=tuple(map(Wild, settings.modalities)),
+        attributes=tuple(_wanted(*pair) for pair in settings.attributes.items()),
+        destinations=tuple(map(title, settings.to)),
+        alternates={title(key): title(value) for key, value in settings.alternate.items()},
+        priority=Priority[settings.priority.upper()],
+        stable_seconds=settings.stable_seconds if settings.when == "study_stable" else None,
+        window=read_window(settings.window) if settings.window else None,
+        commit=settings.commit,
+        delete_when_committed=settings.delete_when_committed,
+    )
+
+
+# -- attributes ------------------------------------------------------------------------------------
+
+
+def _wanted(name: str, patterns: Sequence[str]) -> Wanted:
+    """Read one entry of ``attributes``; raises ValueError in words for the administrator."""
+    tag = _tag(name)
+    vr = dictionary_VR(tag)
+    if not _TEXT_VR.fullmatch(vr):
+        raise ValueError(f"has the value representation {vr}, which cannot be matched")
+    if tag >= _PIXELS:
+        raise ValueError("stands behind the pixels, which are not looked through")
+    if not patterns or not all(patterns):
+        raise ValueError('must have a value or a pattern such as "X*"')
+    try:
+        match = read_key("LO" if vr == "UI" else vr, patterns, multiple=dictionary_VM(tag) != "1")
+    except BadKey as error:
+        raise ValueError(str(error)) from None
+    return Wanted(tag, vr, match)
+
+
+def _tag(name: str) -> int:
+    digits = name.strip("() ").replace(",", "").replace(" ", "")
+    tag = tag_for_keyword(name)
+    if (
+        tag is None
+        and len(digits) == 8
+        and all(each in "0123456789abcdefABCDEF" for each in digits)
+    ):
+        tag = int(digits, 16)
+    try:
+        dictionary_VR(tag if tag is not None else name)
+    except (KeyError, ValueError):
+        raise ValueError(
+            'is no attribute of the standard; give a keyword such as "PatientID" or a tag'
+        ) from None
+    assert tag is not None
+    return tag
+
+
+# -- mistakes --------------------------------------------------------------------------------------
+
+
+def mistakes(
+    rules: Sequence[ForwardRule], registry: Registry, document: Document, *, strict: bool
+) -> list[str]:
+    """Return one line for each mistake of the rules that are each well-formed."""
+    found: list[str] = []
+    names: set[str] = set()
+    for number, rule in enumerate(rules):
+        told = list(_mistakes_of(rule, registry, strict))
+        if rule.name in names:
+            told.append(("name", "another rule has this name; each needs its own"))
+        names.add(rule.name)
+        for key, words in told:
+            where = document.where(("forward", number, key))
+            found.append(f"{where}: forward.{key} (of {rule.name}): {words}")
+    return found
+
+
+def _mistakes_of(rule: ForwardRule, registry: Registry, strict: bool) -> Iterator[tuple[str, str]]:
+    for title in rule.to:
+        yield from (("to", words) for words in _unreachable(title, registry, strict))
+    for title, other in rule.alternate.items():
+        if title not in rule.to:
+            yield "alternate", f"{title!r} is none of the destinations in to"
+        yield from (("alternate", words) for words in _unreachable(other, registry, strict))
+    for pattern in rule.sop_classes:
+        if not _is_class(pattern):
+            known = [entry[4] for entry in UID_dictionary.values() if entry[1] == "SOP Class"]
+            meant = configuration.closest(pattern, known)
+            hint = f"; did you mean {meant}?" if meant else ""
+            yield "sop_classes", f"{pattern!r} is no SOP class of the standard{hint}"
+    for name, patterns in rule.attributes.items():
+        try:
+            _wanted(name, patterns)
+        except ValueError as error:
+            yield "attributes", f"{name}: {error}"
+    if rule.delete_when_committed and not rule.commit:
+        yield "delete_when_committed", "needs commit = true: only then is it known"
+
+
+def _is_class(pattern: str) -> bool:
+    # A UID may be one that the standard does not have.
+    if is_wild(pattern) or not any(letter.isalpha() for letter in pattern):
+        return True
+    return any(entry[4] == pattern for entry in UID_dictionary.values())
+
+
+def _unreachable(title: str, registry: Registry, strict: bool) -> Iterator[str]:
+    ae = registry.lookup(title, strict)
+    if ae is None:
+        meant = configuration.closest(title, list(registry.titles))
+        hint = f"; did you mean {meant}?" if meant else ""
+        yield f"{title!r} is not in ae.toml{hint}"
+    elif ae.host is None:
+        yield f"{ae.title} has no host in ae.toml: give it host and port"
