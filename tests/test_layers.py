@@ -17,7 +17,7 @@ ALLOWED = {
     "dimse": {"ul", "errors"},
     "storage": {"errors"},
     "index": {"storage", "errors"},
-    "configuration": {"errors"},
+    "configuration": {"ul", "errors"},
     "value_types": set(),
     "forward_settings": {"configuration", "value_types"},
     "settings": {"forward_settings", "configuration", "value_types", "errors"},

@@ -16,6 +16,7 @@ from dicomnode.scu.normalized import Normalized
 from dicomnode.scu.objects import Instance, instance_of
 from dicomnode.scu.operations import Outcome, Prepared, Responses
 from dicomnode.scu.outgoing import OutgoingAssociation
+from dicomnode.scu.peers import named_title
 from dicomnode.scu.receiving import Receive, Receiver
 from dicomnode.scu.requests import Exchange
 from dicomnode.scu.storing import Outbound
@@ -170,7 +171,7 @@ class Association(Normalized):
             message_id=0,
             affected_sop_class_uid=uid,
             priority=priority,
-            move_destination=destination,
+            move_destination=named_title(destination),
         )
         course = self._retrieve(request, identifier, outcome, response_seconds)
         return Responses(course, outcome, self._operations.iterating)
