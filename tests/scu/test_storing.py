@@ -124,7 +124,7 @@ async def test_a_dataset_whose_uid_is_none_is_not_sent(uid: str) -> None:
         warnings.simplefilter("ignore")  # pydicom's, of the same
         dataset.SOPInstanceUID = uid
     async with storing([(CT, [EXPLICIT])]) as (association, _):
-        with pytest.raises(ValueError, match="SOP [iI]nstance"):
+        with pytest.raises(ValueError, match=r"SOP [iI]nstance"):
             await association.store(dataset)
         assert (await association.store(sample("CT_small.dcm"))).ok
 
