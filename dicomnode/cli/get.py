@@ -12,7 +12,7 @@ from dicomnode.cli.associating import perform_fast
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
 from dicomnode.cli.folder import Folder
 from dicomnode.cli.getting import Getting, Place, Report
-from dicomnode.cli.keys import Keys
+from dicomnode.cli.keys import Keys, vr_of
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, settings_file, with_options
 from dicomnode.cli.progress import bar
 from dicomnode.cli.queries import KeysOption, SeriesOption, StudyOption, add_keys, keys_of
@@ -83,7 +83,7 @@ def get(
 def _check(query: Keys) -> None:
     """End the command over keys that would not narrow what is retrieved."""
     given = [path for path in query.paths if query.text(path) and path != _LEVEL]
-    if any(len(path) > 1 for path in given):
+    if any(vr_of(path[0]) == "SQ" for path in given):
         fail("-k: by what is in a sequence nothing is retrieved")
     if not given:
         fail("say what to get: --study UID, or -k with a key and its value")

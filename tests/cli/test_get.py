@@ -89,6 +89,7 @@ def test_nothing_that_matches_is_a_failure(archive: RunningNode, tmp_path: Path)
         (["-k", "PatientID"], "say what to get"),
         (["--study", ""], "say what to get"),
         (["-k", "RequestAttributesSequence[0].RequestedProcedureID=7"], "in a sequence"),
+        (["-k", "RequestAttributesSequence"], "in a sequence"),
         (["--study", "../x"], "StudyInstanceUID: '../x' is no UID"),
     ],
 )
