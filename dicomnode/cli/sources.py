@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from dicomnode.errors import Unreadable
-from dicomnode.scu.objects import FileKind, Instance, file_instance, file_kind
+from dicomnode.scu.objects import FileKind, Instance, file_instance, file_kind, padding_of
 from dicomnode.scu.sources import PIECE_BYTES, Pieces
 from dicomnode.storage.disk import OpenFile
 from dicomnode.storage.part10 import is_part10
@@ -240,11 +240,12 @@ def _member(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Ite
 def _member_instance(
     name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, front: Front
 ) -> Instance:
+    size = member.file_size - front.data_set_offset
+    padding = padding_of(front.transfer_syntax_uid, size)
     try:
-        unpacked = Unpacked(name, archive.open(member))
+        unpacked = Unpacked(name, archive.open(member), padding)
         unpacked.take(front.data_set_offset)
-        size = member.file_size - front.data_set_offset
-        whole = memoryview(unpacked.take(size)) if size <= PIECE_BYTES else None
+        whole = memoryview(unpacked.take(size) + padding) if size <= PIECE_BYTES else None
     except _ZIP_ERRORS as error:
         raise Unreadable(f"{name}: cannot be unpacked: {error}") from error
     return Instance(
@@ -259,9 +260,10 @@ def _member_instance(
 class Unpacked:
     """A long member on its way out; a ``channel.DataSetSource``."""
 
-    def __init__(self, name: str, file: IO[bytes]) -> None:
+    def __init__(self, name: str, file: IO[bytes], padding: bytes) -> None:
         self._name = name
         self._file = file
+        self._padding = padding
 
     def take(self, size: int) -> bytes:
         """Return the next ``size`` bytes; raises EOFError when there are fewer."""
@@ -273,6 +275,9 @@ class Unpacked:
     async def read(self) -> bytes:
         """Return the next piece, b"" after the last. Raises Unreadable."""
         try:
-            return await asyncio.to_thread(self._file.read, PIECE_BYTES)
+            piece = await asyncio.to_thread(self._file.read, PIECE_BYTES)
         except _ZIP_ERRORS as error:
             raise Unreadable(f"{self._name}: cannot be unpacked: {error}") from error
+        if not piece:
+            piece, self._padding = self._padding, b""
+        return piece

@@ -78,8 +78,7 @@ def file_instance(path: str | os.PathLike[str]) -> Instance:
     """
     file, meta, size = _open(path)
     data_set: memoryview | Pieces
-    # A deflated data set of odd length is sent with the null that it lacks (PS3.5 §A.5).
-    padding = b"\0" if meta.transfer_syntax_uid == DEFLATED and size & 1 else b""
+    padding = padding_of(meta.transfer_syntax_uid, size)
     if size > PIECE_BYTES:
         data_set = Pieces(file, meta.data_set_offset, size, None, padding)
     else:
@@ -94,6 +93,11 @@ def file_instance(path: str | os.PathLike[str]) -> Instance:
         path=os.path.abspath(path),
         offset=meta.data_set_offset,
     )
+
+
+def padding_of(transfer_syntax_uid: str, size: int) -> bytes:
+    """Return the null that a deflated data set of odd length lacks (PS3.5 §A.5)."""
+    return b"\0" if transfer_syntax_uid == DEFLATED and size & 1 else b""
 
 
 def _open(path: str | os.PathLike[str]) -> tuple[OpenFile, FileMeta, int]:

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import pydicom
@@ -11,6 +12,7 @@ from pydicom.data import get_testdata_file
 from dicomnode.cli.sources import Item, Skipped, named
 from dicomnode.errors import Unreadable
 from dicomnode.scu.fronts import FRONT_BYTES, read_identity
+from dicomnode.storage.part10 import file_meta
 from tests.cli.commands import CT, make_study
 from tests.interop.samples import data_set_bytes
 
@@ -152,6 +154,26 @@ def test_a_member_that_is_damaged_is_a_failure(tmp_path: Path, method: int) -> N
             found[0].load()
     else:
         assert found[0].is_wanted
+
+
+@pytest.mark.parametrize("trailing", [0, 2 * 1024 * 1024], ids=["short", "long"])
+async def test_a_deflated_member_of_odd_length_gets_the_null_that_it_lacks(
+    tmp_path: Path, trailing: int
+) -> None:
+    deflated = zlib.compress(data_set_bytes(CT), wbits=-15) + bytes(trailing)
+    deflated += b"" if len(deflated) % 2 else b"\0"
+    archive = tmp_path / "deflated.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("a", file_meta("1.2", "1.2.3", "1.2.840.10008.1.2.1.99") + deflated)
+    (item,) = items(archive)
+    source = item.load().data_set
+    if isinstance(source, memoryview):
+        assert bytes(source) == deflated + b"\0"
+        return
+    sent = b""
+    while piece := await source.read():  # type: ignore[union-attr]
+        sent += piece
+    assert sent == deflated + b"\0"
 
 
 def test_a_member_without_a_name_is_looked_into(tmp_path: Path) -> None:
