@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
+from dicomnode.cli.event_loop import run
 from dicomnode.cli.peers import Called, Options
 from dicomnode.client import open_association
 from dicomnode.errors import AssociationError, ContextNotAccepted
@@ -83,7 +84,7 @@ def words(error: AssociationError | ContextNotAccepted, called: Called) -> str:
 def perform(course: Coroutine[Any, Any, T], called: Called) -> T:
     """Run a command's operation to its end; a failure and Ctrl-C end the command with words."""
     with explained(), _failing(called):
-        return asyncio.run(course)
+        return run(course)
 
 
 def perform_fast(course: Coroutine[Any, Any, T], called: Called) -> T:

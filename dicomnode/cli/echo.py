@@ -11,6 +11,7 @@ import typer
 
 from dicomnode.cli.associating import associated, fail_with, interruptible, perform, refused, words
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
+from dicomnode.cli.event_loop import run
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, every_called, with_options
 from dicomnode.errors import AssociationError, ContextNotAccepted
 from dicomnode.observe.words import duration, escape
@@ -82,7 +83,7 @@ def _all(targets: list[Called], options: Options) -> None:
     if not targets:
         fail("no AE of ae.toml has a host, so there is nobody to ask")
     with interruptible():
-        results = asyncio.run(_echo_all(targets, options))
+        results = run(_echo_all(targets, options))
     # Late: one C-ECHO is answered before tables are loaded.
     from rich.table import Table
 

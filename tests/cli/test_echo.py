@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,23 @@ def test_an_interrupt_has_its_own_exit_code(
     monkeypatch.setattr("dicomnode.cli.echo._echo_all", interrupted)
     ended = run("echo", "--all", "--config", config)
     assert (ended.code, ended.err) == (130, "dicomnode: interrupted\n")
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_a_name_server_that_does_not_answer_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: bool
+) -> None:
+    answered, go_on = threading.Event(), threading.Event()
+
+    def hanging(*_: object, **__: object) -> list[object]:
+        go_on.wait(30)
+        answered.set()
+        return []
+
+    monkeypatch.setattr("socket.getaddrinfo", hanging)
+    config = peers.write_config(tmp_path, entities=[{"title": "A", "host": "a.invalid"}])
+    ended = run("echo", "--all" if every else "A", "--config", config, "-to", "0.1")
+    assert not answered.is_set()
+    go_on.set()
+    assert ended.code == 1 and "no answer for 0.1 s (-to)" in ended.out + ended.err
+    assert answered.wait(30)
