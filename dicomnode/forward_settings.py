@@ -91,7 +91,8 @@ _Pause = Annotated[Seconds, Field(gt=0, allow_inf_nan=False)]
 
 
 class ForwardRule(BaseModel):
-    """``[[forward]]``: which objects are sent on, where, and when.
+    """``[[forward]]``: which objects are sent on, where, and when; or, with ``what`` "mpps",
+    which performed procedure steps: their N-CREATE and all N-SET, in their order.
 
     An object has to satisfy every criterion that is given, each by one of its patterns; a rule
     without criteria takes everything. ``attributes`` has keywords or tags of attributes at the
@@ -102,6 +103,7 @@ class ForwardRule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(max_length=64), AfterValidator(_name)]
+    what: Literal["objects", "mpps"] = "objects"
     sources: Annotated[
         tuple[Annotated[str, AfterValidator(_title_pattern)], ...], Field(alias="from")
     ] = ()

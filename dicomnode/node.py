@@ -207,7 +207,7 @@ class Node:
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
 
     async def _forward(self, undo: contextlib.AsyncExitStack) -> None:
-        journal = ForwardingJournal(self._log.logger, self._metrics)
+        journal = ForwardingJournal(self._log.logger, self._metrics, self._journal.explanations)
         options = forwarding_of(self._settings)
         self._forwarding = Forwarding(
             self._outbox, self._files, self._requestor, lambda: self._registry, journal, options
@@ -378,6 +378,7 @@ class Node:
             self._settings.limits.max_identifier_bytes,
             lambda: self._registry,
             time.time,
+            self._outbox,
         )
 
     def _storage_commitment(self) -> StorageCommitment:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +20,7 @@ from dicomnode.outbox.commitments import CommitmentRows
 from dicomnode.outbox.committing import Committing, Remove, Requester
 from dicomnode.outbox.committing import Observer as CommittingObserver
 from dicomnode.outbox.lane import Lane, Observer, Shared
+from dicomnode.outbox.messages import StoredMessages
 from dicomnode.outbox.pace import Pace
 from dicomnode.outbox.queue import Down, OutboxState, Queue
 from dicomnode.outbox.rules import Order, Rules
@@ -28,6 +29,7 @@ from dicomnode.registry import AE, Registry
 from dicomnode.scu.conversion import Converters
 from dicomnode.services.stored_objects import StoredObjects
 from dicomnode.storage.files import FileStore
+from dicomnode.storage.json_model import Attributes
 
 _THREADS: Final = 8
 _LISTED: Final = 1000
@@ -47,8 +49,8 @@ class Outbox:
         self.queue = Queue(catalog)
         self.rules = rules
         self.pace = Pace()
-        # Called in the index's writer thread when rows have been committed.
-        self.on_queued: Callable[[Sequence[Order]], None] = lambda orders: None
+        # Called, in any thread, when rows for these destinations have been committed.
+        self.on_queued: Callable[[Iterable[str]], None] = lambda titles: None
 
     @property
     def header_end(self) -> int:
@@ -61,7 +63,34 @@ class Outbox:
         orders = self.rules.orders(entry)
         if not orders:
             return None
-        return self.queue.attachment(entry, orders, lambda made: self.on_queued(made))
+        return self.queue.attachment(entry, orders, self._tell)
+
+    def _tell(self, orders: Sequence[Order]) -> None:
+        self.on_queued(
+            order.destination if order.rule.stable_seconds is None else _UNSETTLED
+            for order in orders
+        )
+
+    # -- performed procedure steps (``mpps.Forwarding``) -------------------------------------------
+
+    def step_created(
+        self, sop_instance_uid: str, attributes: Attributes, source: str
+    ) -> Attachment | None:
+        """Return the rows of an N-CREATE, None for none."""
+        orders = self.rules.step_orders(attributes, source)
+        if not orders:
+            return None
+        return self.queue.messages.created(
+            sop_instance_uid, attributes, orders, lambda titles: self.on_queued(titles)
+        )
+
+    def step_changed(
+        self, sop_instance_uid: str, changes: Attributes, *, is_over: bool
+    ) -> Attachment:
+        """Return the rows of an N-SET, if its N-CREATE had any."""
+        return self.queue.messages.changed(
+            sop_instance_uid, changes, lambda titles: self.on_queued(titles), is_over=is_over
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +142,11 @@ class Forwarding:
             sending=Sending(
                 requestor=requestor,
                 objects=StoredObjects(files, self._converters, self._threads),
+                messages=StoredMessages(
+                    outbox.queue.messages.get,
+                    lambda title: registry().character_set(title),
+                    self._threads,
+                ),
                 calling_ae_title=options.ae_title,
                 response_seconds=options.response_seconds,
                 pace=outbox.pace,
@@ -184,14 +218,11 @@ class Forwarding:
 
     # -- news --------------------------------------------------------------------------------------
 
-    def _queued(self, orders: Sequence[Order]) -> None:
+    def _queued(self, titles: Iterable[str]) -> None:
         """Rows have been committed; callable from any thread."""
         with self._lock:
             is_first = not self._news
-            self._news.update(
-                order.destination if order.rule.stable_seconds is None else _UNSETTLED
-                for order in orders
-            )
+            self._news.update(titles)
         if is_first:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._look)
