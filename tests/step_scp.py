@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.sop_class import (
     ModalityPerformedProcedureStep,
     ModalityPerformedProcedureStepRetrieve,
@@ -80,7 +81,9 @@ def step_scp(
     entity.add_supported_context(ModalityPerformedProcedureStep, syntaxes)
     if retrieve:
         entity.add_supported_context(ModalityPerformedProcedureStepRetrieve, syntaxes)
+    opened: list[Association] = []
     handlers = [
+        (evt.EVT_CONN_OPEN, lambda event: opened.append(event.assoc)),
         (evt.EVT_N_CREATE, scp.create),
         (evt.EVT_N_SET, scp.set),
         (evt.EVT_N_GET, scp.get),
@@ -91,3 +94,9 @@ def step_scp(
         yield server.server_address[:2]
     finally:
         server.shutdown()
+        for association in opened:
+            association.abort()
+            association.join(10)
+            # Of a peer that was killed it leaves the socket open.
+            if association.dul.socket is not None and association.dul.socket.socket is not None:
+                association.dul.socket.socket.close()

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select, union_all
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry, InstanceRow
@@ -370,20 +370,15 @@ class Queue:
 
     def tallies(self) -> list[Tally]:
         """Return how much is in the queue, by destination and state. Raises CatalogError."""
-        return [tally for state in OutboxState for tally in self._tallies(state)]
-
-    def _tallies(self, state: OutboxState) -> Iterator[Tally]:
-        # From the index of the state alone; the oldest row is the one with the lowest id.
-        counted = (
-            select(_o.destination, func.count(), func.min(_o.id))
-            .where(in_state(state))
-            .group_by(_o.destination)
-        )
+        # Each state from its own index; the oldest row is the one with the lowest id. One statement
+        # for all: a row that goes from one state to another meanwhile would be missed.
+        counted = union_all(*map(_counted, OutboxState)).subquery()
+        statement = select(
+            counted.c.destination, _o.state, counted.c.rows, _o.queued_at, _o.last_error
+        ).join_from(counted, outbox_object, _o.id == counted.c.first)
         with self._catalog.read() as connection:
-            for destination, count, first in connection.execute(counted).all():
-                oldest = select(_o.queued_at, _o.last_error).where(_o.id == first)
-                for queued_at, last_error in connection.execute(oldest):
-                    yield Tally(destination, state, count, queued_at, last_error)
+            rows = connection.execute(statement).all()
+        return [Tally(row[0], OutboxState(row[1]), *row[2:]) for row in rows]
 
     def dead(self, destination: str | None, limit: int) -> list[dict[str, Any]]:
         """Return objects that have been set aside, oldest first. Raises CatalogError."""
@@ -438,6 +433,14 @@ class Queue:
         while changed := self._catalog.transact(counted):
             total += changed
         return total
+
+
+def _counted(state: OutboxState) -> Select[tuple[str, int, int]]:
+    return (
+        select(_o.destination, func.count().label("rows"), func.min(_o.id).label("first"))
+        .where(in_state(state))
+        .group_by(_o.destination)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,25 @@ def test_a_queue_that_fails_leaves_the_object_out_too(
     assert bench.catalog.counts().instances == 0
 
 
+def test_no_object_is_missed_in_the_figures_though_it_goes_from_state_to_state(
+    bench: Bench,
+) -> None:
+    bench.fill(1)
+    (item,) = bench.take()
+
+    def move(*arguments: Any) -> None:
+        if bench.queue.next_due("ARCHIVE") is None:
+            bench.queue.settle(Settlement(failed=[Failure(item, "refused", 2e9)]))
+        else:
+            bench.queue.revive("ARCHIVE")
+
+    figures = []
+    for _ in range(2):
+        event.listen(bench.catalog._backend.reader, "after_cursor_execute", move, once=True)
+        figures.append(sum(tally.count for tally in bench.queue.tallies()))
+    assert figures == [1, 1]
+
+
 # -- taking ----------------------------------------------------------------------------------------
 
 
