@@ -18,15 +18,17 @@ ALLOWED = {
     "storage": {"errors"},
     "index": {"storage", "errors"},
     "configuration": {"errors"},
-    "forward_settings": {"configuration"},
-    "settings": {"forward_settings", "configuration", "errors"},
+    "retries": {"configuration"},
+    "forward_settings": {"configuration", "retries"},
+    "settings": {"forward_settings", "retries", "configuration", "errors"},
     "registry": {"configuration", "errors"},
     "observe": {"settings", "errors"},
     "net": {"dimse", "ul", "errors"},
     "scu": {"dimse", "ul", "storage", "errors"},
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"scu", "net", "dimse", "ul", "errors"},
-    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"},
+    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"}
+    | {"retries"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},

@@ -136,6 +136,9 @@ class Journal:
 
     def cannot_ask(self, destination: str, words: str) -> None:
         """A destination cannot be asked to commit to anything."""
+        answer = "storage commitment cannot be asked for: it is asked for again later"
+        advice = self._explanations.advisor.on_forwarding(destination)
+        self._explanations.not_forwarded(destination, answer, words, advice)
         self._log.warning(f"{destination} cannot be asked for storage commitment: {words}")
 
     def not_committed(self, destination: str, count: int, words: str) -> None:

@@ -8,6 +8,7 @@ nothing. Everything here blocks; what changes rows is committed by the index's o
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -113,6 +114,8 @@ class Queue:
             last = connection.scalar(select(func.max(_o.id))) or 0
         # Never given twice while this runs: a row that is settled late meets no other.
         self._ids = itertools.count(last + 1)
+        # Pauses are no longer than this.
+        self.longest_wait_seconds = math.inf
         self.messages = StepMessages(catalog, self.insert_message)
 
     # -- entering ----------------------------------------------------------------------------------
@@ -186,8 +189,9 @@ class Queue:
         now = self._now()
         due = self.next_due(destination)
         if due is not None and due <= now:
+            latest = now + self.longest_wait_seconds
             self._catalog.transact(
-                lambda cursor: self._sql.promote.run(cursor, destination, now, CHUNK)
+                lambda cursor: self._sql.promote.run(cursor, destination, now, latest, CHUNK)
             )
         statement = (
             select(
@@ -211,13 +215,20 @@ class Queue:
         ]
 
     def next_due(self, destination: str) -> float | None:
-        """Return when the first paused object is due, None for none. Raises CatalogError."""
-        statement = select(func.min(_o.not_before)).where(
+        """Return when the first paused object is due, None for none. Raises CatalogError.
+
+        What would wait longer than anything should is due at once: the clock has gone back.
+        """
+        paused = select(func.min(_o.not_before), func.max(_o.not_before)).where(
             _o.destination == destination, in_state(OutboxState.PAUSED)
         )
         with self._catalog.read() as connection:
-            due: float | None = connection.scalar(statement)
-        return due
+            row = connection.execute(paused).one()
+        first: float | None = row[0]
+        now = self._now()
+        if first is None or row[1] <= now + self.longest_wait_seconds:
+            return first
+        return min(first, now)
 
     def settle(self, settlement: Settlement) -> None:
         """Write down what became of objects. Raises CatalogError."""
@@ -385,7 +396,7 @@ class Queue:
         shown = ("id", "destination", "rule", "sop_instance_uid", "attempts", "queued_at")
         columns = [_o[name] for name in (*shown, "last_error")]
         statement = (
-            select(*columns, _operation.label("operation"))
+            select(*columns, func.coalesce(outbox_message.c.operation, "object").label("what"))
             .select_from(_ROWS)
             .where(in_state(OutboxState.DEAD))
             .order_by(_o.id)
@@ -399,7 +410,6 @@ class Queue:
     def revive(self, destination: str) -> int:
         """Have all that waits or was set aside for a destination sent now. Raises CatalogError."""
         now = self._now()
-        self.set_down(destination, None)
         paused = self._in_chunks(lambda cursor: self._sql.unpause.run(cursor, destination, CHUNK))
         return paused + self._in_chunks(
             lambda cursor: self._sql.revive.run(cursor, now, destination, CHUNK)

@@ -76,6 +76,7 @@ class Sending:
 
 @dataclass(frozen=True, slots=True)
 class _Link:
+    ae: AE
     outgoing: OutgoingAssociation
     association: Association
     contexts: SendingContexts
@@ -123,7 +124,8 @@ class Session:
         """Return an association for the first of ``kinds``, and for as many as it takes."""
         link = self._link
         ended = link is not None and link.outgoing.requests.ended.is_set()
-        if link is not None and not ended and next(iter(kinds)) in link.kinds:
+        same_peer = link is not None and link.ae == ae
+        if link is not None and same_peer and not ended and next(iter(kinds)) in link.kinds:
             return link
         await self.close()
         self._lately = dict(list((self._lately | kinds).items())[-_REMEMBERED_KINDS:])
@@ -147,7 +149,7 @@ class Session:
         )
         seconds = self._sending.response_seconds
         association = Association(outgoing, response_seconds=seconds)
-        self._link = _Link(outgoing, association, accepted, served)
+        self._link = _Link(ae, outgoing, association, accepted, served)
         return self._link
 
     # -- objects -----------------------------------------------------------------------------------

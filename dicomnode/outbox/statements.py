@@ -110,12 +110,13 @@ class Statements:
         ready = {"state": _number(OutboxState.READY)}
         due = (
             _chunk(OutboxState.PAUSED)
-            .where(_o.not_before <= bindparam("now"))
+            .where(or_(_o.not_before <= bindparam("now"), _o.not_before > bindparam("latest")))
             .order_by(_o.not_before)
         )
         prepare = self._catalog.prepare
         self.promote = prepare(
-            update(outbox_object).values(ready).where(_o.id.in_(due)), ["title", "now", "most"]
+            update(outbox_object).values(ready).where(_o.id.in_(due)),
+            ["title", "now", "latest", "most"],
         )
         self.unpause = prepare(
             update(outbox_object).values(ready).where(_o.id.in_(_chunk(OutboxState.PAUSED))),

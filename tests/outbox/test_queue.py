@@ -279,11 +279,24 @@ def test_what_waits_can_be_dropped_for_one_destination(make_bench: MakeBench) ->
 def test_retrying_ends_every_pause(bench: Bench) -> None:
     bench.fill(2)
     first, _ = bench.take()
-    bench.queue.set_down("ARCHIVE", Down(1.0, 1, bench.clock.now + 99, "x"))
     bench.queue.settle(Settlement(failed=[Failure(first, "refused", bench.clock.now + 99)]))
     assert bench.queue.revive("ARCHIVE") == 1
     assert numbers(bench.take()) == [1, 2]
-    assert bench.queue.downs() == {}
+
+
+def test_a_pause_does_not_last_for_years_because_a_clock_was_wrong(bench: Bench) -> None:
+    bench.queue.longest_wait_seconds = 3600.0
+    bench.fill(2)
+    bench.clock.now += 100_000_000
+    first, second = bench.take()
+    pauses = [
+        Failure(first, "refused", bench.clock.now + 30),
+        Failure(second, "refused", bench.clock.now - 100_000_000 + 30),
+    ]
+    bench.queue.settle(Settlement(failed=pauses))
+    bench.clock.now -= 100_000_000
+    assert numbers(bench.take()) == [1]
+    assert bench.queue.next_due("ARCHIVE") == bench.clock.now + 30
 
 
 # -- many rows -------------------------------------------------------------------------------------

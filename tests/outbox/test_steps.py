@@ -162,7 +162,7 @@ def test_what_was_set_aside_is_listed_with_its_operation(bench: Steps) -> None:
     bench.create()
     bench.settle(bench.take(), None, "refused")
     (dead,) = bench.queue.dead(None, 10)
-    assert (dead["operation"], dead["sop_instance_uid"]) == ("N-CREATE", STEP)
+    assert (dead["what"], dead["sop_instance_uid"]) == ("N-CREATE", STEP)
 
 
 def test_a_transaction_that_fails_leaves_no_row(
