@@ -184,7 +184,7 @@ class Commitments:
         def apply(cursor: DBAPICursor) -> tuple[int, int]:
             statements.hurry.run(cursor, now, requester, now)
             waiting = cursor.rowcount
-            statements.revive.run(cursor, State.CHECKED, 0, now, now, requester)
+            statements.revive.run(cursor, State.CHECKED, now, 0, now, requester)
             return waiting, cursor.rowcount
 
         waiting, revived = self._catalog.transact(apply)

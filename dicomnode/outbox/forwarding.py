@@ -87,8 +87,10 @@ class Outbox:
 
     def step_changed(
         self, sop_instance_uid: str, changes: Attributes, *, is_over: bool
-    ) -> Attachment:
-        """Return the rows of an N-SET, if its N-CREATE had any."""
+    ) -> Attachment | None:
+        """Return the rows of an N-SET, None where its N-CREATE had none."""
+        if not self.queue.messages.is_followed(sop_instance_uid):
+            return None
         return self.queue.messages.changed(
             sop_instance_uid, changes, lambda titles: self.on_queued(titles), is_over=is_over
         )

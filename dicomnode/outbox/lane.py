@@ -268,7 +268,7 @@ class Lane:
             # It listens: it may be the objects, and others will come.
             pause = min(pause, _LONGEST_PAUSE_OF_LISTENER_SECONDS)
         self.down = Down(
-            since=before.since if before is not None else now,
+            since=min(before.since, now) if before is not None else now,
             failures=failures + 1,
             not_before=now + pause,
             words=words,

@@ -56,7 +56,10 @@ class StoredMessages:
         self._threads = threads
 
     async def fetch(self, row_id: int, title: str, transfer_syntax_uid: str) -> Outgoing | None:
-        """Return a message for a destination, None when it was dropped. Raises CatalogError."""
+        """Return a message for a destination, None when it was dropped.
+
+        Raises CatalogError, and ValueError for what no data set can hold.
+        """
 
         def read() -> Outgoing | None:
             message = self._get(row_id)

@@ -219,11 +219,16 @@ class Queue:
 
         What would wait longer than anything should is due at once: the clock has gone back.
         """
-        paused = select(func.min(_o.not_before), func.max(_o.not_before)).where(
-            _o.destination == destination, in_state(OutboxState.PAUSED)
+        paused = _o.destination == destination, in_state(OutboxState.PAUSED)
+        # Each is the end of an index; of both at once SQLite would read it whole.
+        first_and_last = select(
+            *(
+                select(end(_o.not_before)).where(*paused).scalar_subquery()
+                for end in (func.min, func.max)
+            )
         )
         with self._catalog.read() as connection:
-            row = connection.execute(paused).one()
+            row = connection.execute(first_and_last).one()
         first: float | None = row[0]
         now = self._now()
         if first is None or row[1] <= now + self.longest_wait_seconds:

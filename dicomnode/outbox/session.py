@@ -195,7 +195,10 @@ class Session:
         syntax = choice.transfer_syntax_uid
         if item.operation:
             title = link.association.channel.called_ae_title
-            message = await self._sending.messages.fetch(item.id, title, syntax)
+            try:
+                message = await self._sending.messages.fetch(item.id, title, syntax)
+            except ValueError as error:
+                return _Prepared(item, why=f"it cannot be written as a data set: {error}")
             return _Prepared(item, message, why="it was dropped meanwhile")
         row = item.row
         assert row is not None

@@ -129,6 +129,12 @@ class StepMessages:
         row_id = self._insert_row(cursor, *row, sop_instance_uid)
         self._insert.run(cursor, row_id, sop_instance_uid, operation, text)
 
+    def is_followed(self, sop_instance_uid: str) -> bool:
+        """Tell whether anybody is told of a step."""
+        statement = select(_s.destination).where(_s.sop_instance_uid == sop_instance_uid).limit(1)
+        with self._catalog.read() as connection:
+            return connection.execute(statement).first() is not None
+
     def get(self, row_id: int) -> Message | None:
         """Return a message, None when it has been dropped."""
         statement = select(_m.operation, _m.sop_instance_uid, _m.attributes)

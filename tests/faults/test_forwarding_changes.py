@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
 
 from dicomnode.cli import app
+from dicomnode.index.catalog import Catalog
+from dicomnode.outbox.queue import Down, Queue
 from tests import peers
 from tests.conftest import RunningNode, StartNode
 from tests.destination import Conversation, destination
@@ -148,6 +152,25 @@ def test_a_retry_forgets_that_a_destination_was_down(start_node: StartNode) -> N
         command(node, "outbox", "retry")
         eventually(lambda: node.metric("dicomnode_outbox_depth") == 0)
         assert node.node._outbox.queue.downs() == {}
+
+
+def test_a_destination_is_not_left_alone_for_years_because_a_clock_was_wrong(
+    start_node: StartNode, tmp_path: Path
+) -> None:
+    with destination(whole) as target:
+        directory = tmp_path / "node"
+        url = f"sqlite:///{directory / 'store' / 'index.sqlite'}"
+        (directory / "store").mkdir(parents=True)
+        with Catalog(url) as catalog:
+            years_ahead = time.time() + 1e8
+            Queue(catalog).set_down("D0", Down(years_ahead, 1, years_ahead + 30, "refused"))
+        node = start_node(
+            directory=directory,
+            entities=[target.entity("D0")],
+            forward=[{"name": "all", "to": ["D0"]}],
+        )
+        store(node.dicom_address, Image(1))
+        eventually(lambda: target.stored == [Image(1).uid])
 
 
 def test_a_destination_that_is_busy_lets_others_have_their_turn(start_node: StartNode) -> None:

@@ -177,6 +177,38 @@ def test_one_that_is_over_is_not_due_and_has_no_instances(
     )
 
 
+def test_what_was_given_up_is_taken_up_again_as_if_it_were_new(
+    commitments: Commitments, clock: Clock
+) -> None:
+    standing = checked(commitments, "1.1")
+    commitments.put_off([standing], clock.now + 30, "not there")
+    commitments.give_up(standing.id, "not there")
+    waits = checked(commitments, "1.2")
+    commitments.put_off([waits], clock.now + 30, "not there")
+    clock.now += 1000
+    assert commitments.retry("CT_2") == 0
+    (given_up,) = commitments.waiting(State.GIVEN_UP)
+    assert (given_up.requester, given_up.count, given_up.next_attempt_at) == ("CT_1", 1, None)
+    assert commitments.retry("CT_1") == 1
+    revived, other = commitments.due("CT_1", clock.now, LATEST, 10)
+    assert (revived.id, revived.attempts, revived.due_since) == (standing.id, 0, clock.now)
+    assert (other.id, other.attempts) == (waits.id, 1)
+    held = commitments.get(standing.id)
+    assert held is not None and list(held.references) == TWO
+    assert commitments.counts()[State.CHECKED] == 2
+    (waiting,) = commitments.waiting(State.CHECKED)
+    assert (waiting.count, waiting.since, waiting.next_attempt_at) == (2, clock.now, 1030.0)
+
+
+def test_what_is_dropped_is_forgotten(commitments: Commitments) -> None:
+    commitments.give_up(checked(commitments, "1.1").id, "not there")
+    checked(commitments, "1.2")
+    assert commitments.drop("CT_1", (State.GIVEN_UP,)) == 1
+    assert commitments.drop("CT_1", (State.GIVEN_UP, State.CHECKED)) == 1
+    assert sum(commitments.counts().values()) == 0
+    assert commitments.add("CT_1", "DICOMNODE", "1.1", TWO)
+
+
 def test_what_is_finished_or_checked_twice_counts_once(commitments: Commitments) -> None:
     standing = checked(commitments, "1.1")
     commitments.checked(standing.id, {})
