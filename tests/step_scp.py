@@ -71,6 +71,13 @@ class StepSCP:
         return (status if isinstance(status, int) else 0x0000), None
 
 
+def close_socket(association: Association) -> None:
+    """Close the socket of an association that is over: one whose peer was killed stays open."""
+    held = association.dul.socket
+    if held is not None and held.socket is not None:
+        held.socket.close()
+
+
 @contextlib.contextmanager
 def step_scp(
     scp: StepSCP, address: Address = ("127.0.0.1", 0), *, retrieve: bool = True
@@ -97,6 +104,4 @@ def step_scp(
         for association in opened:
             association.abort()
             association.join(10)
-            # Of a peer that was killed it leaves the socket open.
-            if association.dul.socket is not None and association.dul.socket.socket is not None:
-                association.dul.socket.socket.close()
+            close_socket(association)

@@ -9,13 +9,14 @@ import threading
 from pathlib import Path
 
 import pytest
+from pynetdicom.association import Association
 from pynetdicom.sop_class import ModalityPerformedProcedureStep
 
 from tests.conftest import StartNodeProcess
 from tests.interop.test_mpps_pynetdicom import associated
 from tests.peers import Address, eventually, metric
 from tests.services.performing import completion, creation
-from tests.step_scp import StepSCP, step_scp
+from tests.step_scp import StepSCP, close_socket, step_scp
 
 QUICK = {"retry_seconds": 0.05, "max_retry_seconds": 0.2}
 CYCLES = 5
@@ -28,12 +29,21 @@ class Modality(threading.Thread):
         super().__init__(daemon=True)
         self._address = address
         self._cycle = cycle
+        self._association: Association | None = None
         self.created: list[str] = []
         self.ended: list[str] = []
         self.progress = threading.Semaphore(0)
 
+    def close(self) -> None:
+        """Wait until it has noticed that the node is gone."""
+        self.join(30)
+        assert self._association is not None
+        self._association.join(30)
+        close_socket(self._association)
+
     def run(self) -> None:
         with contextlib.suppress(Exception), associated(self._address) as association:
+            self._association = association
             for number in range(10_000):
                 uid = f"1.2.3.{self._cycle}.{number}"
                 status, _ = association.send_n_create(
@@ -74,7 +84,7 @@ def test_every_acknowledged_message_arrives_in_order_though_the_node_is_killed(
                 assert modality.progress.acquire(timeout=20), "\n".join(node.lines[-10:])
             node.signal(signal.SIGKILL)
             node.wait()
-            modality.join(30)
+            modality.close()
             created += modality.created
             ended += modality.ended
         node = start_node_process(directory, **settings)
