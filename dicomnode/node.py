@@ -44,6 +44,7 @@ from dicomnode.observe.commitment_metrics import CommitmentMetrics
 from dicomnode.observe.http import OK, HTTPServer, build_app
 from dicomnode.observe.logs import Log
 from dicomnode.observe.metrics import Metrics
+from dicomnode.outbox.desk import Desk
 from dicomnode.outbox.forwarding import Forwarding, Outbox
 from dicomnode.outbox.journal import Journal as ForwardingJournal
 from dicomnode.parameters import (
@@ -51,13 +52,13 @@ from dicomnode.parameters import (
     deadlines_of,
     forward_rules_of,
     forwarding_of,
+    report_rules_of,
     rules_of,
 )
 from dicomnode.registry import Registry, load_registry
 from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
-from dicomnode.services.commitment_reports import ReportRules
 from dicomnode.services.commitment_request import CommitmentRequester, RequestRules
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
@@ -115,6 +116,7 @@ class Node:
         self._acceptor: Acceptor
         self._outbox: Outbox
         self._forwarding: Forwarding
+        self._outbox_desk: Desk
         self._http: HTTPServer | None = None
 
     @property
@@ -207,7 +209,7 @@ class Node:
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
 
     async def _forward(self, undo: contextlib.AsyncExitStack) -> None:
-        journal = ForwardingJournal(self._log.logger, self._metrics)
+        journal = ForwardingJournal(self._log.logger, self._metrics, self._journal.explanations)
         options = forwarding_of(self._settings)
         self._forwarding = Forwarding(
             self._outbox, self._files, self._requestor, lambda: self._registry, journal, options
@@ -215,7 +217,8 @@ class Node:
         self._forwarding.commit_with(self._commitment_requester, self._placer.remove, journal)
         await self._forwarding.start()
         undo.push_async_callback(self._forwarding.stop, _CLOSE_SECONDS)
-        self._metrics.set_outbox_source(self._forwarding.waiting)
+        self._outbox_desk = Desk(self._forwarding, self._commitment)
+        self._metrics.set_outbox_source(self._outbox_desk.waiting)
 
     async def _serve_http(self, undo: contextlib.AsyncExitStack) -> None:
         settings, directory = self._settings.http, self._settings.storage.directory
@@ -239,7 +242,7 @@ class Node:
         """Return what is served over HTTP to whoever has a token."""
         return [
             *worklist_routes(WorklistDesk(self._worklist_intake, self._steps), access),
-            *outbox_routes(self._forwarding, access),
+            *outbox_routes(self._outbox_desk, access),
             *commitment_routes(self._commitment_requester, access),
         ]
 
@@ -378,10 +381,10 @@ class Node:
             self._settings.limits.max_identifier_bytes,
             lambda: self._registry,
             time.time,
+            self._outbox,
         )
 
     def _storage_commitment(self) -> StorageCommitment:
-        settings = self._settings
         commitment = StorageCommitment(
             self._catalog,
             self._files,
@@ -393,14 +396,7 @@ class Node:
                 self._journal.explanations,
                 self._journal.internal_error,
             ),
-            ReportRules(
-                retrieve_ae_title=settings.node.ae_title,
-                strict_ae_titles=settings.node.strict_ae_titles,
-                response_seconds=settings.timeouts.response_seconds,
-                retry_seconds=settings.commitment.retry_seconds,
-                max_retry_seconds=settings.commitment.max_retry_seconds,
-                give_up_seconds=settings.commitment.give_up_seconds,
-            ),
+            report_rules_of(self._settings),
         )
         self._metrics.add_counts_source(
             "dicomnode_commitments", "Storage commitments by state.", "state", commitment.counts
@@ -447,6 +443,7 @@ class Node:
         self._registry = self._admission.registry = registry
         log.info(f"registry reloaded: {len(registry.titles)} AEs")
         await self._commitment.registry_reloaded()
+        self._forwarding.registry_reloaded()
 
     async def ready(self) -> dict[str, str]:
         """Return what each readiness check says: "ok", or what is wrong (/readyz)."""
@@ -474,6 +471,7 @@ class Node:
             "identity_conflict_list": conflicts,
             "worklist": await asyncio.to_thread(self._worklist_figures),
             "performed_steps": self._steps.counts(),
+            "outbox": await asyncio.to_thread(self._outbox_desk.figures),
             "commitments": await self._commitment.figures(),
             "commitment_requests": await asyncio.to_thread(requester.requests.counts),
             **self._journal.figures(),

@@ -7,6 +7,7 @@ from dicomnode.outbox.forwarding import Options
 from dicomnode.outbox.rules import Rules as ForwardRules
 from dicomnode.registry import Registry
 from dicomnode.services.admission import Rules
+from dicomnode.services.commitment_reports import ReportRules
 from dicomnode.services.identifier import Bounds
 from dicomnode.settings import Settings
 
@@ -44,6 +45,16 @@ def forwarding_of(settings: Settings) -> Options:
         strict_ae_titles=settings.node.strict_ae_titles,
         response_seconds=settings.timeouts.response_seconds,
         min_free_bytes=settings.storage.min_free_bytes,
+    )
+
+
+def report_rules_of(settings: Settings) -> ReportRules:
+    """Return how storage commitment reports are delivered."""
+    return ReportRules(
+        retrieve_ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
+        retries=settings.commitment,
     )
 
 

@@ -19,15 +19,17 @@ ALLOWED = {
     "index": {"storage", "errors"},
     "configuration": {"errors"},
     "value_types": set(),
-    "forward_settings": {"configuration", "value_types"},
-    "settings": {"forward_settings", "configuration", "value_types", "errors"},
+    "retries": {"value_types"},
+    "forward_settings": {"configuration", "retries", "value_types"},
+    "settings": {"forward_settings", "retries", "configuration", "value_types", "errors"},
     "registry": {"configuration", "value_types", "errors"},
     "observe": {"settings", "errors"},
     "net": {"dimse", "ul", "errors"},
     "scu": {"dimse", "ul", "storage", "errors"},
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"scu", "net", "dimse", "ul", "errors"},
-    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"},
+    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"}
+    | {"retries"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},

@@ -1,8 +1,7 @@
 """Tables of what no stored file holds: kept when the archive's tables are made anew.
 
 Worklist items, performed procedure steps, storage commitments, and what is to be forwarded. A
-change of these tables needs
-a migration; a new table needs none.
+change of these tables needs a migration; a new table needs none.
 """
 
 from __future__ import annotations
@@ -231,6 +230,32 @@ outbox_object = Table(
         sqlite_where=text("to_delete = 1"),
         postgresql_where=text("to_delete = 1"),
     ),
+)
+
+# What a row of ``outbox_object`` is of where that is no object: an N-CREATE or N-SET of a performed
+# procedure step. ``attributes`` is the DICOM JSON model of its data set. Those of one step go to a
+# destination one after the other, in the order of their ids.
+outbox_message = Table(
+    "outbox_message",
+    metadata,
+    Column("id", RowId, ForeignKey("outbox_object.id", ondelete="CASCADE"), primary_key=True),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("attributes", Text, nullable=False),
+    Index("outbox_message_by_step", "sop_instance_uid", "id"),
+)
+
+# Who is told of a performed procedure step as it goes on: whoever was to get its N-CREATE.
+# ``meant_for`` is the destination of the rule, ``destination`` its alternate where that has taken
+# its place. What is over has no row.
+outbox_step = Table(
+    "outbox_step",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("meant_for", Text, primary_key=True),
+    Column("destination", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
 )
 
 # A destination that could not be had: since when, how often in a row, when it is tried again.

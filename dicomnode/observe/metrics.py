@@ -54,7 +54,7 @@ class Metrics:
         self._spellings: dict[str, str] = {}
         self._reasons = _Phrases()
         self._requests: dict[tuple[str, str, int], _RequestSeries] = {}
-        self._sources = Sources()
+        self._sources = Sources(self._title)
         self._declare_associations()
         self._declare_operations()
         self._declare_queries()
@@ -186,7 +186,7 @@ class Metrics:
     def _declare_forwarding(self) -> None:
         self._forwarded = Counter(
             "dicomnode_forwarded_total",
-            "Objects that were forwarded, or tried to be: sent, refused, lost or set aside.",
+            "Objects and messages forwarded, or tried to be: sent, refused, lost or set aside.",
             ["destination", "result"],
             registry=self.registry,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ _ARCHIVE = {
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """So many objects of a destination are in a state; ``oldest_seconds`` is the oldest's age."""
+    """So much for a destination is in a state; ``oldest_seconds`` is the oldest's age."""
 
     destination: str
     state: str
@@ -34,9 +35,13 @@ class Waiting:
 
 
 class Sources(Collector):
-    """Figures that others keep and that are read when they are asked for."""
+    """Figures that others keep and that are read when they are asked for.
 
-    def __init__(self) -> None:
+    ``title`` gives the label of an AE title.
+    """
+
+    def __init__(self, title: Callable[[str], str]) -> None:
+        self._title = title
         self.archive: Callable[[], Mapping[str, float]] | None = None
         self.outbox: Callable[[], Iterable[Waiting]] | None = None
         self.receive_buffer: Callable[[], tuple[int, int]] | None = None
@@ -93,7 +98,7 @@ class Sources(Collector):
             return
         depth = GaugeMetricFamily(
             "dicomnode_outbox_depth",
-            "Objects that wait to be forwarded.",
+            "Objects, messages of performed steps and reports that wait to be sent on.",
             labels=["destination", "state"],
         )
         oldest = GaugeMetricFamily(
@@ -101,16 +106,18 @@ class Sources(Collector):
             "Since when the oldest of them waits.",
             labels=["destination"],
         )
+        counts: Counter[tuple[str, str]] = Counter()
         ages: dict[str, float] = {}
         try:
             for waiting in self.outbox():
-                depth.add_metric([waiting.destination, waiting.state], waiting.count)
-                ages[waiting.destination] = max(
-                    waiting.oldest_seconds, ages.get(waiting.destination, 0.0)
-                )
+                title = self._title(waiting.destination)
+                counts[title, waiting.state] += waiting.count
+                ages[title] = max(waiting.oldest_seconds, ages.get(title, 0.0))
         except Exception:
             # As above: the index has failed, and dicomnode_archive_readable says so.
             return
+        for labels, count in counts.items():
+            depth.add_metric(labels, count)
         for destination, seconds in ages.items():
             oldest.add_metric([destination], seconds)
         yield depth

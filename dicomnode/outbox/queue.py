@@ -8,31 +8,44 @@ nothing. Everything here blocks; what changes rows is committed by the index's o
 from __future__ import annotations
 
 import itertools
+import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select, union_all
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry, InstanceRow
-from dicomnode.index.records import OutboxState, outbox_destination, outbox_object
+from dicomnode.index.records import (
+    OutboxState,
+    outbox_destination,
+    outbox_message,
+    outbox_object,
+)
 from dicomnode.index.schema import instance, series, study
 from dicomnode.index.statements import ROW
-from dicomnode.outbox.rules import Order
-from dicomnode.outbox.statements import Statements, in_state
+from dicomnode.outbox.rules import Order, Priority
+from dicomnode.outbox.statements import Drop, Statements, in_state
+from dicomnode.outbox.steps import N_CREATE, StepMessages, waits_for_another
 
 __all__ = ["Down", "Failure", "Item", "OutboxState", "Queue", "Settlement", "Tally"]
 
 # So many rows are changed in one transaction: whoever receives waits for no more.
 CHUNK: Final = 1000
 _o = outbox_object.c
+_operation: Final = func.coalesce(outbox_message.c.operation, "")
+_ROWS: Final = outbox_object.outerjoin(outbox_message)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One object for one destination; ``row`` is None when the archive no longer has it."""
+    """One object for one destination; ``row`` is None when the archive no longer has it.
+
+    ``operation`` is "" for an object, else that of the message of a performed step; then
+    ``sop_instance_uid`` is the step's.
+    """
 
     id: int
     rule: str
@@ -42,7 +55,13 @@ class Item:
     sop_instance_uid: str
     to_commit: bool
     meant_for: str
+    operation: str
     row: InstanceRow | None
+
+    @property
+    def words(self) -> str:
+        """Say what it is, at the beginning of a sentence in the log."""
+        return f"an {self.operation or 'object'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +114,9 @@ class Queue:
             last = connection.scalar(select(func.max(_o.id))) or 0
         # Never given twice while this runs: a row that is settled late meets no other.
         self._ids = itertools.count(last + 1)
+        # Pauses are no longer than this.
+        self.longest_wait_seconds = math.inf
+        self.messages = StepMessages(catalog, self.insert_message)
 
     # -- entering ----------------------------------------------------------------------------------
 
@@ -109,29 +131,51 @@ class Queue:
 
     def insert(self, cursor: DBAPICursor, entry: InstanceEntry, orders: Sequence[Order]) -> None:
         """Insert the rows of an object; part of somebody's transaction."""
-        now = self._now()
         to_delete = any(order.rule.delete_when_committed for order in orders)
         for order in orders:
             rule = order.rule
             settled = rule.stable_seconds is None
-            self._sql.insert.run(
+            self._insert(
                 cursor,
-                next(self._ids),
-                order.destination,
-                "",
-                rule.name,
-                rule.priority,
+                *(order.destination, "", rule.name, rule.priority),
                 OutboxState.READY if settled else OutboxState.UNSETTLED,
-                0,
-                0.0,
-                now,
                 entry.study_instance_uid,
                 entry.sop_instance_uid,
-                int(rule.commit),
-                "",
-                int(to_delete),
-                "",
+                *(int(rule.commit), int(to_delete)),
             )
+
+    def insert_message(
+        self,
+        cursor: DBAPICursor,
+        destination: str,
+        meant_for: str,
+        rule: str,
+        priority: Priority,
+        sop_instance_uid: str,
+    ) -> int:
+        """Insert the row of a message of a performed step, part of a transaction; return its id."""
+        row = destination, meant_for, rule, priority
+        return self._insert(cursor, *row, OutboxState.READY, "", sop_instance_uid, 0, 0)
+
+    def _insert(
+        self,
+        cursor: DBAPICursor,
+        destination: str,
+        meant_for: str,
+        rule: str,
+        priority: Priority,
+        state: OutboxState,
+        study_instance_uid: str,
+        sop_instance_uid: str,
+        to_commit: int,
+        to_delete: int,
+    ) -> int:
+        row_id = next(self._ids)
+        self._sql.insert.run(
+            *(cursor, row_id, destination, meant_for, rule, priority, state, 0, 0.0, self._now()),
+            *(study_instance_uid, sop_instance_uid, to_commit, "", to_delete, ""),
+        )
+        return row_id
 
     # -- taking ------------------------------------------------------------------------------------
 
@@ -140,41 +184,56 @@ class Queue:
         with self._catalog.read() as connection:
             return list(connection.scalars(select(_o.destination).distinct()))
 
-    def take(self, destination: str, limit: int, skip: Collection[int] = ()) -> list[Item]:
-        """Return the objects whose turn it is, but for those of ``skip``. Raises CatalogError."""
+    def take(self, destination: str, limit: int) -> list[Item]:
+        """Return what is to be sent next, of a performed step one message. Raises CatalogError."""
         now = self._now()
         due = self.next_due(destination)
         if due is not None and due <= now:
+            latest = now + self.longest_wait_seconds
             self._catalog.transact(
-                lambda cursor: self._sql.promote.run(cursor, destination, now, CHUNK)
+                lambda cursor: self._sql.promote.run(cursor, destination, now, latest, CHUNK)
             )
         statement = (
             select(
                 *(_o.id, _o.rule, _o.priority, _o.attempts, _o.queued_at),
-                *(_o.sop_instance_uid, _o.to_commit, _o.meant_for),
+                *(_o.sop_instance_uid, _o.to_commit, _o.meant_for, _operation),
             )
+            .select_from(_ROWS)
             .where(_o.destination == destination, in_state(OutboxState.READY))
+            .where(~waits_for_another())
             .order_by(_o.priority, _o.id)
-            .limit(limit + len(skip))
+            .limit(limit)
         )
         with self._catalog.read() as connection:
-            found = [row for row in connection.execute(statement) if row[0] not in skip][:limit]
-            uids = {row[5] for row in found}
+            found = connection.execute(statement).all()
+            uids = {row[5] for row in found if not row[8]}
             held = connection.execute(ROW.where(instance.c.sop_instance_uid.in_(uids)))
             rows = {row[0]: InstanceRow(*row) for row in held}
         return [
-            Item(*row[:6], to_commit=bool(row[6]), meant_for=row[7], row=rows.get(row[5]))
+            Item(*row[:6], bool(row[6]), meant_for=row[7], operation=row[8], row=rows.get(row[5]))
             for row in found
         ]
 
     def next_due(self, destination: str) -> float | None:
-        """Return when the first paused object is due, None for none. Raises CatalogError."""
-        statement = select(func.min(_o.not_before)).where(
-            _o.destination == destination, in_state(OutboxState.PAUSED)
+        """Return when the first paused object is due, None for none. Raises CatalogError.
+
+        What would wait longer than anything should is due at once: the clock has gone back.
+        """
+        paused = _o.destination == destination, in_state(OutboxState.PAUSED)
+        # Each is the end of an index; of both at once SQLite would read it whole.
+        first_and_last = select(
+            *(
+                select(end(_o.not_before)).where(*paused).scalar_subquery()
+                for end in (func.min, func.max)
+            )
         )
         with self._catalog.read() as connection:
-            due: float | None = connection.scalar(statement)
-        return due
+            row = connection.execute(first_and_last).one()
+        first: float | None = row[0]
+        now = self._now()
+        if first is None or row[1] <= now + self.longest_wait_seconds:
+            return first
+        return min(first, now)
 
     def settle(self, settlement: Settlement) -> None:
         """Write down what became of objects. Raises CatalogError."""
@@ -279,15 +338,23 @@ class Queue:
     def redirect(self, destination: str, alternate: str, rules: Collection[str]) -> int:
         """Give what waits for a destination, by some rules, to another; return how much that is.
 
-        Raises CatalogError.
+        Performed steps go as a whole: those whose N-CREATE it has already stay. Raises
+        CatalogError.
         """
-        waiting = select(_o.id).where(
-            _o.destination == destination, _o.rule.in_(rules), _o.meant_for == ""
+        waiting = (
+            select(_o.id, _operation)
+            .select_from(_ROWS)
+            .where(_o.destination == destination, _o.rule.in_(rules), _o.meant_for == "")
+            .where(_operation.in_(("", N_CREATE)))
         )
-        return self._each(
-            waiting,
-            lambda cursor, row_id: self._sql.redirect.run(cursor, alternate, destination, row_id),
-        )
+
+        def change(cursor: DBAPICursor, row_id: int, operation: str) -> None:
+            self._sql.redirect.run(cursor, alternate, destination, row_id)
+            if operation:
+                self._sql.redirect_step.run(cursor, alternate, destination, row_id, destination)
+                self._sql.follow_step.run(cursor, alternate, row_id, destination)
+
+        return self._each(waiting, change)
 
     def give_up(self, destination: str, queued_before: float, words: str) -> int:
         """Set aside what has waited too long for a destination; return how much that is.
@@ -297,48 +364,49 @@ class Queue:
         waiting = select(_o.id).where(_o.destination == destination, _o.queued_at < queued_before)
         return self._each(waiting, lambda cursor, row_id: self._sql.bury.run(cursor, words, row_id))
 
-    def _each(self, waiting: Any, change: Callable[[DBAPICursor, int], None]) -> int:
+    def _each(self, waiting: Any, change: Callable[..., None]) -> int:
         """Change each row of READY and PAUSED, some at a time; ``change`` takes it from there."""
         total = 0
         for state in (OutboxState.READY, OutboxState.PAUSED):
             while True:
                 with self._catalog.read() as connection:
-                    ids = list(connection.scalars(waiting.where(in_state(state)).limit(CHUNK)))
-                if not ids:
+                    rows = connection.execute(waiting.where(in_state(state)).limit(CHUNK)).all()
+                if not rows:
                     break
 
-                def apply(cursor: DBAPICursor, ids: list[int] = ids) -> None:
-                    for row_id in ids:
-                        change(cursor, row_id)
+                def apply(cursor: DBAPICursor, rows: Sequence[Any] = rows) -> None:
+                    for row in rows:
+                        change(cursor, *row)
 
                 self._catalog.transact(apply)
-                total += len(ids)
+                total += len(rows)
         return total
 
     # -- looking and stepping in -------------------------------------------------------------------
 
     def tallies(self) -> list[Tally]:
         """Return how much is in the queue, by destination and state. Raises CatalogError."""
-        return [tally for state in OutboxState for tally in self._tallies(state)]
-
-    def _tallies(self, state: OutboxState) -> Iterator[Tally]:
-        # From the index of the state alone; the oldest row is the one with the lowest id.
-        counted = (
-            select(_o.destination, func.count(), func.min(_o.id))
-            .where(in_state(state))
-            .group_by(_o.destination)
-        )
+        # Each state from its own index; the oldest row is the one with the lowest id. One statement
+        # for all: a row that goes from one state to another meanwhile would be missed.
+        counted = union_all(*map(_counted, OutboxState)).subquery()
+        statement = select(
+            counted.c.destination, _o.state, counted.c.rows, _o.queued_at, _o.last_error
+        ).join_from(counted, outbox_object, _o.id == counted.c.first)
         with self._catalog.read() as connection:
-            for destination, count, first in connection.execute(counted).all():
-                oldest = select(_o.queued_at, _o.last_error).where(_o.id == first)
-                for queued_at, last_error in connection.execute(oldest):
-                    yield Tally(destination, state, count, queued_at, last_error)
+            rows = connection.execute(statement).all()
+        return [Tally(row[0], OutboxState(row[1]), *row[2:]) for row in rows]
 
     def dead(self, destination: str | None, limit: int) -> list[dict[str, Any]]:
         """Return objects that have been set aside, oldest first. Raises CatalogError."""
         shown = ("id", "destination", "rule", "sop_instance_uid", "attempts", "queued_at")
         columns = [_o[name] for name in (*shown, "last_error")]
-        statement = select(*columns).where(in_state(OutboxState.DEAD)).order_by(_o.id).limit(limit)
+        statement = (
+            select(*columns, func.coalesce(outbox_message.c.operation, "object").label("what"))
+            .select_from(_ROWS)
+            .where(in_state(OutboxState.DEAD))
+            .order_by(_o.id)
+            .limit(limit)
+        )
         if destination is not None:
             statement = statement.where(_o.destination == destination)
         with self._catalog.read() as connection:
@@ -347,7 +415,6 @@ class Queue:
     def revive(self, destination: str) -> int:
         """Have all that waits or was set aside for a destination sent now. Raises CatalogError."""
         now = self._now()
-        self.set_down(destination, None)
         paused = self._in_chunks(lambda cursor: self._sql.unpause.run(cursor, destination, CHUNK))
         return paused + self._in_chunks(
             lambda cursor: self._sql.revive.run(cursor, now, destination, CHUNK)
@@ -356,16 +423,16 @@ class Queue:
     def drop(self, destination: str, *, dead_only: bool) -> int:
         """Remove what is to be sent to a destination; return how much. Raises CatalogError.
 
-        An object that was to be deleted once all destinations have it now stays.
+        An object that was to be deleted once all destinations have it now stays. With the N-CREATE
+        of a performed step goes whatever follows it.
         """
         states = (OutboxState.DEAD,) if dead_only else tuple(OutboxState)
         total = 0
         for state in states:
-            keep, remove = self._sql.drop[state]
+            drop = self._sql.drop[state]
 
-            def apply(cursor: DBAPICursor, keep: Any = keep, remove: Any = remove) -> None:
-                keep.run(cursor, destination, CHUNK)
-                remove.run(cursor, destination, CHUNK)
+            def apply(cursor: DBAPICursor, drop: Drop = drop) -> None:
+                drop.run(cursor, destination, CHUNK)
 
             total += self._in_chunks(apply)
         return total
@@ -381,6 +448,14 @@ class Queue:
         while changed := self._catalog.transact(counted):
             total += changed
         return total
+
+
+def _counted(state: OutboxState) -> Select[tuple[str, int, int]]:
+    return (
+        select(_o.destination, func.count().label("rows"), func.min(_o.id).label("first"))
+        .where(in_state(state))
+        .group_by(_o.destination)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from dicomnode.errors import CatalogError
-from dicomnode.index.commitments import State
 from dicomnode.services import commitment_reports
 from dicomnode.services.commitment_check import Checker
 from tests import peers
@@ -292,16 +291,16 @@ def test_a_report_that_was_taken_is_not_sent_again_while_the_index_fails(
     with known(reports) as (requester, entity):
         node = archive(start_node, entity)
         commitments = node.node._commitment._commitments
-        finish, failures = commitments.finish, 0
+        deliver, failures = commitments.deliver, 0
 
-        def fail_thrice(id: int, state: State, words: str = "") -> None:
+        def fail_thrice(id: int) -> None:
             nonlocal failures
             failures += 1
             if failures <= 3:
                 raise CatalogError("disk full")
-            finish(id, state, words)
+            deliver(id)
 
-        monkeypatch.setattr(commitments, "finish", fail_thrice)
+        monkeypatch.setattr(commitments, "deliver", fail_thrice)
         ask(node.dicom_address)
         assert reports.take().outcome == (1, TRANSACTION, ALL_KEPT, {})
         eventually(lambda: number(node, "delivered") == 1)

@@ -29,12 +29,13 @@ class Bench:
         self.clock = Clock()
         self.catalog = Catalog(sqlite_url(directory), synchronous="OFF")
         self.catalog.open()
+        self.registry = Registry()
         self.rules = Rules(
             [
                 ForwardRule.model_validate({"name": f"rule {number}", "to": ("ARCHIVE",)} | table)
                 for number, table in enumerate(tables or ({},))
             ],
-            Registry(),
+            self.registry,
             strict=False,
         )
         self.told: list[Order] = []
