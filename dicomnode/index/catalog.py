@@ -11,18 +11,20 @@ import threading
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, MetaData, func, inspect, select
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.sql import ClauseElement
 
-from dicomnode.errors import CatalogError
-from dicomnode.index import records, schema
+from dicomnode.errors import CatalogError, OutOfResources
+from dicomnode.index import intake, records, schema
+from dicomnode.index.attachment import Attachment
 from dicomnode.index.backend import Backend, Prepared, Synchronous
 from dicomnode.index.conditions import Condition
 from dicomnode.index.entry import (
@@ -34,6 +36,7 @@ from dicomnode.index.entry import (
     InstanceEntry,
     InstanceRow,
 )
+from dicomnode.index.intake import Restore, Unsettled
 from dicomnode.index.keys import Level
 from dicomnode.index.reading import SearchStopped, Stop
 from dicomnode.index.registrar import Registrar
@@ -54,22 +57,14 @@ __all__ = [
     "InstanceRow",
     "SearchStopped",
     "Stop",
+    "Unsettled",
     "Wanted",
 ]
 
 _STUDIES_PER_STEP = 20
+_SETTLED_AT_ONCE = 256
 
 _T = TypeVar("_T")
-
-
-class Attachment(Protocol):
-    """Changes of other tables that are made with the entry of an object, or not at all."""
-
-    def apply(self, cursor: DBAPICursor) -> None:
-        """Make them, in the writer's thread and transaction."""
-
-    def committed(self) -> None:
-        """They are durable; called on the writer's thread."""
 
 
 class Catalog:
@@ -79,7 +74,9 @@ class Catalog:
 
     ``rebuilt_from`` is set by ``open`` when it found tables of another schema version and
     replaced them by empty ones: the files then have to be entered again (``recovery``).
-    ``is_new`` tells that there were no tables of this version before.
+    ``is_new`` tells that there were no tables of this version before. ``restored`` counts the
+    files that were only in the index; ``unrestored`` says why those that still are could not be
+    written.
     """
 
     def __init__(self, url: str | URL, *, synchronous: Synchronous = "FULL") -> None:
@@ -90,15 +87,21 @@ class Catalog:
         self._writer: Writer | None = None
         self._selection = Selection(self._backend)
         self._search = Search(self._backend)
+        self._synchronous = synchronous
         self.rebuilt_from: str | None = None
         self.is_new = False
+        self.restored = 0
+        self.unrestored = ""
 
     # -- opening -----------------------------------------------------------------------------------
 
-    def open(self) -> None:
-        """Open the database, making its tables where there are none. Raises CatalogError."""
+    def open(self, restore: Restore | None = None) -> None:
+        """Open the database, making its tables where there are none. Raises CatalogError.
+
+        ``restore`` is given the objects whose files may have been lost with the power.
+        """
         try:
-            self._make_tables()
+            self._make_tables(restore)
             with self._backend.reader.connect() as connection:
                 counts = _count(connection)
             registrar = Registrar(self._backend)
@@ -107,8 +110,8 @@ class Catalog:
             cause = error.orig if isinstance(error, DBAPIError) else error
             raise CatalogError(
                 f"cannot open the index {self._backend.name}: {cause}. If it is damaged, remove "
-                "it and run `dicomnode reindex`: all but worklist, performed steps and commitments "
-                "comes from the stored files"
+                "it and run `dicomnode reindex`: the stored files have all but worklist, performed "
+                "steps, commitments, and small objects of the last seconds before a power loss"
             ) from error
         self._registrar = registrar
 
@@ -130,8 +133,10 @@ class Catalog:
     ) -> None:
         self.close()
 
-    def _make_tables(self) -> None:
+    def _make_tables(self, restore: Restore | None) -> None:
         found = self._schema_version()
+        if found is not None and self._backend.is_sqlite:
+            self._restore(restore, found)
         if found is not None and found != str(schema.SCHEMA_VERSION):
             if not self._backend.is_sqlite:
                 raise CatalogError(
@@ -161,6 +166,30 @@ class Catalog:
                     held.remove(held.tables[table])
             held.drop_all(connection)
 
+    def _restore(self, restore: Restore | None, found: str) -> None:
+        """Have the files that are only here written before anything here is changed.
+
+        What cannot be written now stays, to be tried again. It cannot in a database of another
+        schema version: raises CatalogError.
+        """
+        engine = self._backend.writer
+        if next(intake.unsettled(engine), None) is None:
+            return
+        try:
+            if restore is None:
+                raise OutOfResources("nobody writes them")
+            self.restored = restore(intake.unsettled(engine))
+        except OutOfResources as error:
+            self.unrestored = error.comment
+            if found != str(schema.SCHEMA_VERSION):
+                raise CatalogError(
+                    f"the index {self._backend.name} of schema version {found} has the only copy of"
+                    f" some objects, and their files cannot be written: {error.comment}"
+                ) from error
+            return
+        with engine.begin() as connection:
+            connection.execute(schema.intake.delete())
+
     def _schema_version(self) -> str | None:
         with self._backend.writer.connect() as connection:
             if not inspect(connection).has_table("meta"):
@@ -176,15 +205,22 @@ class Catalog:
         self,
         entry: InstanceEntry,
         done: Callable[[AddOutcome | BaseException], None],
+        contents: bytes | None = None,
         also: Attachment | None = None,
     ) -> None:
         """Enter an object; callable from any thread that may wait for the disk.
 
         ``done`` is called on the writer's thread when the outcome is durable, or with a
-        CatalogError when nothing has changed. With an object that is Added, and only then, the
-        changes of ``also`` are made, in the same transaction.
+        CatalogError when nothing has changed. ``contents`` is the object's whole file where
+        that has not been flushed: it is kept here, as durable as the row, until ``settle``.
+        With an object that is Added, and only then, the changes of ``also`` are made, in the
+        same transaction.
         """
-        self._enter(lambda cursor: self._registrar.add(cursor, entry), done, also)
+        self._enter(lambda cursor: self._registrar.add(cursor, entry, contents), done, also)
+
+    def grouped(self) -> AbstractContextManager[None]:
+        """Let what this thread enters in the block wait for its end, for one transaction."""
+        return self._opened().grouped()
 
     def replace(
         self,
@@ -222,11 +258,32 @@ class Catalog:
         self,
         sop_instance_uid: str,
         done: Callable[[InstanceRow | BaseException | None], None],
+        also: Attachment | None = None,
     ) -> None:
-        """Remove an object's row; ``done`` gets what it was, None when there was none."""
-        self._submit(
-            Operation(lambda cursor: self._registrar.remove(cursor, sop_instance_uid), done)
-        )
+        """Remove an object's row; ``done`` gets what it was, None when there was none.
+
+        The changes that ``also`` made with the row are undone in the same transaction.
+        """
+
+        def apply(cursor: DBAPICursor) -> InstanceRow | None:
+            if also is not None:
+                also.undo(cursor)
+            return self._registrar.remove(cursor, sop_instance_uid)
+
+        self._submit(Operation(apply, done))
+
+    def settle(self, last: int) -> None:
+        """Forget the contents of objects up to the id ``last``; their files are durable.
+
+        Returns when that is committed. Raises CatalogError.
+        """
+        with self.read() as connection:
+            first = intake.first_unsettled(connection)
+        # In steps, as whoever adds an object meanwhile waits for the end of one.
+        while first is not None and first <= last:
+            end = min(last, first + _SETTLED_AT_ONCE - 1)
+            self.transact(partial(self._registrar.settle, first=first, last=end))
+            first = end + 1
 
     def remove_if(
         self, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
@@ -288,6 +345,30 @@ class Catalog:
     def counts(self) -> Counts:
         """Return how much is held, as of the last commit; takes no query."""
         return self._opened().counts
+
+    @property
+    def keeper(self) -> str:
+        """The file in which ``contents`` would be durable; "" where they are not to be kept."""
+        durable = self._backend.is_sqlite and self._synchronous == "FULL"
+        return (self._backend.url.database or "") if durable else ""
+
+    def unsettled(self) -> Iterator[Unsettled]:
+        """Yield the objects whose contents are kept, oldest first. Raises CatalogError."""
+        try:
+            yield from intake.unsettled(self._backend.reader)
+        except SQLAlchemyError as error:
+            raise CatalogError(f"index failed: {error}") from error
+
+    def last_unsettled(self) -> int | None:
+        """Return the id of the latest object whose contents are kept. Raises CatalogError."""
+        with self.read() as connection:
+            return intake.last_unsettled(connection)
+
+    def is_unsettled(self, instance_id: int) -> bool:
+        """Tell whether the contents of an object are kept. Raises CatalogError."""
+        statement = select(schema.intake.c.id).where(schema.intake.c.id == instance_id)
+        with self.read() as connection:
+            return connection.scalar(statement) is not None
 
     def get(self, sop_instance_uid: str) -> InstanceRow | None:
         """Return what the index holds of an object. Raises CatalogError."""
@@ -412,6 +493,7 @@ def _count(connection: Connection) -> Counts:
         return connection.scalar(select(func.count()).select_from(table)) or 0  # type: ignore[arg-type]
 
     sizes = select(func.coalesce(func.sum(schema.instance.c.size_bytes), 0))
+    kept = select(func.coalesce(func.sum(func.length(schema.intake.c.bytes)), 0))
     return Counts(
         patients=rows(schema.patient),
         studies=rows(schema.study),
@@ -419,4 +501,6 @@ def _count(connection: Connection) -> Counts:
         instances=rows(schema.instance),
         bytes=int(connection.scalar(sizes) or 0),
         identity_conflicts=rows(schema.identity_conflict),
+        unsettled=rows(schema.intake),
+        unsettled_bytes=int(connection.scalar(kept) or 0),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -107,16 +107,20 @@ class Queue:
         """Return the rows of an object, for the transaction that enters it."""
         return _Entry(self, entry, orders, committed)
 
-    def insert(self, cursor: DBAPICursor, entry: InstanceEntry, orders: Sequence[Order]) -> None:
-        """Insert the rows of an object; part of somebody's transaction."""
+    def insert(
+        self, cursor: DBAPICursor, entry: InstanceEntry, orders: Sequence[Order]
+    ) -> list[int]:
+        """Insert the rows of an object, part of somebody's transaction; return their ids."""
         now = self._now()
         to_delete = any(order.rule.delete_when_committed for order in orders)
+        made: list[int] = []
         for order in orders:
             rule = order.rule
             settled = rule.stable_seconds is None
+            made.append(next(self._ids))
             self._sql.insert.run(
                 cursor,
-                next(self._ids),
+                made[-1],
                 order.destination,
                 "",
                 rule.name,
@@ -132,6 +136,12 @@ class Queue:
                 int(to_delete),
                 "",
             )
+        return made
+
+    def withdraw(self, cursor: DBAPICursor, ids: Iterable[int]) -> None:
+        """Delete rows whose object was not stored after all; part of somebody's transaction."""
+        for row_id in ids:
+            self._sql.delete.run(cursor, row_id)
 
     # -- taking ------------------------------------------------------------------------------------
 
@@ -383,7 +393,7 @@ class Queue:
         return total
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry:
     """The rows of one object, as an ``Attachment``."""
 
@@ -391,9 +401,13 @@ class _Entry:
     entry: InstanceEntry
     orders: Sequence[Order]
     tell: Callable[[Sequence[Order]], None]
+    made: Sequence[int] = ()
 
     def apply(self, cursor: DBAPICursor) -> None:
-        self.queue.insert(cursor, self.entry, self.orders)
+        self.made = self.queue.insert(cursor, self.entry, self.orders)
 
     def committed(self) -> None:
         self.tell(self.orders)
+
+    def undo(self, cursor: DBAPICursor) -> None:
+        self.queue.withdraw(cursor, self.made)
