@@ -177,7 +177,7 @@ class Catalog:
             return
         try:
             if restore is None:
-                raise OutOfResources("nobody writes them")
+                raise OutOfResources("start the node, or run `dicomnode reindex`, which does that")
             self.restored = restore(intake.unsettled(engine))
         except OutOfResources as error:
             self.unrestored = error.comment
@@ -277,13 +277,14 @@ class Catalog:
 
         Returns when that is committed. Raises CatalogError.
         """
-        with self.read() as connection:
-            first = intake.first_unsettled(connection)
         # In steps, as whoever adds an object meanwhile waits for the end of one.
-        while first is not None and first <= last:
+        while (first := self._first_unsettled()) is not None and first <= last:
             end = min(last, first + _SETTLED_AT_ONCE - 1)
             self.transact(partial(self._registrar.settle, first=first, last=end))
-            first = end + 1
+
+    def _first_unsettled(self) -> int | None:
+        with self.read() as connection:
+            return intake.first_unsettled(connection)
 
     def remove_if(
         self, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
@@ -369,6 +370,18 @@ class Catalog:
         statement = select(schema.intake.c.id).where(schema.intake.c.id == instance_id)
         with self.read() as connection:
             return connection.scalar(statement) is not None
+
+    def unsettled_path(self, sop_instance_uid: str) -> str | None:
+        """Return the path of an object if its contents are kept. Raises CatalogError."""
+        kept, instance = schema.intake, schema.instance
+        statement = (
+            select(kept.c.path)
+            .join(instance, instance.c.id == kept.c.id)
+            .where(instance.c.sop_instance_uid == sop_instance_uid)
+        )
+        with self.read() as connection:
+            path: str | None = connection.scalar(statement)
+        return path
 
     def get(self, sop_instance_uid: str) -> InstanceRow | None:
         """Return what the index holds of an object. Raises CatalogError."""

@@ -118,6 +118,10 @@ class Placer:
         was. Blocks; raises CatalogError, OutOfResources.
         """
         with self._turns.alone(sop_instance_uid):
+            path = self.catalog.unsettled_path(sop_instance_uid)
+            if path is not None:
+                # Its bytes go with the row; a file that a crash leaves must be a whole one.
+                self.files.flush_object(path)
             row = self.catalog.remove_if(sop_instance_uid, allowed)
             if row is not None:
                 self.files.remove(row.path)

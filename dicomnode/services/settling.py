@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from dicomnode.errors import CatalogError, OutOfResources
 from dicomnode.index.catalog import Catalog, Unsettled
 from dicomnode.services.turns import Turns
 from dicomnode.storage.files import FileStore
@@ -104,7 +103,7 @@ class Settler:
             else:
                 self._files.settle()
             self._catalog.settle(last)
-        except (OutOfResources, CatalogError) as error:
+        except Exception as error:  # the thread must outlive it
             self._has_failed = True
             if not failed_before:
                 self._journal.settling_failed(error)
@@ -135,4 +134,4 @@ def _is_possible(files: FileStore, catalog: Catalog) -> bool:
     if not keeper or not files.settles:
         return False
     # An index in memory, or on a disk that may be lost alone, is no place for them.
-    return os.stat(keeper).st_dev == os.stat(files.directory).st_dev
+    return os.stat(keeper).st_dev == os.stat(files.abs_path("objects")).st_dev

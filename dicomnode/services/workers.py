@@ -80,20 +80,27 @@ class GroupWorker:
         self._thread.join()
 
     def _work(self) -> None:
-        job = self._jobs.get()
-        while job is not None:
-            with self._together():
-                for _ in range(_GROUP):
-                    self._run(job)
-                    try:
-                        job = self._jobs.get_nowait()
-                    except queue.Empty:
-                        break
-                    if job is None:
-                        return
-                else:
-                    continue
-            job = self._jobs.get()
+        is_last = False
+        while not is_last and (job := self._jobs.get()) is not None:
+            try:
+                with self._together():
+                    is_last = self._run_group(job)
+            except BaseException as error:
+                # The group's end has a fault.
+                self._on_fault(error)
+
+    def _run_group(self, job: Job) -> bool:
+        """Run ``job`` and what waits behind it; tell whether there will be no more."""
+        self._run(job)
+        for _ in range(_GROUP - 1):
+            try:
+                following = self._jobs.get_nowait()
+            except queue.Empty:
+                return False
+            if following is None:
+                return True
+            self._run(following)
+        return False
 
     def _run(self, job: Job) -> None:
         try:

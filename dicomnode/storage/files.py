@@ -86,7 +86,7 @@ class FileStore:
     @property
     def settles(self) -> bool:
         """Whether ``settle`` can be relied on here."""
-        return self.flushes and reports_lost_writes(self._root)
+        return self.flushes and reports_lost_writes(f"{self._root}/objects")
 
     # -- opening -------------------------------------------------------------------------------
 

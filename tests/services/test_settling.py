@@ -253,6 +253,22 @@ async def test_an_index_that_fails_while_settling_loses_nothing(
     assert bench.catalog.counts().unsettled == 0
 
 
+async def test_a_fault_of_ours_while_settling_is_told_and_loses_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await bench.send(FIRST) == Status.SUCCESS
+    with monkeypatch.context() as broken:
+
+        def settle() -> None:
+            raise RuntimeError("a fault")
+
+        broken.setattr(bench.files, "settle", settle)
+        assert not bench.settler._settle()
+    assert [str(error) for error in bench.journal.settling] == ["a fault"]
+    assert bench.settler._settle()
+    assert bench.catalog.counts().unsettled == 0
+
+
 # -- after a power loss ----------------------------------------------------------------------------
 
 

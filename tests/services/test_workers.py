@@ -72,3 +72,20 @@ def test_a_job_that_raises_ends_neither_its_group_nor_the_thread() -> None:
     groups.worker.stop()
     assert groups.closed == [[1, 2]]
     assert [str(fault) for fault in groups.faults] == ["a fault"]
+
+
+def test_a_group_whose_end_raises_does_not_end_the_thread() -> None:
+    faults: list[BaseException] = []
+
+    @contextmanager
+    def together() -> Iterator[None]:
+        yield
+        raise ValueError("a fault")
+
+    worker, ran = GroupWorker(together, faults.append), [threading.Event(), threading.Event()]
+    worker.start()
+    for event in ran:
+        worker.run(event.set)
+        assert event.wait(20)
+    worker.stop()
+    assert faults and {str(fault) for fault in faults} == {"a fault"}
