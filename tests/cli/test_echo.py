@@ -38,6 +38,13 @@ def test_a_wrong_called_title_is_told_with_what_to_try(node: RunningNode) -> Non
     assert "does not call itself SOMEBODY: correct title, host or port in PEER" in ended.err
 
 
+def test_what_is_no_dicom_node_is_told(node: RunningNode) -> None:
+    ended = run("echo", written(node.http_address, "PACS"))
+    assert ended.code == 1
+    assert "peer speaks HTTP. What listens at" in ended.err
+    assert "is no DICOM node: correct title, host or port in PEER" in ended.err
+
+
 def test_a_calling_title_that_is_not_known_is_told_with_what_to_try(start_node: StartNode) -> None:
     node = start_node(access={"unknown_ae": "refuse"})
     ended = run("echo", written(node.dicom_address), "-aet", "WS_1")
