@@ -23,12 +23,14 @@ import pytest
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import file_meta
 from tests.conftest import StartNodeProcess
+from tests.destination import destination
 from tests.faults import disks
 from tests.faults.disks import Disk
 from tests.faults.scu import ROOT, Image, files_below, indexed_paths, store, temporary_files
+from tests.faults.test_forwarding_kills import whole
 from tests.faults.test_restart import Sender
 from tests.interop.samples import data_set_bytes
-from tests.peers import NodeProcess, http_get, metric, run_tool
+from tests.peers import NodeProcess, eventually, free_port, http_get, metric, run_tool
 from tests.wire import CT_IMAGE_STORAGE, EXPLICIT_LE
 
 CYCLES = 4
@@ -160,13 +162,13 @@ def test_what_was_not_flushed_is_lost_so_that_the_test_above_can_fail(
 
 
 def stored_and_cut(
-    start_node_process: StartNodeProcess, disk: Disk
+    start_node_process: StartNodeProcess, disk: Disk, **settings: object
 ) -> tuple[NodeProcess, list[Image]]:
     """Store small images, and cut the power before all of their files have been flushed."""
     where = disk.mounted / "store"
     stored: list[Image] = []
     for study in range(5):  # the node may settle just before the power goes
-        node = start_node_process(storage={"directory": str(where)})
+        node = start_node_process(storage={"directory": str(where)}, **settings)
         images = [Image(number, study) for number in range(20)]
         assert store(node.dicom_address, *images) == [0] * len(images)
         stored += images
@@ -196,6 +198,24 @@ def test_small_objects_that_only_the_index_has_are_written_at_the_next_start(
     assert metric(node.http_address, "dicomnode_unsettled_objects") == 0
     assert http_get(node.http_address, "/readyz")[0] == 200
     assert temporary_files(where) == []
+
+
+def test_small_objects_that_were_acknowledged_before_a_power_loss_are_forwarded_after_it(
+    start_node_process: StartNodeProcess, disk: Disk
+) -> None:
+    where = disk.mounted / "store"
+    nobody = {"title": "D0", "host": "127.0.0.1", "port": free_port()}
+    rules = {
+        "forward": [{"name": "all", "to": ["D0"]}],
+        "forwarding": {"retry_seconds": 0.05, "max_retry_seconds": 0.2},
+    }
+    _, images = stored_and_cut(start_node_process, disk, entities=[nobody], **rules)
+    with destination(whole) as target:
+        node = start_node_process(
+            storage={"directory": str(where)}, entities=[target.entity("D0")], **rules
+        )
+        eventually(lambda: metric(node.http_address, "dicomnode_outbox_depth") == 0, timeout=60)
+    assert {image.uid for image in images} == set(target.stored)
 
 
 def test_reindexing_after_a_power_loss_loses_nothing_that_only_the_index_has(
