@@ -15,8 +15,8 @@ class KeptPlacement(Placement):
     """One small object, checked and not flushed; ``contents`` is its whole file.
 
     The name comes after row and bytes, so that after a power loss a file without a row is never
-    one whose bytes were lost. Where the UID is held, or the index takes no bytes, the file is
-    flushed and goes the way of the others.
+    one whose bytes were lost. Where UID or name is taken, or the index takes no bytes, the file
+    is flushed and goes the way of the others.
     """
 
     def __init__(
@@ -39,6 +39,10 @@ class KeptPlacement(Placement):
         self._take(self._keep)
 
     def _keep(self) -> Outcome | None:
+        if self._placer.files.exists(self._path):
+            # Who finds a row must never meet another file under its name.
+            self._take_later(self._place_flushed)
+            return None
         self._placer.files.announce(self._path)
         entry = self._entry()
         self._attachment = self._placer.attachment(entry)
@@ -53,19 +57,10 @@ class KeptPlacement(Placement):
         else:
             self._take_later(self._place_flushed)
 
-    def _follow(self) -> Outcome | None:
+    def _follow(self) -> Outcome:
         """Give the object its name, now that row and bytes are durable."""
-        try:
-            self._name(flush=False)
-        except FileExistsError:
-            self._take_later(self._follow_over)
-            return None
+        self._name(flush=False)
         return STORED
-
-    def _follow_over(self) -> Outcome | None:
-        """Follow where a file has the name that no row spoke of."""
-        self._clear_way()
-        return self._follow()
 
     def _place_flushed(self) -> Outcome | None:
         self._file.flush()

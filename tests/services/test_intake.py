@@ -245,8 +245,8 @@ async def test_what_was_to_be_replaced_stays_when_the_index_fails(
 ) -> None:
     bench = make_bench(on_conflict="replace")
     assert await bench.send(FIRST) == Status.SUCCESS
-    # The replacement comes after what is asked of the index before: one more where it is to keep.
-    before = int(newcomer is ELSEWHERE) + int(bool(bench.catalog.keeper))
+    # Where the name is free the index is asked first, and where it is to keep the bytes twice.
+    before = 1 + bool(bench.catalog.keeper) if newcomer is ELSEWHERE else 0
     real, calls = bench.catalog._backend.begin, iter(range(9))
 
     def begin(cursor: Any) -> None:

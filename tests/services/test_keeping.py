@@ -17,6 +17,7 @@ from dicomnode.dimse.status import Status
 from dicomnode.errors import OutOfResources
 from dicomnode.index.catalog import InstanceEntry
 from dicomnode.index.schema import meta
+from dicomnode.services.placing import Placement
 from dicomnode.storage.disk import OpenFile
 from dicomnode.storage.header import HEADER_END
 from dicomnode.storage.incoming import IncomingFile
@@ -77,18 +78,18 @@ async def test_row_and_bytes_are_committed_before_the_name(
 async def test_a_crash_between_row_and_name_is_mended_at_the_start(
     bench: Bench, before_the_name: BeforeTheName
 ) -> None:
-    """What a start does is done where the crash would be, and the old run goes on after it."""
+    """What a start does is done where the crash would be, and undone for the old run to go on."""
     restored: list[bool] = []
 
     def crash() -> None:
-        if not restored:
-            (row,) = bench.catalog.unsettled()
-            restored.append(bench.files.secure(row.path, row.contents))
-            assert bench.holds(FIRST)
+        (row,) = bench.catalog.unsettled()
+        restored.append(bench.files.secure(row.path, row.contents))
+        restored.append(bench.holds(FIRST))
+        bench.files.remove(row.path)
 
     before_the_name(crash)
     assert await bench.send(FIRST) == Status.SUCCESS
-    assert restored == [True]
+    assert restored == [True, True]
     assert bench.holds(FIRST)
 
 
@@ -109,18 +110,28 @@ async def test_without_a_name_an_object_is_neither_stored_nor_found(
 
 
 @pytest.mark.parametrize("found", [b"", SECOND, None], ids=["empty", "other", "same"])
-async def test_a_file_that_no_row_speaks_of_gives_way(bench: Bench, found: bytes | None) -> None:
+async def test_a_file_that_no_row_speaks_of_gives_way_before_there_is_a_row(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, found: bytes | None
+) -> None:
+    """Who found the row first would read that file, or forward it."""
     assert await bench.send(FIRST) == Status.SUCCESS
+    flushed = Flushed(monkeypatch)
     path = Path(bench.files.abs_path(PATH))
     bench.catalog.truncate()
     if found is not None:
         path.write_bytes(found)
     before = path.stat().st_ino
+    rows_then: list[object] = []
+    clear = Placement._clear_way
+    monkeypatch.setattr(
+        Placement, "_clear_way", lambda this: (rows_then.append(bench.row()), clear(this))
+    )
     assert await bench.send(FIRST) == Status.SUCCESS
+    assert rows_then == [None]
     assert bench.holds(FIRST)
     assert path.stat().st_ino != before
     assert len(bench.listed("quarantine")) == (found is not None)
-    assert bench.catalog.counts().unsettled == 1
+    assert path.stat().st_ino in flushed.inodes
 
 
 async def test_who_finds_the_row_before_the_name_waits_for_it(
