@@ -96,7 +96,7 @@ def test_a_hostile_implementation_name_does_not_reach_the_terminal(node: Running
 
 
 def test_echo_loads_none_of_what_takes_long() -> None:
-    heavy = ("pydicom", "sqlalchemy", "pydantic_settings", "starlette", "structlog", "rich.table")
+    heavy = ("pydicom", "sqlalchemy", "pydantic", "starlette", "structlog", "rich.table")
     code = (
         "import sys, dicomnode.cli\n"
         "import dicomnode.cli.echo\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from tests.peers import eventually, free_port, metric
 
 QUICK = {"retry_seconds": 0.05, "max_retry_seconds": 0.2}
 CYCLES = 6
+# DICOMNODE_FORWARDED_OBJECTS=10000 is the long form.
+OBJECTS = int(os.environ.get("DICOMNODE_FORWARDED_OBJECTS", "1000"))
 
 
 def whole(conversation: Conversation) -> None:
@@ -82,11 +85,11 @@ def test_pauses_survive_a_restart(start_node: StartNode, tmp_path: Path) -> None
 
 
 @pytest.mark.interop("storescp")
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(180 + OBJECTS / 20)
 def test_everything_arrives_at_a_storescp_that_is_killed_every_so_often(
     start_node: StartNode, tmp_path: Path
 ) -> None:
-    count, port = 1000, free_port()
+    count, port = OBJECTS, free_port()
     received = tmp_path / "received"
     received.mkdir()
     command = [
