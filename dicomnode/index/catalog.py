@@ -12,8 +12,6 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -42,6 +40,7 @@ from dicomnode.index.reading import SearchStopped, Stop
 from dicomnode.index.registrar import Registrar
 from dicomnode.index.search import Row, Search, Wanted
 from dicomnode.index.selection import Selection
+from dicomnode.index.series_paths import series_paths
 from dicomnode.index.statements import ROW
 from dicomnode.index.writer import Operation, Writer
 
@@ -61,7 +60,6 @@ __all__ = [
     "Wanted",
 ]
 
-_STUDIES_PER_STEP = 20
 _SETTLED_AT_ONCE = 256
 
 _T = TypeVar("_T")
@@ -433,42 +431,9 @@ class Catalog:
     def series_paths(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield each series' directory and its objects' SOP Instance UIDs by path.
 
-        Directories come in byte order of study directory, then series. Memory: a few studies.
-        No transaction stays open between two steps, so that the write-ahead log stays short.
+        See ``series_paths.series_paths``. Raises CatalogError.
         """
-        last = ""
-        while studies := self._studies_after(last):
-            last = studies[-1][1]
-            rows = self._paths_of(dict(studies))
-            for (directory, series_uid), group in groupby(rows, key=itemgetter(0, 1)):
-                yield f"{directory}/{series_uid}", {row[2]: row[3] for row in group}
-
-    def _studies_after(self, directory: str) -> list[tuple[int, str]]:
-        column = schema.study.c.directory.collate(self._backend.byte_collation)
-        statement = (
-            select(schema.study.c.id, schema.study.c.directory)
-            .where(column > directory)
-            .order_by(column)
-            .limit(_STUDIES_PER_STEP)
-        )
-        with self.read() as connection:
-            return [(row[0], row[1]) for row in connection.execute(statement)]
-
-    def _paths_of(self, directories: dict[int, str]) -> list[tuple[str, str, str, str]]:
-        series, instance = schema.series, schema.instance
-        statement = (
-            select(
-                series.c.study,
-                series.c.series_instance_uid,
-                instance.c.path,
-                instance.c.sop_instance_uid,
-            )
-            .select_from(series.join(instance))
-            .where(series.c.study.in_(directories))
-        )
-        with self.read() as connection:
-            rows = connection.execute(statement).all()
-        return sorted((directories[row[0]], row[1], row[2], row[3]) for row in rows)
+        return series_paths(self.read, self._backend.byte_collation)
 
     def read(self) -> AbstractContextManager[Connection]:
         """Lend a reader's connection; what it raises inside leaves as CatalogError."""
