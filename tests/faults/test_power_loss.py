@@ -27,8 +27,8 @@ from tests.destination import destination
 from tests.faults import disks
 from tests.faults.disks import Disk
 from tests.faults.scu import ROOT, Image, files_below, indexed_paths, store, temporary_files
+from tests.faults.senders import Sender
 from tests.faults.test_forwarding_kills import whole
-from tests.faults.test_restart import Sender
 from tests.interop.samples import data_set_bytes
 from tests.peers import NodeProcess, eventually, free_port, http_get, metric, run_tool
 from tests.wire import CT_IMAGE_STORAGE, EXPLICIT_LE
