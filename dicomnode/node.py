@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from dicomnode.errors import ConfigurationError
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
-from dicomnode.net.acceptor import Acceptor, Listening
+from dicomnode.net.acceptor import Acceptor
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
 from dicomnode.observe.commitment_metrics import CommitmentMetrics
@@ -52,28 +53,34 @@ from dicomnode.parameters import (
     deadlines_of,
     forward_rules_of,
     forwarding_of,
+    listening_of,
+    query_rules_of,
     report_rules_of,
+    request_rules_of,
+    retrieve_rules_of,
     rules_of,
+    synchronous_of,
 )
 from dicomnode.registry import Registry, load_registry
 from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
-from dicomnode.services.commitment_request import CommitmentRequester, RequestRules
+from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
 from dicomnode.services.holdings import Holdings
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
 from dicomnode.services.mpps import PerformedSteps
-from dicomnode.services.query import Query, QueryRules
+from dicomnode.services.query import Query
 from dicomnode.services.query_archive import Archive
 from dicomnode.services.recovery import reconcile
 from dicomnode.services.retrieve import Retrieve
-from dicomnode.services.retrieve import Rules as RetrieveRules
+from dicomnode.services.settling import Settler, restore
 from dicomnode.services.storage import Storage
+from dicomnode.services.turns import Turns
 from dicomnode.services.verification import Verification
-from dicomnode.services.workers import Workers
+from dicomnode.services.workers import GroupWorker, Workers
 from dicomnode.services.worklist import Worklist
 from dicomnode.services.worklist_desk import WorklistDesk
 from dicomnode.services.worklist_following import WorklistFollowing
@@ -108,6 +115,9 @@ class Node:
         self._worklist_intake: WorklistIntake
         self._worklist_files: WorklistFollowing
         self._workers: Workers
+        self._group: GroupWorker
+        self._turns = Turns()
+        self._settler: Settler
         self._pool: BufferPool
         self._admission: Admission
         self._requestor: Requestor
@@ -166,11 +176,9 @@ class Node:
                 "storage.durability is relaxed: nothing is flushed, a power loss can lose objects"
                 " that were answered with Success"
             )
-        self._catalog = Catalog(
-            self._settings.index_url,
-            synchronous="FULL" if storage.durability == "full" else "OFF",
-        )
-        await asyncio.to_thread(self._catalog.open)
+        synchronous = synchronous_of(self._settings)
+        self._catalog = Catalog(self._settings.index_url, synchronous=synchronous)
+        await asyncio.to_thread(self._catalog.open, partial(restore, self._files))
         undo.push_async_callback(asyncio.to_thread, self._catalog.close)
         rules = forward_rules_of(self._settings, self._registry)
         self._outbox = await asyncio.to_thread(Outbox, self._catalog, rules)
@@ -189,11 +197,26 @@ class Node:
             self._steps.counts,
         )
         self._metrics.set_log_source(lambda: self._log.dropped)
-        self._workers = Workers(
-            _WORKERS, lambda error: self._journal.internal_error("a worker thread", error)
+        self._start_threads(undo)
+
+    def _start_threads(self, undo: contextlib.AsyncExitStack) -> None:
+        """Start what works on the archive; it ends in the opposite order, with nothing undone."""
+
+        def fault(error: BaseException) -> None:
+            self._journal.internal_error("a worker thread", error)
+
+        self._settler = Settler(
+            self._files, self._catalog, turns=self._turns, journal=self._journal
         )
-        self._workers.start()
-        undo.push_async_callback(asyncio.to_thread, self._workers.stop)
+        self._workers = Workers(_WORKERS, fault)
+        self._group = GroupWorker(self._catalog.grouped, fault)
+        for start, stop in (
+            (self._settler.start, self._settler.close),
+            (self._workers.start, self._workers.stop),
+            (self._group.start, self._group.stop),
+        ):
+            start()
+            undo.push_async_callback(asyncio.to_thread, stop)
 
     async def _listen(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings
@@ -287,12 +310,7 @@ class Node:
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
         self._admission = Admission(rules_of(settings), self._registry)
         self._acceptor = Acceptor(
-            Listening(
-                settings.node.host,
-                settings.node.port,
-                maximum_pdu_bytes=limits.maximum_pdu_bytes,
-                max_connections=2 * limits.max_associations + 64,
-            ),
+            listening_of(settings),
             numbers=numbers,
             pool=self._pool,
             deadlines=deadlines,
@@ -333,6 +351,9 @@ class Node:
             self._files,
             self._catalog,
             workers=self._workers,
+            group=self._group,
+            turns=self._turns,
+            settler=self._settler,
             journal=self._journal,
             on_conflict=storage.on_conflict,
             min_free_bytes=storage.min_free_bytes,
@@ -347,17 +368,15 @@ class Node:
         archive = Archive(
             self._catalog, self._files, settings.node.ae_title, bounds, lambda: self._registry
         )
-        rules = QueryRules(settings.limits.max_matches, bounds.max_identifier_bytes)
         worklist = Worklist(
             self._items,
             bounds,
             lambda: self._registry,
             in_progress=settings.worklist.in_progress == "show",
         )
-        return Query((archive, worklist), self._journal, rules)
+        return Query((archive, worklist), self._journal, query_rules_of(settings))
 
     def _retrieve(self) -> Retrieve:
-        settings = self._settings
         return Retrieve(
             self._catalog,
             self._files,
@@ -365,13 +384,7 @@ class Node:
             lambda: self._registry,
             self._journal,
             self._log.logger,
-            RetrieveRules(
-                ae_title=settings.node.ae_title,
-                strict_ae_titles=settings.node.strict_ae_titles,
-                bounds=bounds_of(settings),
-                response_seconds=settings.timeouts.response_seconds,
-                min_free_bytes=settings.storage.min_free_bytes,
-            ),
+            retrieve_rules_of(self._settings),
         )
 
     def _performed_steps(self) -> PerformedSteps:
@@ -404,7 +417,6 @@ class Node:
         return commitment
 
     def _requester_of_commitment(self) -> CommitmentRequester:
-        settings = self._settings
         requester = CommitmentRequester(
             self._catalog,
             self._requestor,
@@ -412,11 +424,7 @@ class Node:
             self._journal,
             self._journal.explanations,
             self._log.logger,
-            RequestRules(
-                ae_title=settings.node.ae_title,
-                strict_ae_titles=settings.node.strict_ae_titles,
-                response_seconds=settings.timeouts.response_seconds,
-            ),
+            request_rules_of(self._settings),
         )
         self._metrics.add_counts_source(
             "dicomnode_commitment_requests",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dicomnode.index.backend import Synchronous
+from dicomnode.net.acceptor import Listening
 from dicomnode.net.ending import Deadlines
 from dicomnode.outbox.forwarding import Options
 from dicomnode.outbox.rules import Rules as ForwardRules
 from dicomnode.registry import Registry
 from dicomnode.services.admission import Rules
 from dicomnode.services.commitment_reports import ReportRules
+from dicomnode.services.commitment_request import RequestRules
 from dicomnode.services.identifier import Bounds
+from dicomnode.services.query import QueryRules
+from dicomnode.services.retrieve import Rules as RetrieveRules
 from dicomnode.settings import Settings
 
 
@@ -48,6 +53,23 @@ def forwarding_of(settings: Settings) -> Options:
     )
 
 
+def listening_of(settings: Settings) -> Listening:
+    """Return where associations are accepted, and how many."""
+    node, limits = settings.node, settings.limits
+    return Listening(
+        node.host,
+        node.port,
+        maximum_pdu_bytes=limits.maximum_pdu_bytes,
+        max_connections=2 * limits.max_associations + 64,
+    )
+
+
+def query_rules_of(settings: Settings) -> QueryRules:
+    """Return what a query may ask for and find."""
+    limits = settings.limits
+    return QueryRules(limits.max_matches, limits.max_identifier_bytes)
+
+
 def report_rules_of(settings: Settings) -> ReportRules:
     """Return how storage commitment reports are delivered."""
     return ReportRules(
@@ -55,6 +77,26 @@ def report_rules_of(settings: Settings) -> ReportRules:
         strict_ae_titles=settings.node.strict_ae_titles,
         response_seconds=settings.timeouts.response_seconds,
         retries=settings.commitment,
+    )
+
+
+def request_rules_of(settings: Settings) -> RequestRules:
+    """Return how storage commitment is asked of other nodes."""
+    return RequestRules(
+        ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
+    )
+
+
+def retrieve_rules_of(settings: Settings) -> RetrieveRules:
+    """Return how objects are retrieved."""
+    return RetrieveRules(
+        ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        bounds=bounds_of(settings),
+        response_seconds=settings.timeouts.response_seconds,
+        min_free_bytes=settings.storage.min_free_bytes,
     )
 
 
@@ -72,3 +114,8 @@ def rules_of(settings: Settings) -> Rules:
         max_associations_per_ae=limits.max_associations_per_ae,
         max_associations_per_address=limits.max_associations_per_address,
     )
+
+
+def synchronous_of(settings: Settings) -> Synchronous:
+    """Return how durable the index's commits are."""
+    return "FULL" if settings.storage.durability == "full" else "OFF"

@@ -33,7 +33,7 @@ ALLOWED = {
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
-    "parameters": {"net", "outbox", "services", "registry", "settings"},
+    "parameters": {"net", "outbox", "services", "index", "registry", "settings"},
     "node": {
         "parameters",
         "api",

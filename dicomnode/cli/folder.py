@@ -16,8 +16,8 @@ from dicomnode.scu.files import save
 from dicomnode.scu.proposals import Kind
 from dicomnode.scu.receiving import ReceivedObject
 from dicomnode.storage.disk import disk_errors
-from dicomnode.storage.files import uid_path_component
 from dicomnode.storage.part10 import file_digest
+from dicomnode.storage.paths import uid_path_component
 
 
 class Folder:

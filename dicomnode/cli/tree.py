@@ -15,8 +15,8 @@ from dicomnode.index.keys import BY_KEYWORD, Level
 from dicomnode.scu.association import Association
 from dicomnode.scu.names import FIND
 from dicomnode.storage.encoding import DEFLATED
-from dicomnode.storage.files import valid_uid
 from dicomnode.storage.json_model import Attributes, decode_attributes
+from dicomnode.storage.paths import valid_uid
 
 _MODEL: Final = "study"
 # What a dicomnode tells of an object: see "Checking what was retrieved" in docs/operating.md.

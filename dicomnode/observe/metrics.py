@@ -141,6 +141,11 @@ class Metrics:
             ["policy"],
             registry=registry,
         )
+        self._settling_failures = Counter(
+            "dicomnode_settling_failures_total",
+            "Times that files of small objects could not be made durable.",
+            registry=registry,
+        )
 
     def _declare_queries(self) -> None:
         registry = self.registry
@@ -262,6 +267,10 @@ class Metrics:
     def objects_conflicting(self, policy: str) -> None:
         """Count an object that came again with other bytes."""
         self._conflicting.labels(policy).inc()
+
+    def settling_failed(self) -> None:
+        """Count that files of small objects could not be made durable."""
+        self._settling_failures.inc()
 
     def query_finished(self, level: str, matches: int, sent_bytes: int, seconds: float) -> None:
         """Count a C-FIND; ``level`` is its Query/Retrieve Level, or "WORKLIST"."""

@@ -20,6 +20,11 @@ _ARCHIVE = {
         "dicomnode_identity_conflicts",
         "Patient IDs that came with two different names and birth dates.",
     ),
+    "unsettled": (
+        "dicomnode_unsettled_objects",
+        "Objects whose files are not known to be durable yet; their bytes are, in the index.",
+    ),
+    "unsettled_bytes": ("dicomnode_unsettled_bytes", "Size of these objects."),
     "free_bytes": ("dicomnode_storage_free_bytes", "Free space where objects are stored."),
 }
 

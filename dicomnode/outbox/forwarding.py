@@ -14,7 +14,7 @@ from typing import Any, Final
 from dicomnode.dimse.channel import Requestor
 from dicomnode.errors import CatalogError
 from dicomnode.forward_settings import ForwardingSettings
-from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry
+from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry, ObjectAttachment
 from dicomnode.outbox.commitments import CommitmentRows
 from dicomnode.outbox.committing import Committing, Remove, Requester
 from dicomnode.outbox.committing import Observer as CommittingObserver
@@ -58,7 +58,7 @@ class Outbox:
         """The tag up to which headers are read for the rules."""
         return self.rules.header_end
 
-    def attachment(self, entry: InstanceEntry) -> Attachment | None:
+    def attachment(self, entry: InstanceEntry) -> ObjectAttachment | None:
         """Return the rows that belong to an object, None for none."""
         self.pace.received()
         orders = self.rules.orders(entry)

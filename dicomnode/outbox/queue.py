@@ -10,14 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import Select, func, select, union_all
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry, InstanceRow
+from dicomnode.index.catalog import Catalog, InstanceEntry, InstanceRow, ObjectAttachment
 from dicomnode.index.records import (
     OutboxState,
     outbox_destination,
@@ -125,17 +125,20 @@ class Queue:
         entry: InstanceEntry,
         orders: Sequence[Order],
         committed: Callable[[Sequence[Order]], None],
-    ) -> Attachment:
+    ) -> ObjectAttachment:
         """Return the rows of an object, for the transaction that enters it."""
         return _Entry(self, entry, orders, committed)
 
-    def insert(self, cursor: DBAPICursor, entry: InstanceEntry, orders: Sequence[Order]) -> None:
-        """Insert the rows of an object; part of somebody's transaction."""
+    def insert(
+        self, cursor: DBAPICursor, entry: InstanceEntry, orders: Sequence[Order]
+    ) -> list[int]:
+        """Insert the rows of an object, part of somebody's transaction; return their ids."""
         to_delete = any(order.rule.delete_when_committed for order in orders)
+        made: list[int] = []
         for order in orders:
             rule = order.rule
             settled = rule.stable_seconds is None
-            self._insert(
+            row_id = self._insert(
                 cursor,
                 *(order.destination, "", rule.name, rule.priority),
                 OutboxState.READY if settled else OutboxState.UNSETTLED,
@@ -143,6 +146,13 @@ class Queue:
                 entry.sop_instance_uid,
                 *(int(rule.commit), int(to_delete)),
             )
+            made.append(row_id)
+        return made
+
+    def withdraw(self, cursor: DBAPICursor, ids: Iterable[int]) -> None:
+        """Delete rows whose object was not stored after all; part of somebody's transaction."""
+        for row_id in ids:
+            self._sql.delete.run(cursor, row_id)
 
     def insert_message(
         self,
@@ -458,17 +468,21 @@ def _counted(state: OutboxState) -> Select[tuple[str, int, int]]:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry:
-    """The rows of one object, as an ``Attachment``."""
+    """The rows of one object, as an ``ObjectAttachment``."""
 
     queue: Queue
     entry: InstanceEntry
     orders: Sequence[Order]
     tell: Callable[[Sequence[Order]], None]
+    made: Sequence[int] = ()
 
     def apply(self, cursor: DBAPICursor) -> None:
-        self.queue.insert(cursor, self.entry, self.orders)
+        self.made = self.queue.insert(cursor, self.entry, self.orders)
 
     def committed(self) -> None:
         self.tell(self.orders)
+
+    def undo(self, cursor: DBAPICursor) -> None:
+        self.queue.withdraw(cursor, self.made)

@@ -7,9 +7,9 @@ from typing import Final
 
 from dicomnode.errors import CannotUnderstand, Unreadable
 from dicomnode.storage.encoding import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from dicomnode.storage.files import valid_uid
 from dicomnode.storage.header import Header, read_front
 from dicomnode.storage.part10 import is_part10, parse_file_meta
+from dicomnode.storage.paths import valid_uid
 
 # As much as tells what an object is: the longest File Meta, and the first elements behind it.
 FRONT_BYTES: Final = 320 * 1024

@@ -48,11 +48,12 @@ class Bench:
     def enter(self, *entries: InstanceEntry, replace: bool = False) -> list[object]:
         """Enter objects with their rows; return the outcomes."""
         submit = self.catalog.replace if replace else self.catalog.add
-        outcomes = []
-        for each in entries:
+
+        def entered(each: InstanceEntry) -> object:
             also = self.queue.attachment(each, self.rules.orders(each), self.told.extend)
-            outcomes.append(waited(lambda done, each=each, also=also: submit(each, done, also)))
-        return outcomes
+            return waited(lambda done: submit(each, done, also=also))
+
+        return [entered(each) for each in entries]
 
     def fill(self, count: int, **more: object) -> None:
         """Enter objects with the Instance Numbers 1 to ``count``."""

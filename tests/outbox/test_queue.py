@@ -14,7 +14,7 @@ from sqlalchemy import event
 from dicomnode.errors import CatalogError
 from dicomnode.index.catalog import Added, AlreadyHeld
 from dicomnode.outbox.queue import Down, Failure, Settlement
-from tests.index.entries import entry
+from tests.index.entries import entry, waited
 from tests.outbox.queueing import Bench, numbers
 
 MakeBench = Callable[..., Bench]
@@ -117,6 +117,18 @@ def test_no_object_is_missed_in_the_figures_though_it_goes_from_state_to_state(
         event.listen(bench.catalog._backend.reader, "after_cursor_execute", move, once=True)
         figures.append(sum(tally.count for tally in bench.queue.tallies()))
     assert figures == [1, 1]
+
+
+def test_the_rows_of_an_object_that_is_taken_back_go_with_it(make_bench: MakeBench) -> None:
+    bench = make_bench({"to": ["ARCHIVE", "BACKUP"]})
+    bench.fill(1)
+    new = entry(2)
+    also = bench.queue.attachment(new, bench.rules.orders(new), bench.told.extend)
+    waited(lambda done: bench.catalog.add(new, done, b"contents", also))
+    assert bench.counts() == {"ARCHIVE READY": 2, "BACKUP READY": 2}
+    waited(lambda done: bench.catalog.remove(new.sop_instance_uid, done, also))
+    assert bench.counts() == {"ARCHIVE READY": 1, "BACKUP READY": 1}
+    assert numbers(bench.take()) == [1]
 
 
 # -- taking ----------------------------------------------------------------------------------------
