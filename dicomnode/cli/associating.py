@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
-import typer
-
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
 from dicomnode.cli.peers import Called, Options
 from dicomnode.client import open_association
@@ -105,12 +103,19 @@ def perform_fast(course: Coroutine[Any, Any, T], called: Called) -> T:
 @contextlib.contextmanager
 def _failing(called: Called) -> Iterator[None]:
     try:
-        yield
+        with interruptible():
+            yield
     except (AssociationError, ContextNotAccepted) as error:
         fail(words(error, called))
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """End the command with its own exit code on Ctrl-C."""
+    try:
+        yield
     except KeyboardInterrupt:
-        typer.echo("dicomnode: interrupted", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        fail("interrupted", EXIT_INTERRUPTED)
 
 
 def refused(answer: Answer, called: Called) -> str:

@@ -12,12 +12,15 @@ from dicomnode.cli.associating import perform_fast
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
 from dicomnode.cli.folder import Folder
 from dicomnode.cli.getting import Getting, Place, Report
+from dicomnode.cli.keys import Keys
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, settings_file, with_options
 from dicomnode.cli.progress import bar
 from dicomnode.cli.queries import KeysOption, SeriesOption, StudyOption, add_keys, keys_of
 from dicomnode.observe.words import duration, escape, size
 
 _MOST_TOLD: Final = 20
+# Query/Retrieve Level: objects are looked for at all of them.
+_LEVEL: Final = (0x0008_0052,)
 
 
 @with_options()
@@ -57,8 +60,7 @@ def get(
         fail("--into-store and -od exclude each other")
     query = keys_of(study, series)
     add_keys(query, keys)
-    if not any(map(query.text, query.paths)):
-        fail("say what to get: --study UID, or -k with a key and its value")
+    _check(query)
     started_at = time.monotonic()
     with explained():
         target = called(peer, options)
@@ -69,8 +71,22 @@ def get(
                 shown.update(report.received, report.found - report.there, report.received_bytes)
 
             getting = Getting(target, options, place, verify=verify, on_progress=progress)
-            perform_fast(getting.get(query), target)
+            try:
+                perform_fast(getting.get(query), target)
+            except typer.Exit:
+                if count := getting.report.received:
+                    typer.echo(f"{count} received; the same command goes on from there", err=True)
+                raise
     _tell(getting.report, target, time.monotonic() - started_at, verify)
+
+
+def _check(query: Keys) -> None:
+    """End the command over keys that would not narrow what is retrieved."""
+    given = [path for path in query.paths if query.text(path) and path != _LEVEL]
+    if any(len(path) > 1 for path in given):
+        fail("-k: by what is in a sequence nothing is retrieved")
+    if not given:
+        fail("say what to get: --study UID, or -k with a key and its value")
 
 
 def _folder(root: Path, target: Called) -> Place:

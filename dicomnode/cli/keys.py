@@ -44,11 +44,6 @@ class Keys:
         """The attributes that have a value or ask for one, in the order given."""
         return list(self._paths)
 
-    @property
-    def asks(self) -> bool:
-        """Whether some key has no value, which asks for the peer's."""
-        return any(not self.text(path) for path in self._paths)
-
     def add(self, written: str) -> None:
         """Add ``KEY`` or ``KEY=VALUE``; KEY is a keyword or a tag, or a path of such.
 
@@ -79,8 +74,10 @@ class Keys:
         """Give an attribute a value, whatever it had."""
         self.add(f"{keyword}={value}")
 
-    def add_missing(self, keys: Iterable[str]) -> None:
-        """Add the keys whose attributes are not there yet."""
+    def add_shown(self, keys: Iterable[str]) -> None:
+        """Ask for ``keys`` too, unless a key asks already: one that has no value."""
+        if not all(map(self.text, self._paths)):
+            return
         for key in keys:
             path = tuple(_parsed(part)[0] for part in key.split("."))
             if path not in self._paths:
@@ -129,9 +126,16 @@ def texts_at(attributes: Attributes, path: Path) -> Iterator[str]:
     elif held["vr"] == "SQ":
         yield f"{len(held.get('Value', ()))} items"
     elif "InlineBinary" in held:
-        yield base64.b64decode(held["InlineBinary"]).decode("ascii", "replace").rstrip("\0 ")
+        yield _text_or_base64(held["InlineBinary"])
     else:
         yield "\\".join(map(_text, held.get("Value", ())))
+
+
+def _text_or_base64(inline: str) -> str:
+    """Return bytes as the text that they are, such as those of unknown attributes, or base64."""
+    data = base64.b64decode(inline).rstrip(b"\0 ")
+    text = data.decode("ascii", "replace")
+    return text if data.isascii() and text.isprintable() else inline
 
 
 def _text(value: Any) -> str:

@@ -16,7 +16,7 @@ from dicomnode.cli.associating import perform_fast
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, settings_file, with_options
 from dicomnode.cli.progress import Bar, bar
-from dicomnode.cli.sending import Result, Sending
+from dicomnode.cli.sending import NOT_SENT, Result, Sending
 from dicomnode.cli.sources import Found, Item, Skipped, named
 from dicomnode.dimse.command import Priority
 from dicomnode.observe.words import duration, escape, size
@@ -70,11 +70,19 @@ def send(
             _held({"StudyInstanceUID": study or []}, options),
             _held({"SeriesInstanceUID": series or []}, options),
         )
-        with bar(f"to {target.peer.title}") as shown:
-            account.bar = shown
-            course = _send(found, target, options, account, window, Priority[priority.upper()])
-            perform_fast(course, target)
+        try:
+            with bar(f"to {target.peer.title}") as shown:
+                account.bar = shown
+                course = _send(found, target, options, account, window, Priority[priority.upper()])
+                perform_fast(course, target)
+        except typer.Exit:
+            # Broken off: what has been stored by then is worth knowing.
+            if account.done:
+                account.tell(target)
+            raise
     account.tell(target)
+    if account.failures or not account.total:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _held(unique_keys: dict[str, list[str]], options: Options) -> Found:
@@ -146,6 +154,9 @@ class _Account:
     def skipped(self, one: Skipped) -> None:
         """Something is not sent."""
         if one.is_wanted:
+            self.total += 1
+            self.done += 1
+            self.by_status[NOT_SENT] += 1
             self._fail(one.name, one.why)
         else:
             self.by_reason[one.why] += 1
@@ -177,7 +188,7 @@ class _Account:
             self.failed.append(f"{name}: {why}")
 
     def tell(self, target: Called) -> None:
-        """Print the summary, and end the command with its exit code."""
+        """Print the summary."""
         for line in self.warned:
             typer.echo(f"stored with a warning {escape(line)}", err=True)
         for line in self.failed:
@@ -196,7 +207,5 @@ class _Account:
         if len(self.by_status) > 1 or self.failures:
             for summary, count in self.by_status.most_common():
                 typer.echo(f"  {count}  {summary}")
-        if not self.total and not self.failures:
+        if not self.total:
             typer.echo("dicomnode: there was nothing to send", err=True)
-        if self.failures or not self.total:
-            raise typer.Exit(EXIT_FAILED)

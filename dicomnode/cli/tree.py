@@ -87,7 +87,10 @@ class Tree:
         match by_level[level]:
             case [key] if key.startswith(f"{unique}=") and not set("*?") & set(key):
                 # UIDs that are known need no query.
-                return [_checked(uid, unique) for uid in key.partition("=")[2].split("\\")]
+                uids = key.partition("=")[2].split("\\")
+                if wrong := [uid for uid in uids if not valid_uid(uid)]:
+                    raise Unreadable(f"{unique}: {wrong[0]!r} is no UID")
+                return uids
         matches = await self._find(level, [unique, *above, *by_level[level]])
         return [_uid(match, unique) for match in matches]
 
@@ -149,10 +152,7 @@ def _by_level(wanted: Keys) -> dict[Level, list[str]]:
 
 
 def _uid(match: Attributes, keyword: str) -> str:
-    return _checked(_text(match, (BY_KEYWORD[keyword].tag,)), keyword)
-
-
-def _checked(uid: str, keyword: str) -> str:
+    uid = _text(match, (BY_KEYWORD[keyword].tag,))
     if not valid_uid(uid):
         raise Unreadable(f"a match without {keyword}, or with one that is no UID")
     return uid

@@ -53,16 +53,8 @@ def query(
     add_keys(wanted, keys)
     with explained():
         target = called(peer, options)
-        ask(
-            wanted,
-            "worklist",
-            SHOWN_OF_WORKLIST,
-            target,
-            options,
-            limit,
-            as_json=as_json,
-            as_csv=as_csv,
-        )
+        wanted.add_shown(SHOWN_OF_WORKLIST)
+        ask([wanted], "worklist", target, options, limit, as_json=as_json, as_csv=as_csv)
 
 
 def _day(date: str) -> str:

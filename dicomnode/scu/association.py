@@ -245,7 +245,7 @@ class Association(Normalized):
                             receiving.stop()
                 await receiving.finished()
             finally:
-                receiving.end()
+                await receiving.end()
 
 
 class _Receiving:
@@ -264,7 +264,7 @@ class _Receiving:
         self._receiver = Receiver(
             self._outgoing.channel, self._receive, exchange.heard, self._failed
         )
-        exchange.is_our_turn = self._receiver.is_busy
+        exchange.is_our_turn = self._receiver.is_our_turn
         self._outgoing.receive(self._receiver)
 
     def _failed(self, fault: Exception) -> None:
@@ -283,10 +283,12 @@ class _Receiving:
         if self._receiver is not None:
             self._receiver.close()
 
-    def end(self) -> None:
-        """The C-GET is over: receive nothing more."""
+    async def end(self) -> None:
+        """The C-GET is over: receive nothing more, and let what is under way clean up."""
         self.stop()
         self._outgoing.receive(None)
+        if self._receiver is not None:
+            await self._receiver.wait()
 
 
 async def _decoded(matches: AsyncGenerator[Encoded, None]) -> AsyncGenerator[Dataset, None]:

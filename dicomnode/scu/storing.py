@@ -9,9 +9,10 @@ import tempfile
 from itertools import count
 from typing import TYPE_CHECKING
 
-from dicomnode.errors import ContextNotAccepted, OutOfResources
+from dicomnode.errors import ContextNotAccepted, ConversionFailed, OutOfResources
 from dicomnode.scu.objects import Instance
 from dicomnode.scu.sources import Pieces
+from dicomnode.scu.threads import to_the_end
 from dicomnode.ul.negotiation import Negotiated
 
 if TYPE_CHECKING:
@@ -79,11 +80,14 @@ class Outbound:
         return choice.context_id, await self._convert(instance, choice.transfer_syntax_uid)
 
     async def _convert(self, instance: Instance, wanted: str) -> Instance:
-        converters, scratch = await self._converting()
         path, offset = instance.path, instance.offset
-        if not path:
-            path, offset = scratch.new_temporary(), 0
-            await _spool(instance, path)
+        try:
+            converters, scratch = await self._converting()
+            if not path:
+                path, offset = scratch.new_temporary(), 0
+                await _spool(instance, path)
+        except OSError as error:
+            raise ConversionFailed(f"no room for what is converted: {error.strerror}") from error
         try:
             file, size = await converters.convert(
                 path, offset, instance.size, instance.transfer_syntax_uid, wanted
@@ -118,9 +122,9 @@ class Outbound:
 async def _spool(instance: Instance, path: str) -> None:
     """Write the data set of ``instance`` to a file."""
     data_set = instance.data_set
-    with await asyncio.to_thread(open, path, "wb") as file:
+    with await to_the_end(open, path, "wb") as file:
         if isinstance(data_set, bytes | memoryview):
-            await asyncio.to_thread(file.write, data_set)
+            await to_the_end(file.write, data_set)
             return
         while piece := await data_set.read():
-            await asyncio.to_thread(file.write, piece)
+            await to_the_end(file.write, piece)

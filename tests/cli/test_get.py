@@ -82,6 +82,24 @@ def test_nothing_that_matches_is_a_failure(archive: RunningNode, tmp_path: Path)
     assert run("get", written(archive.dicom_address)).code == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-k", "QueryRetrieveLevel=STUDY"], "say what to get"),
+        (["-k", "PatientID"], "say what to get"),
+        (["--study", ""], "say what to get"),
+        (["-k", "RequestAttributesSequence[0].RequestedProcedureID=7"], "in a sequence"),
+        (["--study", "../x"], "StudyInstanceUID: '../x' is no UID"),
+    ],
+)
+def test_keys_that_narrow_nothing_do_not_retrieve_everything(
+    archive: RunningNode, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    ended = run("get", written(archive.dicom_address), "-od", tmp_path / "out", *arguments)
+    assert ended.code == 1 and words in ended.err
+    assert below(tmp_path / "out") == []
+
+
 def test_objects_are_brought_into_the_own_store(
     archive: RunningNode, start_node: StartNode, tmp_path: Path
 ) -> None:
