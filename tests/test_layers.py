@@ -23,12 +23,15 @@ ALLOWED = {
     "registry": {"configuration", "errors"},
     "observe": {"settings", "errors"},
     "net": {"dimse", "ul", "errors"},
-    "scu": {"dimse", "ul", "storage", "errors"},
+    "scu": {"dimse", "ul", "storage", "configuration", "errors"},
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"scu", "net", "dimse", "ul", "errors"},
     "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
+    "fetch_settings": {"forward_settings", "configuration"},
+    "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
+    | {"fetch_settings", "forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
     "parameters": {"net", "outbox", "services", "registry", "settings"},
     "node": {
@@ -48,6 +51,7 @@ ALLOWED = {
     "cli": {
         "daemon",
         "client",
+        "sync",
         "outbox",
         "node",
         "api",

@@ -11,11 +11,13 @@ import typer
 from dicomnode.cli.associating import perform_fast
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
 from dicomnode.cli.folder import Folder
-from dicomnode.cli.getting import Getting, Place, Report
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, settings_file, with_options
 from dicomnode.cli.progress import bar
 from dicomnode.cli.queries import KeysOption, SeriesOption, StudyOption, add_keys, keys_of
+from dicomnode.cli.target import Target
 from dicomnode.observe.words import duration, escape, size
+from dicomnode.sync.bringing import Report
+from dicomnode.sync.getting import Getting, Taker
 
 _MOST_TOLD: Final = 20
 
@@ -68,16 +70,16 @@ def get(
             def progress(report: Report) -> None:
                 shown.update(report.received, report.found - report.there, report.received_bytes)
 
-            getting = Getting(target, options, place, verify=verify, on_progress=progress)
+            getting = Getting(Target(target, options), place, verify=verify, on_progress=progress)
             perform_fast(getting.get(query), target)
     _tell(getting.report, target, time.monotonic() - started_at, verify)
 
 
-def _folder(root: Path, target: Called) -> Place:
+def _folder(root: Path, target: Called) -> Taker:
     return Folder(root, target.peer.title)
 
 
-def _own_node(options: Options) -> Place:
+def _own_node(options: Options) -> Taker:
     # Late: it takes the index.
     from dicomnode.cli.own_node import OwnNode, own_node
     from dicomnode.settings import load_settings

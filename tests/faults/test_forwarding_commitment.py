@@ -23,9 +23,7 @@ def test_objects_are_deleted_here_when_the_next_node_has_committed_to_them(
         directory=tmp_path / "router",
         node={"ae_title": "ROUTER", "ae_title_aliases": ["DICOMNODE"]},
         entities=[{"title": "ARCHIVE", "host": host, "port": port}],
-        forward=[
-            {"name": "all", "to": ["ARCHIVE"], "commit": True, "delete_when_committed": True}
-        ],
+        forward=[{"name": "all", "to": ["ARCHIVE"], "commit": True, "delete_when_committed": True}],
     )
     assert store(router.dicom_address, *IMAGES) == [0] * len(IMAGES)
     eventually(lambda: router.metric("dicomnode_objects") == 0, timeout=60)
