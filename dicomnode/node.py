@@ -49,16 +49,19 @@ from dicomnode.outbox.journal import Journal as ForwardingJournal
 from dicomnode.parameters import (
     bounds_of,
     deadlines_of,
+    fetching_of,
     forward_rules_of,
     forwarding_of,
+    report_rules_of,
+    request_rules_of,
+    retrieve_rules_of,
     rules_of,
 )
 from dicomnode.registry import Registry, load_registry
 from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
-from dicomnode.services.commitment_reports import ReportRules
-from dicomnode.services.commitment_request import CommitmentRequester, RequestRules
+from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
 from dicomnode.services.holdings import Holdings
@@ -69,7 +72,6 @@ from dicomnode.services.query import Query, QueryRules
 from dicomnode.services.query_archive import Archive
 from dicomnode.services.recovery import reconcile
 from dicomnode.services.retrieve import Retrieve
-from dicomnode.services.retrieve import Rules as RetrieveRules
 from dicomnode.services.storage import Storage
 from dicomnode.services.verification import Verification
 from dicomnode.services.workers import Workers
@@ -79,6 +81,8 @@ from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.services.worklist_intake import WorklistIntake
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
+from dicomnode.sync.fetching import Fetching, Parts
+from dicomnode.sync.journal import Journal as FetchJournal
 
 # As many objects wait for the disk at once; more threads would only wait for the interpreter.
 _WORKERS = 4
@@ -115,6 +119,7 @@ class Node:
         self._acceptor: Acceptor
         self._outbox: Outbox
         self._forwarding: Forwarding
+        self._fetching: Fetching
         self._http: HTTPServer | None = None
 
     @property
@@ -200,9 +205,12 @@ class Node:
         await asyncio.to_thread(self._commitment_requester.recover)
         await self._follow_worklist(undo)
         await self._forward(undo)
+        self._prepare_fetching(undo)
         if settings.http.enabled:
             await self._serve_http(undo)
         await self._acceptor.start()
+        # What is asked for by C-MOVE comes in at once.
+        await self._fetching.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
 
@@ -212,10 +220,20 @@ class Node:
         self._forwarding = Forwarding(
             self._outbox, self._files, self._requestor, lambda: self._registry, journal, options
         )
-        self._forwarding.commit_with(self._commitment_requester, self._placer.remove, journal)
+        remove = self._intake.placer.remove
+        self._forwarding.commit_with(self._commitment_requester, remove, journal)
         await self._forwarding.start()
         undo.push_async_callback(self._forwarding.stop, _CLOSE_SECONDS)
         self._metrics.set_outbox_source(self._forwarding.waiting)
+
+    def _prepare_fetching(self, undo: contextlib.AsyncExitStack) -> None:
+        send = self._forwarding.send
+        journal = FetchJournal(self._log.logger, self._metrics.registry)
+        parts = Parts(
+            self._catalog, self._intake, self._requestor, lambda: self._registry, send, journal
+        )
+        self._fetching = Fetching(fetching_of(self._settings), parts)
+        undo.push_async_callback(self._fetching.stop, _CLOSE_SECONDS)
 
     async def _serve_http(self, undo: contextlib.AsyncExitStack) -> None:
         settings, directory = self._settings.http, self._settings.storage.directory
@@ -326,7 +344,7 @@ class Node:
 
     def _storage(self) -> Storage:
         storage = self._settings.storage
-        intake = Intake(
+        self._intake = Intake(
             self._files,
             self._catalog,
             workers=self._workers,
@@ -335,8 +353,7 @@ class Node:
             min_free_bytes=storage.min_free_bytes,
             forwarding=self._outbox,
         )
-        self._placer = intake.placer
-        return Storage(intake)
+        return Storage(self._intake)
 
     def _query(self) -> Query:
         settings = self._settings
@@ -354,7 +371,6 @@ class Node:
         return Query((archive, worklist), self._journal, rules)
 
     def _retrieve(self) -> Retrieve:
-        settings = self._settings
         return Retrieve(
             self._catalog,
             self._files,
@@ -362,13 +378,7 @@ class Node:
             lambda: self._registry,
             self._journal,
             self._log.logger,
-            RetrieveRules(
-                ae_title=settings.node.ae_title,
-                strict_ae_titles=settings.node.strict_ae_titles,
-                bounds=bounds_of(settings),
-                response_seconds=settings.timeouts.response_seconds,
-                min_free_bytes=settings.storage.min_free_bytes,
-            ),
+            retrieve_rules_of(self._settings),
         )
 
     def _performed_steps(self) -> PerformedSteps:
@@ -381,7 +391,6 @@ class Node:
         )
 
     def _storage_commitment(self) -> StorageCommitment:
-        settings = self._settings
         commitment = StorageCommitment(
             self._catalog,
             self._files,
@@ -393,14 +402,7 @@ class Node:
                 self._journal.explanations,
                 self._journal.internal_error,
             ),
-            ReportRules(
-                retrieve_ae_title=settings.node.ae_title,
-                strict_ae_titles=settings.node.strict_ae_titles,
-                response_seconds=settings.timeouts.response_seconds,
-                retry_seconds=settings.commitment.retry_seconds,
-                max_retry_seconds=settings.commitment.max_retry_seconds,
-                give_up_seconds=settings.commitment.give_up_seconds,
-            ),
+            report_rules_of(self._settings),
         )
         self._metrics.add_counts_source(
             "dicomnode_commitments", "Storage commitments by state.", "state", commitment.counts
@@ -408,7 +410,6 @@ class Node:
         return commitment
 
     def _requester_of_commitment(self) -> CommitmentRequester:
-        settings = self._settings
         requester = CommitmentRequester(
             self._catalog,
             self._requestor,
@@ -416,11 +417,7 @@ class Node:
             self._journal,
             self._journal.explanations,
             self._log.logger,
-            RequestRules(
-                ae_title=settings.node.ae_title,
-                strict_ae_titles=settings.node.strict_ae_titles,
-                response_seconds=settings.timeouts.response_seconds,
-            ),
+            request_rules_of(self._settings),
         )
         self._metrics.add_counts_source(
             "dicomnode_commitment_requests",
@@ -446,6 +443,7 @@ class Node:
             return
         self._registry = self._admission.registry = registry
         log.info(f"registry reloaded: {len(registry.titles)} AEs")
+        self._fetching.registry_reloaded()
         await self._commitment.registry_reloaded()
 
     async def ready(self) -> dict[str, str]:
@@ -474,6 +472,7 @@ class Node:
             "identity_conflict_list": conflicts,
             "worklist": await asyncio.to_thread(self._worklist_figures),
             "performed_steps": self._steps.counts(),
+            "fetch": self._fetching.figures(),
             "commitments": await self._commitment.figures(),
             "commitment_requests": await asyncio.to_thread(requester.requests.counts),
             **self._journal.figures(),
@@ -491,6 +490,8 @@ class Node:
         self._log.logger.info(
             f"stopping: {len(self._journal.associations)} associations have {seconds:g} s to finish"
         )
+        # What a peer sends us by C-MOVE would keep its association open.
+        await self._fetching.stop(_CLOSE_SECONDS)
         await self._acceptor.stop(seconds)
         await self._undo.aclose()
 

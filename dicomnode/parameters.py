@@ -7,8 +7,13 @@ from dicomnode.outbox.forwarding import Options
 from dicomnode.outbox.rules import Rules as ForwardRules
 from dicomnode.registry import Registry
 from dicomnode.services.admission import Rules
+from dicomnode.services.commitment_reports import ReportRules
+from dicomnode.services.commitment_request import RequestRules
 from dicomnode.services.identifier import Bounds
+from dicomnode.services.retrieve import Rules as RetrieveRules
 from dicomnode.settings import Settings
+from dicomnode.sync.fetching import Options as FetchingOptions
+from dicomnode.sync.rules import make_rules as make_fetch_rules
 
 
 def bounds_of(settings: Settings) -> Bounds:
@@ -44,6 +49,49 @@ def forwarding_of(settings: Settings) -> Options:
         strict_ae_titles=settings.node.strict_ae_titles,
         response_seconds=settings.timeouts.response_seconds,
         min_free_bytes=settings.storage.min_free_bytes,
+    )
+
+
+def fetching_of(settings: Settings) -> FetchingOptions:
+    """Return what is fetched, and how."""
+    return FetchingOptions(
+        rules=make_fetch_rules(settings.fetch),
+        ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
+        pause=settings.forwarding.pause,
+    )
+
+
+def retrieve_rules_of(settings: Settings) -> RetrieveRules:
+    """Return how objects are handed out."""
+    return RetrieveRules(
+        ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        bounds=bounds_of(settings),
+        response_seconds=settings.timeouts.response_seconds,
+        min_free_bytes=settings.storage.min_free_bytes,
+    )
+
+
+def report_rules_of(settings: Settings) -> ReportRules:
+    """Return how storage commitment is reported."""
+    return ReportRules(
+        retrieve_ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
+        retry_seconds=settings.commitment.retry_seconds,
+        max_retry_seconds=settings.commitment.max_retry_seconds,
+        give_up_seconds=settings.commitment.give_up_seconds,
+    )
+
+
+def request_rules_of(settings: Settings) -> RequestRules:
+    """Return how storage commitment is asked for."""
+    return RequestRules(
+        ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
     )
 
 

@@ -34,6 +34,7 @@ from dicomnode.configuration import (
     find_settings_file,
 )
 from dicomnode.errors import ConfigurationError
+from dicomnode.fetch_settings import FetchRule
 from dicomnode.forward_settings import ForwardingSettings, ForwardRule
 
 _PREFIX = "DICOMNODE__"
@@ -201,6 +202,7 @@ class Settings(BaseSettings):
     commitment: CommitmentSettings = CommitmentSettings()
     forwarding: ForwardingSettings = ForwardingSettings()
     forward: tuple[ForwardRule, ...] = ()
+    fetch: tuple[FetchRule, ...] = ()
 
     @classmethod
     def settings_customise_sources(

@@ -19,7 +19,7 @@ ALLOWED = {
     "index": {"storage", "errors"},
     "configuration": {"errors"},
     "forward_settings": {"configuration"},
-    "settings": {"forward_settings", "configuration", "errors"},
+    "settings": {"fetch_settings", "forward_settings", "configuration", "errors"},
     "registry": {"configuration", "errors"},
     "observe": {"settings", "errors"},
     "net": {"dimse", "ul", "errors"},
@@ -33,12 +33,13 @@ ALLOWED = {
     "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"fetch_settings", "forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
-    "parameters": {"net", "outbox", "services", "registry", "settings"},
+    "parameters": {"net", "outbox", "sync", "services", "registry", "settings"},
     "node": {
         "parameters",
         "api",
         "net",
         "outbox",
+        "sync",
         "services",
         "dimse",
         "storage",

@@ -33,11 +33,9 @@ from dicomnode.sync.wish import Direction, make_wish
 _MOST_TOLD: Final = 20
 _MOST_ROWS: Final = 200
 _WINDOW: Final = 16
-# Some peers tell nothing of a C-MOVE before all has been sent.
-_PATIENCE_SECONDS: Final = 3600.0
 
 
-@with_options(dimse_seconds=_PATIENCE_SECONDS)
+@with_options()
 def sync(
     peer: PeerArgument,
     keys: KeysOption = None,
@@ -195,11 +193,12 @@ def _told(
     account: _Account, target: Called, direction: Direction, dry_run: bool, started_at: float
 ) -> Iterator[None]:
     """Tell what was done, also of a synchronization that ends early."""
+    is_done = False
     try:
         yield
+        is_done = True
     finally:
-        summary = account.summary
-        if summary.compared.studies or summary.pulled or summary.pushed:
+        if is_done or account.summary.compared.studies:
             _tell(account, target.peer.title, direction, dry_run, time.monotonic() - started_at)
 
 

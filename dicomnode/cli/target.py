@@ -10,6 +10,7 @@ from dicomnode.cli.peers import Called, Options
 from dicomnode.errors import AssociationError, ContextNotAccepted
 from dicomnode.scu.association import Association
 from dicomnode.scu.contexts import Wanted
+from dicomnode.sync.source import MOVE_SECONDS
 from dicomnode.ul.items import RoleSelection
 
 
@@ -29,6 +30,11 @@ class Target:
     def response_seconds(self) -> float:
         """How long it may be silent while it owes an answer."""
         return self._options.response_seconds
+
+    @property
+    def move_seconds(self) -> float:
+        """The same during a C-MOVE."""
+        return max(self._options.response_seconds, MOVE_SECONDS)
 
     def associated(
         self, contexts: Iterable[Wanted], *, roles: Iterable[RoleSelection] = ()

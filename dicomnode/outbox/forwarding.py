@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,7 +22,7 @@ from dicomnode.outbox.committing import Observer as CommittingObserver
 from dicomnode.outbox.lane import Lane, Observer, Shared
 from dicomnode.outbox.pace import Pace
 from dicomnode.outbox.queue import Down, OutboxState, Queue
-from dicomnode.outbox.rules import Order, Rules
+from dicomnode.outbox.rules import Order, Priority, Rules
 from dicomnode.outbox.session import Sending
 from dicomnode.registry import AE, Registry
 from dicomnode.scu.conversion import Converters
@@ -284,6 +284,17 @@ class Forwarding:
     def dead(self, destination: str | None) -> list[dict[str, Any]]:
         """Return the objects that have been set aside; blocks. Raises CatalogError."""
         return self._queue.dead(destination, _LISTED)
+
+    async def send(self, destination: str, rule: str, objects: Mapping[str, str]) -> dict[str, str]:
+        """Queue objects that are held, given by SOP Instance UID with the UID of their study.
+
+        Returns those that cannot be queued, and why. Raises CatalogError.
+        """
+        why_not: dict[str, str] = await self._in_thread(
+            self._queue.enqueue, destination, rule, Priority.LOW, objects
+        )
+        self._wake(destination)
+        return why_not
 
     async def retry(self, destination: str) -> int:
         """Send to a destination now what waits or was set aside; return how much that is.

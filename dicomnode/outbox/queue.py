@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,12 +21,14 @@ from dicomnode.index.records import OutboxState, outbox_destination, outbox_obje
 from dicomnode.index.schema import instance, series, study
 from dicomnode.index.statements import ROW
 from dicomnode.outbox.rules import Order
-from dicomnode.outbox.statements import Statements, in_state
+from dicomnode.outbox.statements import Statements, in_state, is_to_delete
 
 __all__ = ["Down", "Failure", "Item", "OutboxState", "Queue", "Settlement", "Tally"]
 
 # So many rows are changed in one transaction: whoever receives waits for no more.
 CHUNK: Final = 1000
+_SET_ASIDE: Final = "set aside in the outbox: see dicomnode outbox list --dead"
+_TO_DELETE: Final = "about to be deleted here, as other destinations have it"
 _o = outbox_object.c
 
 
@@ -132,6 +134,57 @@ class Queue:
                 int(to_delete),
                 "",
             )
+
+    def enqueue(
+        self, destination: str, rule: str, priority: int, objects: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Queue objects that are held, given by SOP Instance UID with the UID of their study.
+
+        What waits for the destination already is not queued again. Returns those that cannot be
+        queued, and why. Raises CatalogError.
+        """
+        waiting, why_not = self._queued(destination, objects)
+        rest = [pair for pair in objects.items() if pair[0] not in waiting | why_not.keys()]
+        now = self._now()
+        for start in range(0, len(rest), CHUNK):
+
+            def apply(
+                cursor: DBAPICursor, some: list[tuple[str, str]] = rest[start : start + CHUNK]
+            ) -> None:
+                for uid, study_uid in some:
+                    values = (OutboxState.READY, 0, 0.0, now, study_uid, uid, 0, "", 0, "")
+                    row_id = next(self._ids)
+                    self._sql.insert.run(cursor, row_id, destination, "", rule, priority, *values)
+
+            self._catalog.transact(apply)
+        return why_not
+
+    def _queued(
+        self, destination: str, objects: Mapping[str, str]
+    ) -> tuple[set[str], dict[str, str]]:
+        """Return which of ``objects`` wait for a destination, and which cannot be queued for it."""
+        waiting: set[str] = set()
+        why_not: dict[str, str] = {}
+        uids = list(objects)
+        with self._catalog.read() as connection:
+            for some in (uids[start : start + CHUNK] for start in range(0, len(uids), CHUNK)):
+                for state in OutboxState:
+                    # One after the other, as each has an index of its own.
+                    found = connection.scalars(
+                        select(_o.sop_instance_uid).where(
+                            in_state(state),
+                            _o.destination == destination,
+                            _o.sop_instance_uid.in_(some),
+                        )
+                    )
+                    if state is OutboxState.DEAD:
+                        why_not |= dict.fromkeys(found, _SET_ASIDE)
+                    else:
+                        waiting.update(found)
+                going = select(_o.sop_instance_uid).where(is_to_delete())
+                found = connection.scalars(going.where(_o.sop_instance_uid.in_(some)))
+                why_not |= dict.fromkeys(set(found) - waiting, _TO_DELETE)
+        return waiting, why_not
 
     # -- taking ------------------------------------------------------------------------------------
 

@@ -146,9 +146,9 @@ class Bringing:
                 await self._look_for(wanted)
 
     async def _request(self, association: Association, identifier: Encoded) -> None:
-        seconds = self._source.response_seconds
         course: Responses[Progress]
         if self._move_to:
+            seconds = self._source.move_seconds
             course = association.move(
                 identifier, self._move_to, model=_MODEL, response_seconds=seconds
             )
@@ -157,7 +157,7 @@ class Bringing:
                 identifier,
                 self._receive if self._take is not None else None,
                 model=_MODEL,
-                response_seconds=seconds,
+                response_seconds=self._source.response_seconds,
             )
         async with aclosing(course):
             answer = await course.finished()

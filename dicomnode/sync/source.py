@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
 from dicomnode.errors import AssociationError, ContextNotAccepted
 from dicomnode.observe.words import escape
@@ -12,6 +12,9 @@ from dicomnode.scu.answers import Answer
 from dicomnode.scu.association import Association
 from dicomnode.scu.contexts import Wanted
 from dicomnode.ul.items import RoleSelection
+
+# Some peers tell nothing of a C-MOVE before all has been sent.
+MOVE_SECONDS: Final = 3600.0
 
 
 class Source(Protocol):
@@ -24,6 +27,10 @@ class Source(Protocol):
     @property
     def response_seconds(self) -> float:
         """How long it may be silent while it owes an answer."""
+
+    @property
+    def move_seconds(self) -> float:
+        """The same during a C-MOVE."""
 
     def associated(
         self, contexts: Iterable[Wanted], *, roles: Iterable[RoleSelection] = ()

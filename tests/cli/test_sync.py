@@ -56,11 +56,11 @@ def test_what_is_missing_here_is_brought_byte_for_byte(
 
 def test_studies_that_agree_are_not_looked_into_again(sync: Sync, archive: RunningNode) -> None:
     sync()
-    sent = archive.metric("dicomnode_objects_sent_total")
+    sent = archive.metric("dicomnode_retrieve_sub_operations_total")
     ended = sync()
     assert ended.code == 0, ended.err
     assert "2 studies compared with DICOMNODE, 0 looked into: 0 objects missing" in ended.out
-    assert archive.metric("dicomnode_objects_sent_total") == sent
+    assert archive.metric("dicomnode_retrieve_sub_operations_total") == sent
 
 
 def test_of_a_study_that_is_there_in_part_the_rest_is_asked_for(
@@ -68,11 +68,11 @@ def test_of_a_study_that_is_there_in_part_the_rest_is_asked_for(
 ) -> None:
     part = sorted((tmp_path / "in" / "1").iterdir())[:3]
     assert run("send", written(ours.dicom_address, "OURS"), *part).code == 0
-    sent = archive.metric("dicomnode_objects_sent_total")
+    sent = archive.metric("dicomnode_retrieve_sub_operations_total")
     ended = sync("-k", f"StudyInstanceUID={STUDY}")
     assert ended.code == 0, ended.err
     assert "1 studies compared with DICOMNODE, 1 looked into: 1 objects missing" in ended.out
-    peers.eventually(lambda: archive.metric("dicomnode_objects_sent_total") == sent + 1)
+    peers.eventually(lambda: archive.metric("dicomnode_retrieve_sub_operations_total") == sent + 1)
     assert len(ours.files()) == 4
 
 
