@@ -74,6 +74,7 @@ def summary(figures: Figures) -> RenderableType:
     parts += _since_start(figures.get("since_start", {}))
     parts += _worklist(figures.get("worklist", {}))
     parts += _performed_steps(figures.get("performed_steps", {}))
+    parts += _fetches(figures.get("fetch", []))
     parts += _commitments(figures.get("commitments", {}))
     parts += _commitment_requests(figures.get("commitment_requests", {}))
     associations = figures.get("associations", [])
@@ -180,6 +181,31 @@ def _commitments(commitments: Figures) -> list[RenderableType]:
 def _commitment_requests(counts: Figures) -> list[RenderableType]:
     told = ", ".join(f"{int(number):,} {state}" for state, number in counts.items() if number)
     return [plain(f"storage commitments asked of others: {told}")] if told else []
+
+
+def _fetches(rules: list[Figures]) -> list[RenderableType]:
+    """Lay out the rules of fetching, each with its last error."""
+    if not rules:
+        return []
+    table = Table("fetch", "from", "last run", "last success", "next run", title_justify="left")
+    for heading in ("received", "sent", "studies lacking"):
+        table.add_column(heading, justify="right")
+    table.add_column("last error")
+    for row in rules[:_MOST_ROWS]:
+        table.add_row(
+            _text(row, "name"),
+            _text(row, "from"),
+            _moment(row.get("last_run")),
+            _moment(row.get("last_success")),
+            "running" if row.get("running") else _moment(row.get("next_run")),
+            *(f"{int(row.get(key, 0)):,}" for key in ("fetched", "sent", "missing_studies")),
+            _text(row, "last_error"),
+        )
+    return [table]
+
+
+def _moment(seconds: float | None) -> str:
+    return moment(float(seconds)) if seconds else "never"
 
 
 def _associations(associations: list[Figures]) -> Table:

@@ -304,7 +304,7 @@ def _is_of_study(match: Attributes, uid: str) -> bool:
 def _is_same(here: Study | None, there: Study) -> bool:
     """Tell whether counts say that both sides hold the same; without counts they do not."""
     if here is None or there.instances is None:
-        return False
+        return there.instances == 0
     same_series = there.series is None or there.series == here.series
     return there.instances == here.instances and same_series
 
