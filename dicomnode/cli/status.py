@@ -20,6 +20,8 @@ from dicomnode.settings import load_settings
 
 _REFRESH_SECONDS = 2.0
 _MOST_ROWS = 15
+# What a run of a fetch rule has moved, in words.
+_MOVED = {"fetched": "received", "sent": "queued"}
 
 Figures = Mapping[str, Any]
 
@@ -184,24 +186,21 @@ def _commitment_requests(counts: Figures) -> list[RenderableType]:
 
 
 def _fetches(rules: list[Figures]) -> list[RenderableType]:
-    """Lay out the rules of fetching, each with its last error."""
-    if not rules:
-        return []
-    table = Table("fetch", "from", "last run", "last success", "next run", title_justify="left")
-    for heading in ("received", "sent", "studies lacking"):
-        table.add_column(heading, justify="right")
-    table.add_column("last error")
+    """Tell how it stands with the rules of fetching."""
+    lines: list[RenderableType] = []
     for row in rules[:_MOST_ROWS]:
-        table.add_row(
-            _text(row, "name"),
-            _text(row, "from"),
-            _moment(row.get("last_run")),
-            _moment(row.get("last_success")),
-            "running" if row.get("running") else _moment(row.get("next_run")),
-            *(f"{int(row.get(key, 0)):,}" for key in ("fetched", "sent", "missing_studies")),
-            _text(row, "last_error"),
-        )
-    return [table]
+        line = Text("fetch ").append_text(_text(row, "name")).append(" with ")
+        line.append_text(_text(row, "from"))
+        moved = [f"{int(row.get(key, 0)):,} {word}" for key, word in _MOVED.items()]
+        line.append(f": {', '.join(moved)}, last run {_moment(row.get('last_run'))}")
+        line.append(f", last complete {_moment(row.get('last_success'))}")
+        line.append(", running" if row.get("running") else f", next {_moment(row.get('next_run'))}")
+        lines.append(line)
+        if missing := int(row.get("missing_studies", 0)):
+            lines.append(Text(f"  studies that lack something: {missing:,}", style="yellow"))
+        if error := row.get("last_error"):
+            lines.append(Text("  ", style="yellow").append_text(plain(error)))
+    return lines
 
 
 def _moment(seconds: float | None) -> str:

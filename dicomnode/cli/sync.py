@@ -23,7 +23,7 @@ from dicomnode.cli.sources import Item
 from dicomnode.cli.target import Target
 from dicomnode.cli.terminal import console, plain
 from dicomnode.dimse.command import Priority
-from dicomnode.observe.words import duration, escape, size
+from dicomnode.observe.words import counted, duration, escape, size
 from dicomnode.settings import Settings, load_settings
 from dicomnode.sync.comparing import Difference
 from dicomnode.sync.own import Study
@@ -213,7 +213,8 @@ def _tell(
             typer.echo(f"and {account.more} more studies")
     _tell_problems(summary)
     typer.echo(
-        f"{compared.studies} studies compared with {title}, {compared.looked_into} looked into:"
+        f"{counted(compared.studies, 'study', 'studies')} compared with {title},"
+        f" {compared.looked_into} looked into:"
         f" {_missing(summary, direction, dry_run)}"
     )
     if compared.junk:
@@ -233,8 +234,8 @@ def _tell(
 
 
 def _missing(summary: Summary, direction: Direction, dry_run: bool) -> str:
-    here = [f"{summary.missing_here} objects missing here"]
-    there = [f"{summary.missing_there} objects missing there"]
+    here = [f"{counted(summary.missing_here, 'object', 'objects')} missing here"]
+    there = [f"{counted(summary.missing_there, 'object', 'objects')} missing there"]
     told = here * (dry_run or direction.pulls) + there * (dry_run or direction.pushes)
     return ", ".join(told)
 

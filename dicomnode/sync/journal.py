@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from dicomnode.observe.fetch_metrics import FetchMetrics
 from dicomnode.observe.logs import Logger
-from dicomnode.observe.words import duration, size
+from dicomnode.observe.words import counted, duration, size
 from dicomnode.sync.rules import Rule
 from dicomnode.sync.state import State
 from dicomnode.sync.syncing import Summary
@@ -38,21 +38,24 @@ class Journal:
         self._metrics.ended(rule.name, result)
         compared = summary.compared
         line = (
-            f"fetch {rule.name!r} from {rule.source}: {compared.studies} studies compared,"
+            f"fetch {rule.name!r} from {rule.source}:"
+            f" {counted(compared.studies, 'study', 'studies')} compared,"
             f" {compared.looked_into} looked into"
         )
         if rule.direction.pulls:
-            line += f", {summary.pulled} objects received, {size(summary.pulled_bytes)}"
+            line += f", {counted(summary.pulled, 'object', 'objects')} received"
+        if summary.pulled_bytes:
+            line += f", {size(summary.pulled_bytes)}"
         if rule.direction.pushes:
-            line += f", {summary.pushed} objects queued for {rule.source}"
+            line += f", {counted(summary.pushed, 'object', 'objects')} queued for {rule.source}"
         if summary.interrupted:
             line += ", to be gone on with when the window opens"
         took = duration(seconds)
         if not summary.incomplete:
             self._log.info(f"{line}, {took}")
             return
-        studies = "study lacks" if len(summary.incomplete) == 1 else "studies lack"
-        self._log.warning(f"{line}, {len(summary.incomplete)} {studies} something, {took}")
+        lacking = counted(len(summary.incomplete), "study lacks", "studies lack")
+        self._log.warning(f"{line}, {lacking} something, {took}")
         for words, count in summary.refusals.most_common(_MOST_NAMED):
             self._log.warning(f"fetch {rule.name!r}: {words} ({count} times)")
         for uid, why in list(summary.problems.items())[:_MOST_NAMED]:

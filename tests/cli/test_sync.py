@@ -71,7 +71,7 @@ def test_of_a_study_that_is_there_in_part_the_rest_is_asked_for(
     sent = archive.metric("dicomnode_retrieve_sub_operations_total")
     ended = sync("-k", f"StudyInstanceUID={STUDY}")
     assert ended.code == 0, ended.err
-    assert "1 studies compared with DICOMNODE, 1 looked into: 1 objects missing" in ended.out
+    assert "1 study compared with DICOMNODE, 1 looked into: 1 object missing" in ended.out
     peers.eventually(lambda: archive.metric("dicomnode_retrieve_sub_operations_total") == sent + 1)
     assert len(ours.files()) == 4
 

@@ -59,7 +59,7 @@ def test_what_is_missing_is_fetched_and_told(
     shown = run("status", "--once", "--url", "http://{}:{}".format(*node.http_address))
     assert "LIAR" in shown.out and "never" not in shown.out
     err = capsys.readouterr().err
-    assert f"fetch 'all' from LIAR: 1 studies compared, 1 looked into, {COUNT} objects" in err
+    assert f"fetch 'all' from LIAR: 1 study compared, 1 looked into, {COUNT} objects" in err
 
 
 def test_what_is_fetched_is_forwarded_but_not_back(
@@ -146,7 +146,7 @@ def test_a_node_that_is_killed_goes_on_at_its_next_start(
     there = len(list((tmp_path / "ours" / "store" / "objects").rglob("*.dcm")))
     before = len(archive.sent)
     node = start_node_process(tmp_path / "ours", **settings)
-    node.wait_for_line(r"fetch 'all' from LIAR: 1 studies compared")
+    node.wait_for_line(r"fetch 'all' from LIAR: 1 study compared")
     assert fetch(node.http_address)["fetched"] == COUNT - there
     assert len(archive.sent) - before <= COUNT - there + 1
 
