@@ -112,6 +112,8 @@ class Comparing:
         self._pushes = pushes
         self._spans = [wish.span]
         self.compared = Compared()
+        # Goes up with all that gets done, so that it shows whether an association got anywhere.
+        self.steps = 0
 
     # -- studies -----------------------------------------------------------------------------------
 
@@ -138,13 +140,16 @@ class Comparing:
                     raise
                 self.compared.undated_left_out |= not span.is_bounded
                 self._spans[-1:] = reversed(halves)
+                self.steps += 1
                 continue
             self._spans.pop()
+            self.steps += 1
             return page
         return []
 
     async def _compare(self, tree: Tree, span: Span, most: int) -> list[Difference]:
-        page: list[Difference] = []
+        # By UID: what is told twice is looked into once.
+        page: dict[str, Difference] = {}
         compared = Compared()
         # All of them only where those are looked for that the peer lacks.
         told: set[str] = set()
@@ -153,17 +158,17 @@ class Comparing:
                 if self._pushes:
                     told.update(some)
                 here = await asyncio.to_thread(self._own.counts, list(some))
-                page += [
-                    Difference(uid, here.get(uid), there)
+                page |= {
+                    uid: Difference(uid, here.get(uid), there)
                     for uid, there in some.items()
                     if not _is_same(here.get(uid), there)
-                ]
+                }
         if self._pushes:
-            page += await asyncio.to_thread(self._own_alone, span, told, compared)
+            page |= await asyncio.to_thread(self._own_alone, span, told, compared)
         self.compared.studies += compared.studies
         self.compared.junk += compared.junk
         self.compared.looked_into += len(page)
-        return page
+        return list(page.values())
 
     async def _peer_studies(
         self, tree: Tree, span: Span, most: int, compared: Compared
@@ -190,14 +195,15 @@ class Comparing:
         of_modality = not (self._wish.modality and modalities) or self._wish.modality in modalities
         return of_modality and span.includes(study.date)
 
-    def _own_alone(self, span: Span, told: set[str], compared: Compared) -> list[Difference]:
+    def _own_alone(self, span: Span, told: set[str], compared: Compared) -> dict[str, Difference]:
         """Return the studies that are held here and that the peer did not tell of; blocks."""
         wish = Wish(self._wish.keys, span, self._wish.modality)
-        found: list[Difference] = []
+        found: dict[str, Difference] = {}
         for some in self._own.studies(wish):
-            alone = [study for study in some if study.uid not in told]
-            compared.studies += len(alone)
-            found += [Difference(study.uid, study, None) for study in alone]
+            for study in some:
+                if study.uid not in told:
+                    found[study.uid] = Difference(study.uid, study, None)
+        compared.studies += len(found)
         return found
 
     # -- objects -----------------------------------------------------------------------------------
@@ -227,6 +233,7 @@ class Comparing:
             while work and _is_of(work[0], difference):
                 work.popleft()
             difference.left = 0
+        self.steps += 1
         return None if difference.left else difference
 
     async def _series(self, tree: Tree, difference: Difference) -> Iterable[SeriesToDo]:

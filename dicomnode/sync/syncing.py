@@ -127,8 +127,6 @@ class Syncing:
         self._work: Work = deque()
         self._by_get = course.mode is Mode.GET
         self._is_reached = False
-        # Counts what has been looked into, so that it shows whether an association got anywhere.
-        self._steps = 0
         self._empty_batches = 0
 
     async def run(self) -> Summary:
@@ -159,13 +157,13 @@ class Syncing:
         lacking = Lacking()
         losses = 0
         while True:
-            before = self._steps
+            before = self._comparing.steps
             try:
                 await self._look_over_one(lacking)
             except AssociationRejected:
                 raise
             except AssociationError:
-                losses = losses + 1 if self._steps == before else 1
+                losses = losses + 1 if self._comparing.steps == before else 1
                 if losses > MOST_LOSSES or not self._is_reached:
                     raise
                 await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** (losses - 1))
@@ -187,7 +185,6 @@ class Syncing:
                     return
                 else:
                     self._work.extend(await self._comparing.next_page(tree))
-                self._steps += 1
 
     def _choose(self, association: Association) -> None:
         if self._course.mode is Mode.AUTO:

@@ -93,6 +93,33 @@ def test_what_the_peer_lacks_is_sent(
     assert names(archive) == names(ours)
 
 
+def test_of_what_is_held_the_same_keys_choose(
+    sync: Sync, archive: RunningNode, ours: RunningNode, tmp_path: Path
+) -> None:
+    for number, patient in enumerate(("A1", "B1"), 1):
+        made = make_study(tmp_path / patient, 1, study=f"1.2.9.{number}", patient_id=patient)
+        assert run("send", written(ours.dicom_address, "OURS"), *made).code == 0
+    for none in (["--modality", "MR"], ["--date", "20050101-"], ["-k", "PatientID=C*"]):
+        assert "0 sent" in sync("--push", *none).out
+    ended = sync("--push", "--modality", "CT", "--date", "-20040119", "-k", "PatientID=A*")
+    assert "1 object missing there" in ended.out and "1 sent" in ended.out
+    assert "1.2.9.1.1.1" in names(archive) and "1.2.9.2.1.1" not in names(archive)
+
+
+def test_a_peer_that_serves_no_c_get_sends_by_c_move(
+    sync: Sync, archive: RunningNode, ours: RunningNode
+) -> None:
+    host, port = ours.dicom_address
+    entity = {"title": "OURS", "host": host, "port": port, "services": ["echo", "find", "move"]}
+    peers.write_registry(archive.directory, [entity])
+    archive.reload_registry()
+    ended = sync()
+    assert ended.code == 0, ended.err
+    assert "5 received" in ended.out
+    moved = archive.metric("dicomnode_retrieve_sub_operations_total", service="C-MOVE")
+    assert moved == 5
+
+
 def test_a_dry_run_shows_what_is_missing_where_and_moves_nothing(
     sync: Sync, archive: RunningNode, ours: RunningNode, tmp_path: Path
 ) -> None:

@@ -19,6 +19,9 @@ OTHER, MORE = "1.2.3", "1.2.4"
 Start = Callable[[Path, peers.Address], AbstractContextManager[peers.Peer]]
 
 
+FETCHED = "dicomnode_fetch_runs_total"
+
+
 @contextlib.contextmanager
 def dcmqrscp(directory: Path, ours: peers.Address) -> Iterator[peers.Peer]:
     with peers.dcmqrscp(directory, destinations={"OURS": ours}) as peer:
@@ -97,3 +100,32 @@ def test_what_an_archive_lacks_is_sent(
     assert "4 received, 2 sent" in ended.out
     ended = sync(archive, ours, "--both")
     assert "0 objects missing here, 0 objects missing there" in ended.out
+
+
+@pytest.mark.parametrize("mode", ["get", "move"])
+def test_a_running_node_fetches_and_sends_by_itself(
+    archive: peers.Peer, ours: RunningNode, start_node: StartNode, tmp_path: Path, mode: str
+) -> None:
+    more = make_study(tmp_path / "more", 2, study=MORE)
+    assert run("send", written(ours.dicom_address, "OURS"), *more).code == 0
+    ours.stop()
+    host, port = archive.dicom_address
+    node = start_node(
+        directory=tmp_path / "ours",
+        node={"ae_title": "OURS", "port": ours.dicom_address[1]},
+        entities=[{"title": archive.ae_title, "host": host, "port": port}],
+        fetch=[
+            {
+                "name": "all",
+                "from": archive.ae_title,
+                "every": "1h",
+                "mode": mode,
+                "direction": "both",
+            }
+        ],
+    )
+    peers.eventually(lambda: node.metric(FETCHED, result="complete") == 1)
+    assert len(node.files()) == 7
+    peers.eventually(lambda: node.metric("dicomnode_outbox_depth") == 0)
+    agreed = sync(archive, node, "--both")
+    assert "0 objects missing here, 0 objects missing there" in agreed.out, agreed.err
