@@ -32,7 +32,7 @@ from dicomnode.sync.wish import Direction, Wish
 
 _MODEL: Final = "study"
 # Objects that are moved before the next studies are looked into.
-_BATCH: Final = 1000
+BATCH: Final = 1000
 _MOST_PROBLEMS: Final = 1000
 # Of so many batches in a row nothing came: the peer says the same of the next ones.
 _EMPTY_BATCHES: Final = 2
@@ -94,7 +94,7 @@ class Course:
     Objects come by C-MOVE to ``ae_title``, or by C-GET: to ``place`` through ``take``, or without
     these by a way of their own. They leave by ``away``. With ``dry_run`` nothing is moved.
     ``on_difference`` is called for each study that has been looked into and is not the same,
-    ``on_progress`` as objects move, and ``may_go_on`` before each further batch.
+    ``on_progress`` as objects move, and ``may_go_on`` before each further step.
     """
 
     direction: Direction
@@ -176,7 +176,7 @@ class Syncing:
             self._is_reached = True
             self._choose(association)
             tree = Tree(association, self._source.response_seconds)
-            while lacking.count < _BATCH:
+            while lacking.count < BATCH and self._course.may_go_on():
                 if self._work:
                     done = await self._comparing.look(tree, self._work, lacking)
                     if done is not None:
@@ -245,4 +245,6 @@ class Syncing:
             summary.incomplete.add(held.study_instance_uid)
             summary.problem(held.sop_instance_uid, report.missing[held.sop_instance_uid])
         summary.failed += len(lacking.here)
-        summary.refusals.update(report.refusals)
+        for words, count in report.refusals.items():
+            if words in summary.refusals or len(summary.refusals) < _MOST_PROBLEMS:
+                summary.refusals[words] += count

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from dicomnode.sync import syncing
+from dicomnode.sync.schedule import Schedule
 from tests import peers
 from tests.cli.commands import make_study, run, written
 from tests.conftest import RunningNode, StartNode, StartNodeProcess
@@ -179,6 +181,30 @@ def test_outside_of_its_window_nothing_is_done(
     told = fetch(node.http_address)
     assert told["next_run"] > time.time() + 3600 and not told["running"]
     assert not archive.asked
+
+
+def test_a_run_that_the_window_ends_goes_on_when_it_opens(
+    start_node: StartNode, archive: LyingArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_for = [10]
+
+    def is_open(schedule: Schedule, now: float) -> bool:
+        return len(archive.sent) < open_for[0]
+
+    def opening(schedule: Schedule, due: float) -> float:
+        return due if is_open(schedule, due) else due + 0.05
+
+    monkeypatch.setattr(syncing, "BATCH", 5)
+    monkeypatch.setattr(Schedule, "is_open", is_open)
+    monkeypatch.setattr(Schedule, "opening", opening)
+    node = start_node(entities=[entity("LIAR", archive.address)], fetch=[RULE])
+    eventually(is_done(node, "interrupted"))
+    assert 10 <= len(node.files()) < COUNT
+    told = fetch(node.http_address)
+    assert told["last_success"] is None
+    open_for[0] = COUNT + 1
+    eventually(is_done(node))
+    assert len(node.files()) == COUNT == len(archive.sent)
 
 
 def test_an_object_that_never_comes_is_told_and_left_until_the_next_run(

@@ -190,18 +190,35 @@ def test_a_key_that_the_peer_does_not_know_brings_nothing_else(
 
 
 @pytest.mark.timeout(120)
-def test_very_many_studies_are_compared_in_bounded_memory(
-    sync: Sync, archive: LyingArchive, ours: RunningNode
-) -> None:
-    many = 20_000
+def test_many_studies_are_asked_for_a_few_days_at_a_time(sync: Sync, archive: LyingArchive) -> None:
+    many = 5000
 
     def answer(wanted: Dataset) -> Iterator[Dataset | int]:
-        if level(wanted) == "STUDY":
-            for number in range(many):
-                yield study(f"1.2.{number}", NumberOfStudyRelatedInstances="0")
-        return
+        first, _, last = str(wanted.StudyDate).partition("-")
+        for number in range(many):
+            on = f"202601{number % 31 + 1:02d}"
+            if first <= on <= (last or first):
+                yield study(f"1.2.{number}", StudyDate=on, NumberOfStudyRelatedInstances="0")
+
+    archive.answer = answer
+    ended = sync("--date", "20260101-20260131")
+    assert ended.code == 0, ended.err
+    assert f"{many} studies compared with LIAR, 0 looked into" in ended.out
+    assert len(archive.asked) > 3
+
+
+@pytest.mark.timeout(120)
+def test_without_dates_very_many_studies_are_compared_as_they_come(
+    sync: Sync, archive: LyingArchive
+) -> None:
+    many = 5000
+
+    def answer(wanted: Dataset) -> Iterator[Dataset | int]:
+        for number in range(many):
+            yield study(f"1.2.{number}", NumberOfStudyRelatedInstances="0")
 
     archive.answer = answer
     ended = sync("--dry-run")
     assert ended.code == 0, ended.err
     assert f"{many} studies compared" in ended.out
+    assert len(archive.asked) == 1
