@@ -9,8 +9,8 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dicomnode import configuration
-from dicomnode.configuration import Number
 from dicomnode.forward_settings import checked_name, checked_window
+from dicomnode.value_types import Number
 
 _EVERY: Final = re.compile(r"(\d{1,5})\s*([smhd])")
 _UNIT_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

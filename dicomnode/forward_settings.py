@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from dicomnode import configuration
-from dicomnode.configuration import Number, Seconds
+from dicomnode.value_types import Number, Seconds
 
 _TITLE_PATTERN = re.compile(r"[ -\[\]-~]{1,16}")
 _CODE_PATTERN = re.compile(r"[A-Z0-9 _*?]{1,16}")

@@ -18,9 +18,10 @@ ALLOWED = {
     "storage": {"errors"},
     "index": {"storage", "errors"},
     "configuration": {"errors"},
-    "forward_settings": {"configuration"},
-    "settings": {"fetch_settings", "forward_settings", "configuration", "errors"},
-    "registry": {"configuration", "errors"},
+    "value_types": set(),
+    "forward_settings": {"configuration", "value_types"},
+    "settings": {"fetch_settings", "forward_settings", "configuration", "value_types", "errors"},
+    "registry": {"configuration", "value_types", "errors"},
     "observe": {"settings", "errors"},
     "net": {"dimse", "ul", "errors"},
     "scu": {"dimse", "ul", "storage", "configuration", "errors"},
@@ -29,7 +30,7 @@ ALLOWED = {
     "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
-    "fetch_settings": {"forward_settings", "configuration"},
+    "fetch_settings": {"forward_settings", "configuration", "value_types"},
     "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"fetch_settings", "forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
