@@ -28,7 +28,10 @@ class Window:
 
     def is_open(self, at: datetime) -> bool:
         """Tell whether ``at`` lies in it; it closes with the beginning of its last minute."""
-        now = at.time()
+        return self.is_open_at(at.time())
+
+    def is_open_at(self, now: time) -> bool:
+        """Tell the same of a time of day."""
         if self.opens < self.closes:
             return self.opens <= now < self.closes
         return now >= self.opens or now < self.closes
@@ -50,7 +53,8 @@ def read_window(text: str) -> Window:
     return Window(time(hours[0], hours[1]), time(hours[2], hours[3]))
 
 
-def _window(value: str) -> str:
+def checked_window(value: str) -> str:
+    """Check a setting that is a ``Window``; raises ValueError."""
     read_window(value)
     return value
 
@@ -75,7 +79,8 @@ def _class_pattern(value: str) -> str:
     return value
 
 
-def _name(value: str) -> str:
+def checked_name(value: str) -> str:
+    """Check the name of a rule; raises ValueError."""
     if not value.isprintable() or not value.strip():
         raise ValueError('must be a name such as "CT to archive"')
     return value
@@ -101,7 +106,7 @@ class ForwardRule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, Field(max_length=64), AfterValidator(_name)]
+    name: Annotated[str, Field(max_length=64), AfterValidator(checked_name)]
     what: Literal["objects", "mpps"] = "objects"
     sources: Annotated[
         tuple[Annotated[str, AfterValidator(_title_pattern)], ...], Field(alias="from")
@@ -113,7 +118,7 @@ class ForwardRule(BaseModel):
     alternate: dict[_AETitle, _AETitle] = {}
     when: Literal["received", "study_stable"] = "received"
     stable_seconds: Pause = 120.0
-    window: Annotated[str, AfterValidator(_window)] | None = None
+    window: Annotated[str, AfterValidator(checked_window)] | None = None
     priority: Literal["high", "normal", "low"] = "normal"
     commit: bool = False
     delete_when_committed: bool = False

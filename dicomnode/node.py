@@ -51,6 +51,7 @@ from dicomnode.outbox.journal import Journal as ForwardingJournal
 from dicomnode.parameters import (
     bounds_of,
     deadlines_of,
+    fetching_of,
     forward_rules_of,
     forwarding_of,
     listening_of,
@@ -87,6 +88,8 @@ from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.services.worklist_intake import WorklistIntake
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
+from dicomnode.sync.fetching import Fetching, Parts
+from dicomnode.sync.journal import Journal as FetchJournal
 
 # As many objects wait for the disk at once; more threads would only wait for the interpreter.
 _WORKERS = 4
@@ -127,6 +130,7 @@ class Node:
         self._outbox: Outbox
         self._forwarding: Forwarding
         self._outbox_desk: Desk
+        self._fetching: Fetching
         self._http: HTTPServer | None = None
 
     @property
@@ -225,9 +229,12 @@ class Node:
         await asyncio.to_thread(self._commitment_requester.recover)
         await self._follow_worklist(undo)
         await self._forward(undo)
+        self._prepare_fetching(undo)
         if settings.http.enabled:
             await self._serve_http(undo)
         await self._acceptor.start()
+        # What is asked for by C-MOVE comes in at once.
+        await self._fetching.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
 
@@ -237,11 +244,21 @@ class Node:
         self._forwarding = Forwarding(
             self._outbox, self._files, self._requestor, lambda: self._registry, journal, options
         )
-        self._forwarding.commit_with(self._commitment_requester, self._placer.remove, journal)
+        remove = self._intake.placer.remove
+        self._forwarding.commit_with(self._commitment_requester, remove, journal)
         await self._forwarding.start()
         undo.push_async_callback(self._forwarding.stop, _CLOSE_SECONDS)
         self._outbox_desk = Desk(self._forwarding, self._commitment)
         self._metrics.set_outbox_source(self._outbox_desk.waiting)
+
+    def _prepare_fetching(self, undo: contextlib.AsyncExitStack) -> None:
+        send = self._forwarding.send
+        journal = FetchJournal(self._log.logger, self._metrics.registry)
+        parts = Parts(
+            self._catalog, self._intake, self._requestor, lambda: self._registry, send, journal
+        )
+        self._fetching = Fetching(fetching_of(self._settings), parts)
+        undo.push_async_callback(self._fetching.stop, _CLOSE_SECONDS)
 
     async def _serve_http(self, undo: contextlib.AsyncExitStack) -> None:
         settings, directory = self._settings.http, self._settings.storage.directory
@@ -347,7 +364,7 @@ class Node:
 
     def _storage(self) -> Storage:
         storage = self._settings.storage
-        intake = Intake(
+        self._intake = Intake(
             self._files,
             self._catalog,
             workers=self._workers,
@@ -359,8 +376,7 @@ class Node:
             min_free_bytes=storage.min_free_bytes,
             forwarding=self._outbox,
         )
-        self._placer = intake.placer
-        return Storage(intake)
+        return Storage(self._intake)
 
     def _query(self) -> Query:
         settings = self._settings
@@ -450,6 +466,7 @@ class Node:
             return
         self._registry = self._admission.registry = registry
         log.info(f"registry reloaded: {len(registry.titles)} AEs")
+        self._fetching.registry_reloaded()
         await self._commitment.registry_reloaded()
         self._forwarding.registry_reloaded()
 
@@ -480,6 +497,7 @@ class Node:
             "worklist": await asyncio.to_thread(self._worklist_figures),
             "performed_steps": self._steps.counts(),
             "outbox": await asyncio.to_thread(self._outbox_desk.figures),
+            "fetch": self._fetching.figures(),
             "commitments": await self._commitment.figures(),
             "commitment_requests": await asyncio.to_thread(requester.requests.counts),
             **self._journal.figures(),
@@ -497,6 +515,8 @@ class Node:
         self._log.logger.info(
             f"stopping: {len(self._journal.associations)} associations have {seconds:g} s to finish"
         )
+        # What a peer sends us by C-MOVE would keep its association open.
+        await self._fetching.stop(_CLOSE_SECONDS)
         await self._acceptor.stop(seconds)
         await self._undo.aclose()
 

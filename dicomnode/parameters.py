@@ -15,6 +15,8 @@ from dicomnode.services.identifier import Bounds
 from dicomnode.services.query import QueryRules
 from dicomnode.services.retrieve import Rules as RetrieveRules
 from dicomnode.settings import Settings
+from dicomnode.sync.fetching import Options as FetchingOptions
+from dicomnode.sync.rules import make_rules as make_fetch_rules
 
 
 def bounds_of(settings: Settings) -> Bounds:
@@ -50,6 +52,17 @@ def forwarding_of(settings: Settings) -> Options:
         strict_ae_titles=settings.node.strict_ae_titles,
         response_seconds=settings.timeouts.response_seconds,
         min_free_bytes=settings.storage.min_free_bytes,
+    )
+
+
+def fetching_of(settings: Settings) -> FetchingOptions:
+    """Return what is fetched, and how."""
+    return FetchingOptions(
+        rules=make_fetch_rules(settings.fetch),
+        ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
+        pause=settings.forwarding.pause,
     )
 
 
@@ -90,7 +103,7 @@ def request_rules_of(settings: Settings) -> RequestRules:
 
 
 def retrieve_rules_of(settings: Settings) -> RetrieveRules:
-    """Return how objects are retrieved."""
+    """Return how objects are handed out."""
     return RetrieveRules(
         ae_title=settings.node.ae_title,
         strict_ae_titles=settings.node.strict_ae_titles,

@@ -27,6 +27,7 @@ from pydantic_settings import (
 from dicomnode import configuration
 from dicomnode.configuration import Document, Place, find_settings_file
 from dicomnode.errors import ConfigurationError
+from dicomnode.fetch_settings import FetchRule
 from dicomnode.forward_settings import ForwardingSettings, ForwardRule
 from dicomnode.retries import Pause, RetrySettings
 from dicomnode.value_types import Number, Seconds, Size
@@ -190,6 +191,7 @@ class Settings(BaseSettings):
     commitment: CommitmentSettings = CommitmentSettings()
     forwarding: ForwardingSettings = ForwardingSettings()
     forward: tuple[ForwardRule, ...] = ()
+    fetch: tuple[FetchRule, ...] = ()
 
     @classmethod
     def settings_customise_sources(

@@ -21,24 +21,29 @@ ALLOWED = {
     "value_types": set(),
     "retries": {"value_types"},
     "forward_settings": {"configuration", "retries", "value_types"},
-    "settings": {"forward_settings", "retries", "configuration", "value_types", "errors"},
+    "settings": {"fetch_settings", "forward_settings", "retries", "configuration", "value_types"}
+    | {"errors"},
     "registry": {"configuration", "value_types", "errors"},
     "observe": {"settings", "errors"},
     "net": {"dimse", "ul", "errors"},
-    "scu": {"dimse", "ul", "storage", "errors"},
+    "scu": {"dimse", "ul", "storage", "configuration", "errors"},
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"scu", "net", "dimse", "ul", "errors"},
     "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"}
     | {"retries"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
+    "fetch_settings": {"forward_settings", "configuration", "value_types"},
+    "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
+    | {"fetch_settings", "forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
-    "parameters": {"net", "outbox", "services", "index", "registry", "settings"},
+    "parameters": {"net", "outbox", "sync", "services", "index", "registry", "settings"},
     "node": {
         "parameters",
         "api",
         "net",
         "outbox",
+        "sync",
         "services",
         "dimse",
         "storage",
@@ -51,6 +56,7 @@ ALLOWED = {
     "cli": {
         "daemon",
         "client",
+        "sync",
         "outbox",
         "node",
         "api",

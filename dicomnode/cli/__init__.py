@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "find": ("find", "find"),
     "get": ("get", "get"),
     "move": ("move", "move"),
+    "sync": ("sync", "sync"),
     "commit": ("commit", "commit"),
     "version": ("serve", "version"),
 }

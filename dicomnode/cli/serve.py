@@ -80,20 +80,27 @@ def _load(config: Path | None) -> tuple[Settings, Registry, Path]:
     except ConfigurationError as error:
         problems += error.problems
     if settings is not None and registry is not None:
-        problems += _forward_mistakes(settings, registry, file)
+        problems += _rule_mistakes(settings, registry, file)
     if problems or settings is None or registry is None:
         raise ConfigurationError(problems)
     return settings, registry, file
 
 
-def _forward_mistakes(settings: Settings, registry: Registry, file: Path) -> list[str]:
-    if not settings.forward:
-        return []
-    # Here, since the other commands are quicker without the outbox.
-    from dicomnode.outbox.rules import mistakes
-
+def _rule_mistakes(settings: Settings, registry: Registry, file: Path) -> list[str]:
     strict = settings.node.strict_ae_titles
-    return mistakes(settings.forward, registry, configuration.read_toml(file), strict=strict)
+    problems: list[str] = []
+    # Here, since the other commands are quicker without the outbox.
+    if settings.forward:
+        from dicomnode.outbox import rules as forward
+
+        document = configuration.read_toml(file)
+        problems += forward.mistakes(settings.forward, registry, document, strict=strict)
+    if settings.fetch:
+        from dicomnode.sync import rules as fetch
+
+        document = configuration.read_toml(file)
+        problems += fetch.mistakes(settings.fetch, registry, document, strict=strict)
+    return problems
 
 
 def notes(settings: Settings, registry: Registry) -> list[str]:

@@ -20,6 +20,8 @@ from dicomnode.settings import load_settings
 
 _REFRESH_SECONDS = 2.0
 _MOST_ROWS = 15
+# What a run of a fetch rule has moved, in words.
+_MOVED = {"fetched": "received", "sent": "queued"}
 
 Figures = Mapping[str, Any]
 
@@ -74,6 +76,7 @@ def summary(figures: Figures) -> RenderableType:
     parts += _since_start(figures.get("since_start", {}))
     parts += _worklist(figures.get("worklist", {}))
     parts += _performed_steps(figures.get("performed_steps", {}))
+    parts += _fetches(figures.get("fetch", []))
     parts += _commitments(figures.get("commitments", {}))
     parts += _commitment_requests(figures.get("commitment_requests", {}))
     parts += _outbox(figures.get("outbox", []))
@@ -217,6 +220,28 @@ def _destination(row: Figures) -> Text:
         line.append(f"; down for {since}, tried in {until}: ")
         line.append_text(plain(row["last_error"])).stylize("red")
     return line
+
+
+def _fetches(rules: list[Figures]) -> list[RenderableType]:
+    """Tell how it stands with the rules of fetching."""
+    lines: list[RenderableType] = []
+    for row in rules[:_MOST_ROWS]:
+        line = Text("fetch ").append_text(_text(row, "name")).append(" with ")
+        line.append_text(_text(row, "from"))
+        moved = [f"{int(row.get(key, 0)):,} {word}" for key, word in _MOVED.items()]
+        line.append(f": {', '.join(moved)}, last run {_moment(row.get('last_run'))}")
+        line.append(f", last complete {_moment(row.get('last_success'))}")
+        line.append(", running" if row.get("running") else f", next {_moment(row.get('next_run'))}")
+        lines.append(line)
+        if missing := int(row.get("missing_studies", 0)):
+            lines.append(Text(f"  studies that lack something: {missing:,}", style="yellow"))
+        if error := row.get("last_error"):
+            lines.append(Text("  ", style="yellow").append_text(plain(error)))
+    return lines
+
+
+def _moment(seconds: float | None) -> str:
+    return moment(float(seconds)) if seconds else "never"
 
 
 def _associations(associations: list[Figures]) -> Table:

@@ -1,7 +1,7 @@
 """Tables of what no stored file holds: kept when the archive's tables are made anew.
 
-Worklist items, performed procedure steps, storage commitments, and what is to be forwarded. A
-change of these tables needs a migration; a new table needs none.
+Worklist items, performed procedure steps, storage commitments, what is to be forwarded, and how
+fetching went. A change of these tables needs a migration; a new table needs none.
 """
 
 from __future__ import annotations
@@ -266,5 +266,31 @@ outbox_destination = Table(
     Column("down_since", Float(53), nullable=False),
     Column("failures", Integer, nullable=False),
     Column("not_before", Float(53), nullable=False),
+    Column("last_error", Text, nullable=False),
+)
+
+
+# -- Fetching --------------------------------------------------------------------------------------
+
+# How it went with each rule, by its name. ``is_running`` is set from the beginning of a run to its
+# end, so that one that was broken off is begun again. ``failures`` counts the runs in a row that
+# came to no end, and ``not_before`` puts the next one off. Times are in seconds since 1970 UTC, 0
+# for never. ``fetched`` and ``sent`` count objects of the last run that ended, ``missing_studies``
+# and ``missing_objects`` what was still missing then.
+fetch_state = Table(
+    "fetch_state",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("is_running", Integer, nullable=False),
+    Column("started_at", Float(53), nullable=False),
+    Column("ended_at", Float(53), nullable=False),
+    Column("succeeded_at", Float(53), nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("not_before", Float(53), nullable=False),
+    Column("compared_studies", Integer, nullable=False),
+    Column("fetched", Integer, nullable=False),
+    Column("sent", Integer, nullable=False),
+    Column("missing_studies", Integer, nullable=False),
+    Column("missing_objects", Integer, nullable=False),
     Column("last_error", Text, nullable=False),
 )

@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 
 from dicomnode.index.commitments import Standing, State
 from dicomnode.index.commitments import Waiting as WaitingReports
+from dicomnode.index.records import OutboxState
 from dicomnode.observe.sources import Waiting
 from dicomnode.outbox.forwarding import Forwarding
-from dicomnode.outbox.queue import OutboxState
 
 _LISTED: Final = 1000
 

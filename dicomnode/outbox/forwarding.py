@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,11 +18,12 @@ from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry, ObjectAt
 from dicomnode.outbox.commitments import CommitmentRows
 from dicomnode.outbox.committing import Committing, Remove, Requester
 from dicomnode.outbox.committing import Observer as CommittingObserver
+from dicomnode.outbox.items import Down
 from dicomnode.outbox.lane import Lane, Observer, Shared
 from dicomnode.outbox.messages import StoredMessages
 from dicomnode.outbox.pace import Pace, Places
-from dicomnode.outbox.queue import Down, Queue
-from dicomnode.outbox.rules import Order, Rules
+from dicomnode.outbox.queue import Queue
+from dicomnode.outbox.rules import Order, Priority, Rules
 from dicomnode.outbox.session import Sending
 from dicomnode.registry import AE, Registry
 from dicomnode.scu.conversion import Converters
@@ -294,6 +295,17 @@ class Forwarding:
         """Return since when and why a destination cannot be had, None if it can."""
         lane = self._lanes.get(title)
         return lane.down if lane is not None else None
+
+    async def send(self, destination: str, rule: str, objects: Mapping[str, str]) -> dict[str, str]:
+        """Queue objects that are held, given by SOP Instance UID with the UID of their study.
+
+        Returns those that cannot be queued, and why. Raises CatalogError.
+        """
+        why_not: dict[str, str] = await self._in_thread(
+            self._queue.enqueue, destination, rule, Priority.LOW, objects
+        )
+        self._wake(destination)
+        return why_not
 
     async def retry(self, destination: str) -> int:
         """Send to a destination now what waits or was set aside; return how much that is.

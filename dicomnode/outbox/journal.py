@@ -12,7 +12,7 @@ from dicomnode.index.entry import InstanceRow
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.metrics import Metrics
 from dicomnode.observe.words import duration, size
-from dicomnode.outbox.queue import Down, Failure
+from dicomnode.outbox.items import Down, Failure
 from dicomnode.outbox.session import Report
 from dicomnode.services.explanations import Explanations
 

@@ -13,8 +13,9 @@ from typing import Any, Final, Protocol, TypeVar
 
 from dicomnode.errors import AssociationError, CatalogError
 from dicomnode.forward_settings import ForwardingSettings
+from dicomnode.outbox.items import Down, Failure, Item, Settlement
 from dicomnode.outbox.pace import Places
-from dicomnode.outbox.queue import Down, Failure, Item, Queue, Settlement
+from dicomnode.outbox.queue import Queue
 from dicomnode.outbox.rules import Rules
 from dicomnode.outbox.session import Report, Sending, Session
 from dicomnode.registry import AE

@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Select, func, select, union_all
@@ -26,81 +26,18 @@ from dicomnode.index.records import (
 )
 from dicomnode.index.schema import instance, series, study
 from dicomnode.index.statements import ROW
+from dicomnode.outbox.items import Down, Item, Settlement, Tally
 from dicomnode.outbox.rules import Order, Priority
-from dicomnode.outbox.statements import Drop, Statements, in_state
+from dicomnode.outbox.statements import Drop, Statements, in_state, is_to_delete
 from dicomnode.outbox.steps import N_CREATE, StepMessages, waits_for_another
-
-__all__ = ["Down", "Failure", "Item", "OutboxState", "Queue", "Settlement", "Tally"]
 
 # So many rows are changed in one transaction: whoever receives waits for no more.
 CHUNK: Final = 1000
+_SET_ASIDE: Final = "set aside in the outbox: see dicomnode outbox list --dead"
+_TO_DELETE: Final = "about to be deleted here, as other destinations have it"
 _o = outbox_object.c
 _operation: Final = func.coalesce(outbox_message.c.operation, "")
 _ROWS: Final = outbox_object.outerjoin(outbox_message)
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One object for one destination; ``row`` is None when the archive no longer has it.
-
-    ``operation`` is "" for an object, else that of the message of a performed step; then
-    ``sop_instance_uid`` is the step's.
-    """
-
-    id: int
-    rule: str
-    priority: int
-    attempts: int
-    queued_at: float
-    sop_instance_uid: str
-    to_commit: bool
-    meant_for: str
-    operation: str
-    row: InstanceRow | None
-
-    @property
-    def words(self) -> str:
-        """Say what it is, at the beginning of a sentence in the log."""
-        return f"an {self.operation or 'object'}"
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An object that was not sent: why, and when it is tried again (None: it is set aside)."""
-
-    item: Item
-    words: str
-    not_before: float | None
-
-
-@dataclass(slots=True)
-class Settlement:
-    """What became of objects that were taken; ``deferred`` wait for a time, through no fault."""
-
-    done: list[Item] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
-    deferred: list[tuple[Item, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Down:
-    """A destination that cannot be had; times are in seconds since 1970 UTC."""
-
-    since: float
-    failures: int
-    not_before: float
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """How many objects of a destination are in a state, since when the oldest is queued."""
-
-    destination: str
-    state: OutboxState
-    count: int
-    oldest: float
-    last_error: str
 
 
 class Queue:
@@ -186,6 +123,55 @@ class Queue:
             *(study_instance_uid, sop_instance_uid, to_commit, "", to_delete, ""),
         )
         return row_id
+
+    def enqueue(
+        self, destination: str, rule: str, priority: Priority, objects: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Queue objects that are held, given by SOP Instance UID with the UID of their study.
+
+        What waits for the destination already is not queued again. Returns those that cannot be
+        queued, and why. Raises CatalogError.
+        """
+        waiting, why_not = self._queued(destination, objects)
+        rest = [pair for pair in objects.items() if pair[0] not in waiting | why_not.keys()]
+        for start in range(0, len(rest), CHUNK):
+
+            def apply(
+                cursor: DBAPICursor, some: list[tuple[str, str]] = rest[start : start + CHUNK]
+            ) -> None:
+                for uid, study_uid in some:
+                    order = destination, "", rule, priority, OutboxState.READY
+                    self._insert(cursor, *order, study_uid, uid, 0, 0)
+
+            self._catalog.transact(apply)
+        return why_not
+
+    def _queued(
+        self, destination: str, objects: Mapping[str, str]
+    ) -> tuple[set[str], dict[str, str]]:
+        """Return which of ``objects`` wait for a destination, and which cannot be queued for it."""
+        waiting: set[str] = set()
+        why_not: dict[str, str] = {}
+        uids = list(objects)
+        with self._catalog.read() as connection:
+            for some in (uids[start : start + CHUNK] for start in range(0, len(uids), CHUNK)):
+                for state in OutboxState:
+                    # One after the other, as each has an index of its own.
+                    found = connection.scalars(
+                        select(_o.sop_instance_uid).where(
+                            in_state(state),
+                            _o.destination == destination,
+                            _o.sop_instance_uid.in_(some),
+                        )
+                    )
+                    if state is OutboxState.DEAD:
+                        why_not |= dict.fromkeys(found, _SET_ASIDE)
+                    else:
+                        waiting.update(found)
+                going = select(_o.sop_instance_uid).where(is_to_delete())
+                found = connection.scalars(going.where(_o.sop_instance_uid.in_(some)))
+                why_not |= dict.fromkeys(set(found) - waiting, _TO_DELETE)
+        return waiting, why_not
 
     # -- taking ------------------------------------------------------------------------------------
 

@@ -12,9 +12,9 @@ from dicomnode.dimse.channel import Proposal, Requestor
 from dicomnode.dimse.command import Priority as DimsePriority
 from dicomnode.dimse.status import Status
 from dicomnode.errors import AssociationError, ConversionFailed, Unreadable
+from dicomnode.outbox.items import Item
 from dicomnode.outbox.messages import Outgoing, StoredMessages, is_known, send
 from dicomnode.outbox.pace import Pace
-from dicomnode.outbox.queue import Item
 from dicomnode.outbox.rules import Priority
 from dicomnode.registry import AE
 from dicomnode.scu.answers import Answer

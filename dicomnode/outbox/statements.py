@@ -32,6 +32,11 @@ def in_state(state: OutboxState) -> ColumnElement[bool]:
     return _o.state == _number(state)
 
 
+def is_to_delete() -> ColumnElement[bool]:
+    """Return the condition that a row's object goes with the last of them, as its index has it."""
+    return _o.to_delete == _number(1)
+
+
 def _number(value: int) -> ColumnElement[int]:
     return literal_column(str(int(value)))
 

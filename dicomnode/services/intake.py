@@ -14,8 +14,9 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
-from dicomnode.dimse.channel import LOT_BYTES, Channel, Lease
+from dicomnode.dimse.channel import LOT_BYTES, Lease
 from dicomnode.errors import DataSetMismatch, OutOfResources, StatusError
 from dicomnode.index.catalog import Catalog
 from dicomnode.services.keeping import KeptPlacement
@@ -56,6 +57,16 @@ _SOP_INSTANCE_UID = 0x00080018
 Done = Callable[[Outcome, int], None]
 
 
+class Sender(Protocol):
+    """Whom objects come from, such as a channel; is held up when the disk is slower."""
+
+    def pause(self) -> None:
+        """Send nothing for now; calls nest."""
+
+    def resume(self) -> None:
+        """Undo one ``pause``."""
+
+
 class Intake:
     """Runs the pipeline for all associations."""
 
@@ -92,9 +103,9 @@ class Intake:
         self.header_end = HEADER_END if forwarding is None else forwarding.header_end
         self._space_checked_at = -math.inf
 
-    def begin(self, arrival: Arrival, channel: Channel, done: Done) -> IncomingObject:
+    def begin(self, arrival: Arrival, sender: Sender, done: Done) -> IncomingObject:
         """Return the sink for one object; ``done`` is called on the loop once, unless abandoned."""
-        return IncomingObject(self, arrival, channel, done)
+        return IncomingObject(self, arrival, sender, done)
 
     def check_space(self) -> None:
         """Raise OutOfResources when less than ``min_free_bytes`` is free; asks now and then."""
@@ -113,10 +124,10 @@ class IncomingObject:
     at a time for one object.
     """
 
-    def __init__(self, intake: Intake, arrival: Arrival, channel: Channel, done: Done) -> None:
+    def __init__(self, intake: Intake, arrival: Arrival, sender: Sender, done: Done) -> None:
         self.arrival = arrival
         self._intake = intake
-        self._channel = channel
+        self._sender = sender
         self._done = done
         self._lock = threading.Lock()
         self._fragments: list[memoryview] = []
@@ -152,7 +163,7 @@ class IncomingObject:
         if start:
             self._intake.workers.run(self._write_lots)
         if hold:
-            self._channel.pause()
+            self._sender.pause()
 
     def finish(self) -> None:
         self._finished = True
@@ -176,7 +187,7 @@ class IncomingObject:
     def _release_hold(self) -> None:
         if self._holding and self._pending_bytes < _LOW_WATER_BYTES:
             self._holding = False
-            self._channel.resume()
+            self._sender.resume()
 
     def _answer(self, outcome: Outcome) -> None:
         self._done(outcome, self._received_bytes)

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from dicomnode.cli import app
 from dicomnode.index.catalog import Catalog
-from dicomnode.outbox.queue import Down, Queue
+from dicomnode.outbox.items import Down
+from dicomnode.outbox.queue import Queue
 from tests import peers
 from tests.conftest import RunningNode, StartNode
 from tests.destination import Conversation, destination

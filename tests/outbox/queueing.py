@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dicomnode.forward_settings import ForwardRule
 from dicomnode.index.catalog import Catalog, InstanceEntry
-from dicomnode.outbox.queue import Item, Queue
+from dicomnode.outbox.items import Item
+from dicomnode.outbox.queue import Queue
 from dicomnode.outbox.rules import Order, Rules
 from dicomnode.registry import Registry
 from tests.index.entries import entry, sqlite_url, waited

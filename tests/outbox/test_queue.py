@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from dicomnode.errors import CatalogError
 from dicomnode.index.catalog import Added, AlreadyHeld
-from dicomnode.outbox.queue import Down, Failure, Settlement
+from dicomnode.outbox.items import Down, Failure, Settlement
 from tests.index.entries import entry, waited
 from tests.outbox.queueing import Bench, numbers
 

@@ -11,7 +11,7 @@ import pytest
 
 from dicomnode.errors import CatalogError
 from dicomnode.index.catalog import Attachment
-from dicomnode.outbox.queue import Failure, Item, Settlement
+from dicomnode.outbox.items import Failure, Item, Settlement
 from dicomnode.storage.json_model import Attributes
 from tests.outbox.queueing import Bench
 
