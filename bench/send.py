@@ -1,25 +1,28 @@
-"""How fast the commands send, beside DCMTK's in the same run.
+"""How fast the commands and forwarding send, beside DCMTK's tools in the same run.
 
 ``python -m bench.send [PART…]`` measures the parts named, or all of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
 from bench.command import Part, main
 from bench.data import STUDY, directory_of
+from bench.measure import alternate, seconds_to_send
 from bench.report import Figure, Section
-from bench.servers import dicomnode, storescp
+from bench.servers import Server, dicomnode, storescp
 from tests import peers
 
 _TITLE = "STORESCP"
+_FORWARDING_SECONDS = 60.0
 
 
 def _timed(command: Sequence[str | Path]) -> float:
@@ -87,7 +90,53 @@ def echo(runs: int) -> Figure:
     )
 
 
-PARTS: dict[str, Part] = {"send": send, "echo": echo}
+@contextlib.contextmanager
+def _forwarding() -> Iterator[tuple[Server, Server]]:
+    """Start a node that forwards all it receives, and the storescp that it goes to."""
+    with storescp() as destination:
+        host, port = destination.address
+        archive = [{"title": _TITLE, "host": host, "port": port}]
+        rules = [{"name": "all", "to": [_TITLE]}]
+        with dicomnode("full", entities=archive, forward=rules)() as node:
+            yield node, destination
+
+
+def _received_and_forwarded() -> tuple[float, float]:
+    """Return the seconds until a study has been received, and until it has been forwarded."""
+    with _forwarding() as (node, destination):
+        received = seconds_to_send(node, [directory_of(STUDY)], STUDY.objects)
+        start = time.perf_counter() - received
+        while destination.objects() < STUDY.objects:
+            if time.perf_counter() - start > _FORWARDING_SECONDS:
+                raise peers.PeerFailed(f"{destination.objects()} objects were forwarded")
+            time.sleep(0.01)
+        return received, time.perf_counter() - start
+
+
+def _forward(runs: int) -> tuple[float, float, float]:
+    """Return the median seconds of receiving alone, of receiving and of forwarding beside it."""
+    alone, beside, through = [], [], []
+    for _ in range(runs):
+        alone += alternate(
+            [dicomnode("full")],
+            lambda server: seconds_to_send(server, [directory_of(STUDY)], STUDY.objects),
+            1,
+        )
+        received, forwarded = _received_and_forwarded()
+        beside.append(received)
+        through.append(forwarded)
+    return median(alone), median(beside), median(through)
+
+
+def forward(runs: int) -> Figure:
+    """516 x 512 KB received while they go on to storescp, against receiving alone."""
+    alone, beside, through = _forward(runs)
+    rates = [f"{STUDY.objects / seconds:.0f}/s" for seconds in (beside, alone)]
+    what = f"516 x 512 KB received while forwarded (all there after {through:.2f} s); received only"
+    return Figure(what, rates[0], rates[1], alone / beside, 0.7, at_least=True)
+
+
+PARTS: dict[str, Part] = {"send": send, "echo": echo, "forward": forward}
 
 SECTION = Section(
     "send",

@@ -7,7 +7,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +66,17 @@ def orthanc_with(studies: int) -> Iterator[peers.Peer]:
         yield peer
 
 
-def dicomnode(durability: str, *, studies: int = 0) -> StartServer:
+def dicomnode(
+    durability: str,
+    *,
+    studies: int = 0,
+    entities: Sequence[Mapping[str, object]] = (),
+    forward: Sequence[Mapping[str, object]] = (),
+) -> StartServer:
     """Return a way to start the node with ``durability`` "full" or "relaxed".
 
     With ``studies`` its index holds that many already, which ``objects`` does not count.
+    ``entities`` and ``forward`` are tables of its configuration.
     """
 
     @contextlib.contextmanager
@@ -78,7 +85,9 @@ def dicomnode(durability: str, *, studies: int = 0) -> StartServer:
         running = (
             node_with_index(studies, storage=storage)
             if studies
-            else peers.node_process(_empty_directory(), storage=storage)
+            else peers.node_process(
+                _empty_directory(), entities=entities, storage=storage, forward=forward
+            )
         )
         with running as node:
 

@@ -1,4 +1,4 @@
-"""What settings and registry files share: TOML with line numbers, value types, worded mistakes."""
+"""What settings and registry files share: TOML with line numbers, titles, worded mistakes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, ValidationError
-from pydantic_core import ErrorDetails
+from typing import TYPE_CHECKING, Any
 
 from dicomnode.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    # The commands that need no more than a title and a path do without.
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 SETTINGS_FILES = (Path("config/dicomnode.toml"), Path("/etc/dicomnode/dicomnode.toml"))
 """Where settings are looked for when no file is named, in this order."""
@@ -243,42 +245,3 @@ def _is_ipv6(value: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 1000,
-    "MB": 1000**2,
-    "GB": 1000**3,
-    "TB": 1000**4,
-    "KIB": 1024,
-    "MIB": 1024**2,
-    "GIB": 1024**3,
-    "TIB": 1024**4,
-}
-_SIZE = re.compile(r"(\d{1,18})\s*([A-Za-z]*)")
-
-
-def size(value: object) -> object:
-    """Turn ``"256 MiB"`` or ``"2GB"`` into bytes; raises ValueError for text that is no size."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError('must be a size such as 1048576, "256MB" or "64 MiB"')
-    if isinstance(value, int):
-        return value
-    found = _SIZE.fullmatch(value.strip())
-    if found is None or found[2].upper() not in _UNITS:
-        raise ValueError('must be a size such as 1048576, "256MB" or "64 MiB"')
-    return int(found[1]) * _UNITS[found[2].upper()]
-
-
-def number(value: object) -> object:
-    """Pass ``value`` on; raises ValueError for true and false, which Python takes for 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number such as 30")
-    return value
-
-
-Size = Annotated[int, BeforeValidator(size)]
-Number = Annotated[int, BeforeValidator(number)]
-Seconds = Annotated[float, BeforeValidator(number)]

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from dicomnode import configuration
-from dicomnode.configuration import Number
 from dicomnode.retries import Pause, RetrySettings
+from dicomnode.value_types import Number
 
 _TITLE_PATTERN = re.compile(r"[ -\[\]-~]{1,16}")
 _CODE_PATTERN = re.compile(r"[A-Z0-9 _*?]{1,16}")

@@ -16,8 +16,9 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dicomnode import configuration
-from dicomnode.configuration import Number, Place, Size
+from dicomnode.configuration import Place
 from dicomnode.errors import ConfigurationError
+from dicomnode.value_types import Number, Size
 
 Service = Literal["echo", "store", "find", "get", "move", "worklist", "mpps", "commitment"]
 SERVICES: frozenset[Service] = frozenset(get_args(Service))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dicomnode.configuration import Seconds
+from dicomnode.value_types import Seconds
 
 Pause = Annotated[Seconds, Field(gt=0, allow_inf_nan=False)]
 

@@ -25,17 +25,11 @@ from pydantic_settings import (
 )
 
 from dicomnode import configuration
-from dicomnode.configuration import (
-    Document,
-    Number,
-    Place,
-    Seconds,
-    Size,
-    find_settings_file,
-)
+from dicomnode.configuration import Document, Place, find_settings_file
 from dicomnode.errors import ConfigurationError
 from dicomnode.forward_settings import ForwardingSettings, ForwardRule
 from dicomnode.retries import Pause, RetrySettings
+from dicomnode.value_types import Number, Seconds, Size
 
 _PREFIX = "DICOMNODE__"
 _TOKEN_LENGTH = 16

@@ -56,8 +56,13 @@ class PeerFailed(Exception):
 
 
 def find_program(name: str) -> str | None:
-    """Return the path of a peer program, or None; Debian keeps Orthanc in /usr/sbin."""
-    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    """Return the path of a peer program, or None; Debian keeps Orthanc in /usr/sbin.
+
+    Not from this environment: pynetdicom brings a storescp of its own.
+    """
+    own = Path(sys.executable).parent
+    folders = [each for each in os.environ.get("PATH", "").split(":") if Path(each) != own]
+    return shutil.which(name, path=":".join([*folders, "/usr/sbin", "/usr/local/sbin"]))
 
 
 def missing_programs() -> dict[str, str]:

@@ -45,6 +45,9 @@ def explained() -> Iterator[None]:
         fail(f"{count} {noun} in the configuration", EXIT_CONFIGURATION)
     except DicomnodeError as error:
         fail(str(error))
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Typer ends the command without a word.
+        raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(f"{where}{error.strerror or error}")

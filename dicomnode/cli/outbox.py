@@ -26,6 +26,7 @@ _PIPE_COLUMNS = 200
 outbox = typer.Typer(
     help="Show what waits to be sent on, send it again, or drop it.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 

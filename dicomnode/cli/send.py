@@ -134,7 +134,9 @@ class _Account:
     by_status: Counter[str] = field(default_factory=Counter)
     by_reason: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
     failures: int = 0
+    warnings: int = 0
     started_at: float = field(default_factory=time.monotonic)
 
     def found(self) -> None:
@@ -157,10 +159,17 @@ class _Account:
         if result.ok:
             self.stored += 1
             self.stored_bytes += result.item.size
+            if result.status:
+                self._warn(result.item.name, result.words)
         else:
             self._fail(result.item.name, result.words)
         if self.bar is not None:
             self.bar.update(self.done, self.total, self.stored_bytes)
+
+    def _warn(self, name: str, what: str) -> None:
+        self.warnings += 1
+        if self.verbose or len(self.warned) < _MOST_TOLD:
+            self.warned.append(f"{name}: {what}")
 
     def _fail(self, name: str, why: str) -> None:
         self.failures += 1
@@ -169,9 +178,12 @@ class _Account:
 
     def tell(self, target: Called) -> None:
         """Print the summary, and end the command with its exit code."""
+        for line in self.warned:
+            typer.echo(f"stored with a warning {escape(line)}", err=True)
         for line in self.failed:
             typer.echo(f"failed {escape(line)}", err=True)
-        if (more := self.failures - len(self.failed)) > 0:
+        told = len(self.warned) + len(self.failed)
+        if (more := self.warnings + self.failures - told) > 0:
             typer.echo(f"and {more} more: -v names them all", err=True)
         for why, count in self.by_reason.most_common():
             typer.echo(f"skipped {count}: {escape(why)}", err=True)

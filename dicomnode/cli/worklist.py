@@ -30,6 +30,7 @@ _PIPE_COLUMNS = 200
 worklist = typer.Typer(
     help="Show and change the worklist of the node, whether it runs or not, and query others.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 

@@ -447,7 +447,7 @@ def _found_by(attributes: Attributes) -> tuple[str, ...]:
         text_of(attributes, "PatientName"),
         text_of(step, "ScheduledPerformingPhysicianName"),
         text_of(step, "Modality"),
-        text_of(step, "ScheduledProcedureStepStartDate").replace(".", ""),
+        text_of(step, "ScheduledProcedureStepStartDate"),
     )
 
 

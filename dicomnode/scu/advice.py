@@ -36,5 +36,7 @@ def on_failure(error: AssociationError, *, title: str, ours: str, where: str, co
             return f"See whether {title} at {where} hangs, or a firewall is in the way."
         case AssociationAborted() if "TLS" in str(error):
             return f"Ask for the port on which {title} takes associations without TLS."
+        case AssociationAborted() if "peer speaks" in str(error):
+            return f"What listens at {where} is no DICOM node: {correct}."
         case _:
             return f"See what the log of {title} says of the association."

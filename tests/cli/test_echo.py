@@ -38,6 +38,13 @@ def test_a_wrong_called_title_is_told_with_what_to_try(node: RunningNode) -> Non
     assert "does not call itself SOMEBODY: correct title, host or port in PEER" in ended.err
 
 
+def test_what_is_no_dicom_node_is_told(node: RunningNode) -> None:
+    ended = run("echo", written(node.http_address, "PACS"))
+    assert ended.code == 1
+    assert "peer speaks HTTP. What listens at" in ended.err
+    assert "is no DICOM node: correct title, host or port in PEER" in ended.err
+
+
 def test_a_calling_title_that_is_not_known_is_told_with_what_to_try(start_node: StartNode) -> None:
     node = start_node(access={"unknown_ae": "refuse"})
     ended = run("echo", written(node.dicom_address), "-aet", "WS_1")
@@ -89,7 +96,7 @@ def test_a_hostile_implementation_name_does_not_reach_the_terminal(node: Running
 
 
 def test_echo_loads_none_of_what_takes_long() -> None:
-    heavy = ("pydicom", "sqlalchemy", "pydantic_settings", "starlette", "structlog", "rich.table")
+    heavy = ("pydicom", "sqlalchemy", "pydantic", "starlette", "structlog", "rich.table")
     code = (
         "import sys, dicomnode.cli\n"
         "import dicomnode.cli.echo\n"

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +71,14 @@ def test_what_a_peer_sends_does_not_steer_the_terminal(peer: str) -> None:
 def test_names_are_asked_for_in_their_character_set(peer: str) -> None:
     ended = run("find", peer, "-k", "PatientName=Müller*", "-k", "StudyInstanceUID", "--csv")
     assert "1.2.4" in ended.out
+
+
+def test_whoever_has_read_enough_is_not_told_of_a_failure(peer: str) -> None:
+    command = [sys.executable, "-m", "dicomnode", "find", peer, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 def test_nothing_found_is_no_failure(peer: str) -> None:

@@ -39,6 +39,17 @@ def test_what_fails_keeps_none_of_the_others(start_node: StartNode, tmp_path: Pa
     assert "skipped 1: no DICM prefix" in ended.err
 
 
+def test_what_a_peer_warns_of_is_told_with_its_words(node: RunningNode, tmp_path: Path) -> None:
+    (path,) = make_study(tmp_path / "in", 1)
+    assert run("send", written(node.dicom_address), path).err == ""
+    changed = pydicom.dcmread(path)
+    changed.PatientComments = "changed"
+    changed.save_as(path)
+    ended = run("send", written(node.dicom_address), path)
+    assert ended.code == 0
+    assert f"stored with a warning {path}: B000H Warning: Coercion" in ended.err
+
+
 def test_a_study_of_the_store_is_sent_while_the_node_runs(
     start_node: StartNode, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from tests.conftest import StartNodeProcess
 from tests.faults import disks
 from tests.faults.disks import Disk
 from tests.faults.scu import ROOT, Image, files_below, indexed_paths, store, temporary_files
-from tests.faults.test_restart import Sender
+from tests.faults.senders import Sender
 from tests.interop.samples import data_set_bytes
 from tests.peers import NodeProcess
 from tests.wire import CT_IMAGE_STORAGE, EXPLICIT_LE

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dicomnode.services import commitment as service
+from dicomnode.services import commitment_intake
 from dicomnode.services.commitment_messages import decode_request
 from dicomnode.storage.disk import OpenFile
 from tests import peers
@@ -113,7 +114,7 @@ def test_what_is_wrong_with_a_request_is_its_answer(
 def test_a_request_that_is_too_long_is_refused_and_the_association_goes_on(
     archive: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "MAX_MESSAGE_BYTES", 4096)
+    monkeypatch.setattr(commitment_intake, "MAX_MESSAGE_BYTES", 4096)
     long = [(CT_IMAGE_STORAGE, f"1.2.3.{number}") for number in range(200)]
     with requesting(archive.dicom_address) as wire:
         assert wire.commit(1, TRANSACTION, long) == 0x0213
@@ -137,7 +138,7 @@ def test_one_request_is_kept_before_the_next_one_is_read(
     keep = commitment._commitments.add
 
     def decode(data: bytes, transfer_syntax_uid: str) -> Any:
-        eventually(lambda: done or len(commitment._tasks) == 2)
+        eventually(lambda: done or len(commitment._intake._tasks) == 2)
         done.append("read")
         return decode_request(data, transfer_syntax_uid)
 
