@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from dicomnode.dimse.channel import Channel, Proposal, Requestor
 from dicomnode.dimse.command import NEventReportRQ
@@ -22,7 +22,6 @@ from dicomnode.dimse.status import Category, category, describe
 from dicomnode.errors import AssociationError, DicomnodeError
 from dicomnode.index.commitments import Commitment, Commitments, Standing
 from dicomnode.registry import AE, Registry
-from dicomnode.retries import RetrySettings
 from dicomnode.scu.contexts import SENT_WITHOUT_LOSS
 from dicomnode.scu.outgoing import OutgoingAssociation, associate
 from dicomnode.scu.requests import Requests
@@ -34,6 +33,9 @@ from dicomnode.services.sop_classes import (
 )
 from dicomnode.ul.items import PresentationContextRQ, RoleSelection
 from dicomnode.ul.negotiation import AcceptedContext
+
+if TYPE_CHECKING:
+    from dicomnode.retries import RetrySettings
 
 _SENT_TOGETHER: Final = 50
 _PUT_OFF_TOGETHER: Final = 1000

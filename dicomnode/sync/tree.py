@@ -90,7 +90,10 @@ class Tree:
         match by_level[level]:
             case [key] if key.startswith(f"{unique}=") and not set("*?") & set(key):
                 # UIDs that are known need no query.
-                return [_checked(uid, unique) for uid in key.partition("=")[2].split("\\")]
+                uids = key.partition("=")[2].split("\\")
+                if wrong := [uid for uid in uids if not valid_uid(uid)]:
+                    raise Unreadable(f"{unique}: {wrong[0]!r} is no UID")
+                return uids
         query = self.matches(level, [unique, *above, *by_level[level]])
         async with aclosing(query) as matches:
             return [_uid(match, unique) async for match in matches]
@@ -177,11 +180,8 @@ def _uid_or_none(text: str) -> str:
 
 
 def _uid(match: Attributes, keyword: str) -> str:
-    return _checked(uid_in(match, keyword), keyword)
-
-
-def _checked(uid: str, keyword: str) -> str:
-    if not valid_uid(uid):
+    uid = uid_in(match, keyword)
+    if not uid:
         raise Unreadable(f"a match without {keyword}, or with one that is no UID")
     return uid
 
