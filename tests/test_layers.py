@@ -17,7 +17,7 @@ ALLOWED = {
     "dimse": {"ul", "errors"},
     "storage": {"errors"},
     "index": {"storage", "errors"},
-    "configuration": {"errors"},
+    "configuration": {"ul", "errors"},
     "value_types": set(),
     "retries": {"value_types"},
     "forward_settings": {"configuration", "retries", "value_types"},

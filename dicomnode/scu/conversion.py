@@ -45,6 +45,7 @@ class Converters:
         self._turn = asyncio.Semaphore(_PROCESSES)
         self._idle: list[asyncio.subprocess.Process] = []
         self._all: set[asyncio.subprocess.Process] = set()
+        self._is_closed = False
 
     async def convert(
         self, path: str, offset: int, size: int, stored: str, wanted: str
@@ -112,6 +113,8 @@ class Converters:
         return None
 
     async def _start(self) -> asyncio.subprocess.Process:
+        if self._is_closed:
+            raise ConversionFailed("the converters have been ended")
         try:
             process = await asyncio.create_subprocess_exec(
                 # -P: whatever lies in the working directory is none of our modules.
@@ -124,6 +127,8 @@ class Converters:
         except OSError as error:
             raise ConversionFailed(f"no process for converting: {error.strerror}") from error
         self._all.add(process)
+        if self._is_closed:  # meanwhile
+            await self._kill(process)
         return process
 
     async def _kill(self, process: asyncio.subprocess.Process) -> None:
@@ -133,7 +138,8 @@ class Converters:
         await process.wait()
 
     async def close(self) -> None:
-        """End the processes; conversions that are under way fail."""
+        """End the processes; conversions that are under way, or wait for their turn, fail."""
+        self._is_closed = True
         self._idle.clear()
         for process in list(self._all):
             await self._kill(process)

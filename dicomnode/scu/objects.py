@@ -172,13 +172,19 @@ def dataset_instance(data_set: Dataset) -> Instance:
 
     meta: Any = getattr(data_set, "file_meta", None)
     syntax = str(getattr(meta, "TransferSyntaxUID", "") or EXPLICIT_VR_LITTLE_ENDIAN)
-    uids = [str(data_set.get(tag, "") and data_set[tag].value) for tag in _IDENTITY]
-    if not all(uids):
+    sop_class_uid, sop_instance_uid = (
+        str(data_set.get(tag, "") and data_set[tag].value) for tag in _IDENTITY
+    )
+    if not (sop_class_uid and sop_instance_uid):
         raise ValueError("the Dataset has no SOP Class UID or no SOP Instance UID")
+    try:
+        check_identity(sop_class_uid, sop_instance_uid, syntax)
+    except CannotUnderstand as error:
+        raise ValueError(f"the Dataset cannot be sent: {error.comment}") from None
     data = encode(data_set, syntax)
     return Instance(
-        sop_class_uid=uids[0],
-        sop_instance_uid=uids[1],
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=sop_instance_uid,
         transfer_syntax_uid=syntax,
         data_set=data,
         size=len(data),

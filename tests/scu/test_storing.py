@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -114,6 +115,18 @@ async def test_a_new_dataset_is_written_in_a_transfer_syntax_that_was_accepted()
         assert taken.messages[0].data is not None and b"Doe^Jane" in taken.messages[0].data
         with pytest.raises(ValueError, match="SOP Instance UID"):
             await association.store(Dataset())
+
+
+@pytest.mark.parametrize("uid", ["", "no uid", "1." + "2" * 64])
+async def test_a_dataset_whose_uid_is_none_is_not_sent(uid: str) -> None:
+    dataset = pydicom.dcmread(sample("CT_small.dcm"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, of the same
+        dataset.SOPInstanceUID = uid
+    async with storing([(CT, [EXPLICIT])]) as (association, _):
+        with pytest.raises(ValueError, match=r"SOP [iI]nstance"):
+            await association.store(dataset)
+        assert (await association.store(sample("CT_small.dcm"))).ok
 
 
 async def test_bytes_are_sent_as_they_are() -> None:
