@@ -32,8 +32,12 @@ ALLOWED = {
     | {"forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
     "parameters": {"net", "outbox", "services", "registry", "settings"},
+    "hardening": set(),
+    "supervision": {"observe"},
+    "reload": {"outbox", "registry", "settings", "configuration", "observe", "errors"},
     "node": {
         "parameters",
+        "reload",
         "api",
         "net",
         "outbox",
@@ -45,9 +49,10 @@ ALLOWED = {
         "observe",
     }
     | {"settings", "errors"},
-    "daemon": {"node", "settings", "errors"},
+    "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
         "daemon",
+        "reload",
         "client",
         "outbox",
         "node",
