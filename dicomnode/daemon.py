@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, cast
 
 from dicomnode.errors import DicomnodeError
-from dicomnode.hardening import harden, raise_descriptor_limit
+from dicomnode.hardening import harden
 from dicomnode.node import Node
 from dicomnode.reload import Configuration
 from dicomnode.supervision import Supervisor, ask_for_time, feed_watchdog

@@ -33,6 +33,7 @@ ALLOWED = {
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
     "parameters": {"net", "outbox", "services", "registry", "settings"},
     "hardening": set(),
+    "shared_files": set(),
     "supervision": {"observe"},
     "reload": {"outbox", "registry", "settings", "configuration", "observe", "errors"},
     "node": {
@@ -53,6 +54,7 @@ ALLOWED = {
     "cli": {
         "daemon",
         "reload",
+        "shared_files",
         "client",
         "outbox",
         "node",
