@@ -31,14 +31,3 @@ def _set_undumpable() -> None:
     except (OSError, AttributeError):
         return  # not Linux
     prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
-def raise_descriptor_limit(wanted: int) -> int:
-    """Let the process have ``wanted`` descriptors where it may; return how many it may have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return wanted
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -35,13 +35,14 @@ from dicomnode.dimse.command import (
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
-from dicomnode.net.acceptor import Acceptor, Listening
+from dicomnode.net.acceptor import Acceptor
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
 from dicomnode.observe.commitment_metrics import CommitmentMetrics
 from dicomnode.observe.http import OK, HTTPServer, build_app
 from dicomnode.observe.logs import Log, Logger
 from dicomnode.observe.metrics import Metrics
+from dicomnode.observe.refusals import Refusals
 from dicomnode.outbox.forwarding import Forwarding, Outbox
 from dicomnode.outbox.journal import Journal as ForwardingJournal
 from dicomnode.parameters import (
@@ -49,6 +50,7 @@ from dicomnode.parameters import (
     deadlines_of,
     forward_rules_of,
     forwarding_of,
+    listening_of,
     rules_of,
 )
 from dicomnode.reload import Configuration, Reloading
@@ -283,12 +285,7 @@ class Node:
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
         self._admission = Admission(rules_of(settings), self._registry)
         self._acceptor = Acceptor(
-            Listening(
-                settings.node.host,
-                settings.node.port,
-                maximum_pdu_bytes=limits.maximum_pdu_bytes,
-                max_connections=2 * limits.max_associations + 64,
-            ),
+            listening_of(settings, self.log.warning),
             numbers=numbers,
             pool=self._pool,
             deadlines=deadlines,
@@ -296,6 +293,7 @@ class Node:
             provider=Dispatcher(self._services(undo), self._journal),
             observer=self._journal,
             on_connection=self._journal.connected,
+            on_refused=Refusals(self.log, self._metrics.registry).refused,
         )
 
     def _services(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from dicomnode.descriptors import connection_shares
+from dicomnode.net.acceptor import Listening
 from dicomnode.net.ending import Deadlines
 from dicomnode.outbox.forwarding import Options
 from dicomnode.outbox.rules import Rules as ForwardRules
@@ -44,6 +48,20 @@ def forwarding_of(settings: Settings) -> Options:
         strict_ae_titles=settings.node.strict_ae_titles,
         response_seconds=settings.timeouts.response_seconds,
         min_free_bytes=settings.storage.min_free_bytes,
+    )
+
+
+def listening_of(settings: Settings, warn: Callable[[str], None]) -> Listening:
+    """Return where connections are taken, and how many; ``warn`` is told if they are too few."""
+    shares = connection_shares(settings.limits.max_associations)
+    if shares.lacking:
+        warn(shares.lacking)
+    return Listening(
+        settings.node.host,
+        settings.node.port,
+        maximum_pdu_bytes=settings.limits.maximum_pdu_bytes,
+        max_connections=shares.total,
+        max_connections_per_address=shares.per_address,
     )
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-import resource
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from dicomnode.hardening import raise_descriptor_limit
 from tests.peers import NodeProcess
 
 
@@ -32,19 +28,3 @@ def test_a_hardened_process_is_not_dumpable() -> None:
         "exit(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-@pytest.mark.parametrize("hard", [64, 4096])
-def test_the_limit_of_descriptors_is_raised_as_far_as_it_may_be(hard: int) -> None:
-    program = (
-        "import resource; from dicomnode.hardening import raise_descriptor_limit as r;"
-        f"resource.setrlimit(resource.RLIMIT_NOFILE, (48, {hard})); print(r(1000))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == str(min(hard, 1000))
-
-
-def test_a_limit_that_is_high_enough_stays() -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert raise_descriptor_limit(8) == 8
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before

@@ -31,9 +31,10 @@ ALLOWED = {
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
-    "parameters": {"net", "outbox", "services", "registry", "settings"},
+    "parameters": {"descriptors", "net", "outbox", "services", "registry", "settings"},
     "hardening": set(),
     "shared_files": set(),
+    "descriptors": set(),
     "supervision": {"observe"},
     "reload": {"outbox", "registry", "settings", "configuration", "observe", "errors"},
     "node": {
