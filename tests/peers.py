@@ -42,6 +42,11 @@ PACKAGES = {
     "gdcmscu": "libgdcm-tools",
     "tshark": "tshark",
     "text2pcap": "tshark",
+    "promtool": "prometheus",
+    "prometheus": "prometheus",
+    "systemd-analyze": "systemd",
+    "systemd-sysusers": "systemd",
+    "systemd-tmpfiles": "systemd",
 }
 """Program → the Debian package that has it."""
 

@@ -22,6 +22,9 @@ _ARCHIVE = {
     "free_bytes": ("dicomnode_storage_free_bytes", "Free space where objects are stored."),
 }
 
+# The state of objects that nobody waits for.
+_SET_ASIDE = "dead"
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -98,13 +101,15 @@ class Sources(Collector):
         )
         oldest = GaugeMetricFamily(
             "dicomnode_outbox_oldest_seconds",
-            "Since when the oldest of them waits.",
+            "Since when the oldest of them waits, but for those that were set aside.",
             labels=["destination"],
         )
         ages: dict[str, float] = {}
         try:
             for waiting in self.outbox():
                 depth.add_metric([waiting.destination, waiting.state], waiting.count)
+                if waiting.state == _SET_ASIDE:
+                    continue
                 ages[waiting.destination] = max(
                     waiting.oldest_seconds, ages.get(waiting.destination, 0.0)
                 )
