@@ -15,7 +15,7 @@ ALLOWED = {
     "errors": set(),
     "ul": {"errors"},
     "dimse": {"ul", "errors"},
-    "storage": {"errors"},
+    "storage": {"hardening", "errors"},
     "index": {"storage", "errors"},
     "configuration": {"errors"},
     "value_types": set(),

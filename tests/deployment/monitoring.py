@@ -1,4 +1,4 @@
-"""A Prometheus that scrapes a node with the rules of docker/, and asks it what the dashboard asks."""
+"""A Prometheus that scrapes a node, with the rules of docker/; and what the dashboard asks it."""
 
 from __future__ import annotations
 
