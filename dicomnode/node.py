@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from starlette.routing import BaseRoute
@@ -34,7 +33,6 @@ from dicomnode.dimse.command import (
     NSetRQ,
     Request,
 )
-from dicomnode.errors import ConfigurationError
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
@@ -43,8 +41,9 @@ from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
 from dicomnode.observe.commitment_metrics import CommitmentMetrics
 from dicomnode.observe.http import OK, HTTPServer, build_app
-from dicomnode.observe.logs import Log
+from dicomnode.observe.logs import Log, Logger
 from dicomnode.observe.metrics import Metrics
+from dicomnode.observe.refusals import Refusals
 from dicomnode.outbox.desk import Desk
 from dicomnode.outbox.forwarding import Forwarding, Outbox
 from dicomnode.outbox.journal import Journal as ForwardingJournal
@@ -62,7 +61,7 @@ from dicomnode.parameters import (
     rules_of,
     synchronous_of,
 )
-from dicomnode.registry import Registry, load_registry
+from dicomnode.reload import Configuration, Reloading
 from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
@@ -86,7 +85,6 @@ from dicomnode.services.worklist import Worklist
 from dicomnode.services.worklist_desk import WorklistDesk
 from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.services.worklist_intake import WorklistIntake
-from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
 from dicomnode.sync.fetching import Fetching, Parts
 from dicomnode.sync.journal import Journal as FetchJournal
@@ -102,13 +100,13 @@ _CLOSE_SECONDS = 1.0
 class Node:
     """One DICOM node: storage, index, acceptor and HTTP of one process."""
 
-    def __init__(self, settings: Settings, registry_path: Path) -> None:
-        self._settings = settings
-        self._registry_path = registry_path
+    def __init__(self, configuration: Configuration) -> None:
+        self._settings = settings = configuration.settings
         self._started_at = time.monotonic()
         self._draining = False
         self._log = Log(settings.log)
-        self._registry: Registry
+        self._registry = configuration.registry
+        self._reloading = Reloading(configuration, self._take, self._log.logger)
         self._metrics: Metrics
         self._journal: Journal
         self._files: FileStore
@@ -134,6 +132,11 @@ class Node:
         self._http: HTTPServer | None = None
 
     @property
+    def log(self) -> Logger:
+        """The log, for what is said of the whole process."""
+        return self._log.logger
+
+    @property
     def dicom_address(self) -> tuple[str, int]:
         """The host and port that modalities can connect to."""
         return self._acceptor.address
@@ -148,12 +151,9 @@ class Node:
     async def start(self) -> None:
         """Recover the store, then listen.
 
-        Raises ConfigurationError, StoreLocked, CatalogError or OSError; nothing is left behind.
+        Raises StoreLocked, CatalogError or OSError; nothing is left behind.
         """
         async with contextlib.AsyncExitStack() as undo:
-            self._registry = load_registry(
-                self._registry_path, self._settings.node.strict_ae_titles
-            )
             self._log.start()
             undo.callback(self._log.stop)
             self._metrics = Metrics(
@@ -327,7 +327,7 @@ class Node:
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
         self._admission = Admission(rules_of(settings), self._registry)
         self._acceptor = Acceptor(
-            listening_of(settings),
+            listening_of(settings, self.log.warning),
             numbers=numbers,
             pool=self._pool,
             deadlines=deadlines,
@@ -335,6 +335,7 @@ class Node:
             provider=Dispatcher(self._services(undo), self._journal),
             observer=self._journal,
             on_connection=self._journal.connected,
+            on_refused=Refusals(self.log, self._metrics.registry).refused,
         )
 
     def _services(
@@ -452,23 +453,25 @@ class Node:
 
     # -- while running ---------------------------------------------------------------------------
 
-    async def reload_registry(self) -> None:
-        """Take the registry file anew as a whole, or keep the old one and say why."""
-        log = self._log.logger
-        strict = self._settings.node.strict_ae_titles
-        try:
-            registry = await asyncio.to_thread(load_registry, self._registry_path, strict)
-        except (ConfigurationError, OSError) as error:
-            problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
-            log.error("registry not reloaded, the old one stays in force")
-            for problem in problems:
-                log.error(problem)
-            return
+    async def reload(self) -> bool:
+        """Take settings and registry anew as a whole, or keep the old ones and say why."""
+        taken = await self._reloading.reload()
+        if taken:
+            self._fetching.registry_reloaded()
+            await self._commitment.registry_reloaded()
+            self._forwarding.registry_reloaded()
+        return taken
+
+    def _take(self, configuration: Configuration) -> None:
+        settings, registry = configuration.settings, configuration.registry
+        rules = forward_rules_of(settings, registry)
         self._registry = self._admission.registry = registry
-        log.info(f"registry reloaded: {len(registry.titles)} AEs")
-        self._fetching.registry_reloaded()
-        await self._commitment.registry_reloaded()
-        self._forwarding.registry_reloaded()
+        self._log.set_level(settings.log.level)
+        self._forwarding.follow(rules)
+
+    def touch_index(self) -> None:
+        """Return once the index's writer has come to this; blocks. Raises CatalogError."""
+        self._catalog.transact(lambda cursor: None)
 
     async def ready(self) -> dict[str, str]:
         """Return what each readiness check says: "ok", or what is wrong (/readyz)."""

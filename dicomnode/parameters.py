@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from dicomnode.descriptors import connection_shares
 from dicomnode.index.backend import Synchronous
 from dicomnode.net.acceptor import Listening
 from dicomnode.net.ending import Deadlines
@@ -66,14 +69,17 @@ def fetching_of(settings: Settings) -> FetchingOptions:
     )
 
 
-def listening_of(settings: Settings) -> Listening:
-    """Return where associations are accepted, and how many."""
-    node, limits = settings.node, settings.limits
+def listening_of(settings: Settings, warn: Callable[[str], None]) -> Listening:
+    """Return where connections are taken, and how many; ``warn`` is told if they are too few."""
+    shares = connection_shares(settings.limits.max_associations)
+    if shares.lacking:
+        warn(shares.lacking)
     return Listening(
-        node.host,
-        node.port,
-        maximum_pdu_bytes=limits.maximum_pdu_bytes,
-        max_connections=2 * limits.max_associations + 64,
+        settings.node.host,
+        settings.node.port,
+        maximum_pdu_bytes=settings.limits.maximum_pdu_bytes,
+        max_connections=shares.total,
+        max_connections_per_address=shares.per_address,
     )
 
 

@@ -42,6 +42,11 @@ PACKAGES = {
     "gdcmscu": "libgdcm-tools",
     "tshark": "tshark",
     "text2pcap": "tshark",
+    "promtool": "prometheus",
+    "prometheus": "prometheus",
+    "systemd-analyze": "systemd",
+    "systemd-sysusers": "systemd",
+    "systemd-tmpfiles": "systemd",
 }
 """Program → the Debian package that has it."""
 
@@ -400,14 +405,17 @@ def _toml_value(value: object) -> str:
 
 
 class NodeProcess:
-    """``dicomnode run`` as a child process whose output can be waited for."""
+    """``dicomnode run`` as a child process whose output can be waited for.
 
-    def __init__(self, config: Path) -> None:
+    ``program`` is what Python runs instead of the command.
+    """
+
+    def __init__(self, config: Path, *program: str) -> None:
         self.config = config
         self._changed = threading.Condition()
         self._lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dicomnode", "run", "--config", str(config)],
+            [sys.executable, *(program or ("-m", "dicomnode")), "run", "--config", str(config)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

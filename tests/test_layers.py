@@ -15,7 +15,7 @@ ALLOWED = {
     "errors": set(),
     "ul": {"errors"},
     "dimse": {"ul", "errors"},
-    "storage": {"errors"},
+    "storage": {"hardening", "errors"},
     "index": {"storage", "errors"},
     "configuration": {"ul", "errors"},
     "value_types": set(),
@@ -37,9 +37,16 @@ ALLOWED = {
     "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"fetch_settings", "forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
-    "parameters": {"net", "outbox", "sync", "services", "index", "registry", "settings"},
+    "parameters": {"descriptors", "net", "outbox", "sync", "services", "index", "registry"}
+    | {"settings"},
+    "hardening": set(),
+    "shared_files": set(),
+    "descriptors": set(),
+    "supervision": {"observe"},
+    "reload": {"outbox", "sync", "registry", "settings", "configuration", "observe", "errors"},
     "node": {
         "parameters",
+        "reload",
         "api",
         "net",
         "outbox",
@@ -52,9 +59,11 @@ ALLOWED = {
         "observe",
     }
     | {"settings", "errors"},
-    "daemon": {"node", "settings", "errors"},
+    "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
         "daemon",
+        "reload",
+        "shared_files",
         "client",
         "sync",
         "outbox",

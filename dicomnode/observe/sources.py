@@ -28,6 +28,9 @@ _ARCHIVE = {
     "free_bytes": ("dicomnode_storage_free_bytes", "Free space where objects are stored."),
 }
 
+# The state of objects that nobody waits for.
+_SET_ASIDE = "dead"
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -108,7 +111,7 @@ class Sources(Collector):
         )
         oldest = GaugeMetricFamily(
             "dicomnode_outbox_oldest_seconds",
-            "Since when the oldest of them waits.",
+            "Since when the oldest of them waits, but for those that were set aside.",
             labels=["destination"],
         )
         counts: Counter[tuple[str, str]] = Counter()
@@ -117,7 +120,8 @@ class Sources(Collector):
             for waiting in self.outbox():
                 title = self._title(waiting.destination)
                 counts[title, waiting.state] += waiting.count
-                ages[title] = max(waiting.oldest_seconds, ages.get(title, 0.0))
+                if waiting.state != _SET_ASIDE:
+                    ages[title] = max(waiting.oldest_seconds, ages.get(title, 0.0))
         except Exception:
             # As above: the index has failed, and dicomnode_archive_readable says so.
             return

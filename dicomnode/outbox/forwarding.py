@@ -49,7 +49,7 @@ class Outbox:
     def __init__(self, catalog: Catalog, rules: Rules) -> None:
         self.catalog = catalog
         self.queue = Queue(catalog)
-        self.rules = rules
+        self.rules = self._former = rules
         self.pace = Pace()
         # Called, in any thread, when rows for these destinations have been committed.
         self.on_queued: Callable[[Iterable[str]], None] = lambda titles: None
@@ -59,10 +59,18 @@ class Outbox:
         """The tag up to which headers are read for the rules."""
         return self.rules.header_end
 
+    def follow(self, rules: Rules) -> None:
+        """Apply other rules to what is received from now on."""
+        self._former, self.rules = self.rules, rules
+
     def attachment(self, entry: InstanceEntry) -> ObjectAttachment | None:
         """Return the rows that belong to an object, None for none."""
         self.pace.received()
-        orders = self.rules.orders(entry)
+        rules = self.rules
+        if entry.header.end < rules.header_end:
+            # Its header was read before the rules changed, not as far as these look.
+            rules = self._former
+        orders = rules.orders(entry)
         if not orders:
             return None
         return self.queue.attachment(entry, orders, self._tell)
@@ -125,7 +133,6 @@ class Forwarding:
         self._outbox = outbox
         self._queue = outbox.queue
         self._queue.longest_wait_seconds = options.settings.max_retry_seconds + _CLOCK_SECONDS
-        self._rules = outbox.rules
         self._registry = registry
         self._strict = options.strict_ae_titles
         self._observer = observer
@@ -142,7 +149,7 @@ class Forwarding:
         self._now = now
         self._shared = Shared(
             queue=outbox.queue,
-            rules=outbox.rules,
+            rules=lambda: outbox.rules,
             settings=options.settings,
             sending=Sending(
                 requestor=requestor,
@@ -188,16 +195,20 @@ class Forwarding:
         """Begin with what is left from before. Raises CatalogError."""
         self._outbox.on_queued = self._queued
         downs = await self._in_thread(self._queue.downs)
-        named = {
-            title
-            for rule in self._rules.all
-            for title in (*rule.destinations, *rule.alternates.values())
-        }
+        named = self._outbox.rules.titles
         for title in sorted(named | set(await self._in_thread(self._queue.destinations))):
             self._open(title, downs.get(title))
         self._others = [asyncio.create_task(self._watch_studies(), name="outbox studies")]
         if self._committing is not None:
             self._others += [asyncio.create_task(self._committing.run(), name="outbox commitment")]
+
+    def follow(self, rules: Rules) -> None:
+        """Go by other rules from now on; what is queued already stays queued."""
+        self._outbox.follow(rules)
+        for title in rules.titles | set(self._lanes):
+            # Windows and alternates may be others.
+            self._wake(title)
+        self._unsettled.set()
 
     def _open(self, title: str, down: Down | None = None) -> Lane:
         lane = self._lanes[title] = Lane(title, self._shared, down)
@@ -263,14 +274,14 @@ class Forwarding:
 
     async def _watch_studies(self) -> None:
         """Let studies go when nothing has come for them for a while."""
-        seconds = {
-            rule.name: rule.stable_seconds
-            for rule in self._rules.all
-            if rule.stable_seconds is not None
-        }
-        shortest = min(seconds.values(), default=1.0)
         while True:
             self._unsettled.clear()
+            seconds = {
+                rule.name: rule.stable_seconds
+                for rule in self._outbox.rules.all
+                if rule.stable_seconds is not None
+            }
+            shortest = min(seconds.values(), default=1.0)
             following: float | None
             try:
                 titles, following = await self._in_thread(self._queue.release_studies, seconds)

@@ -67,7 +67,7 @@ class Shared:
     """What all destinations share."""
 
     queue: Queue
-    rules: Rules
+    rules: Callable[[], Rules]
     settings: ForwardingSettings
     sending: Sending
     observer: Observer
@@ -197,7 +197,7 @@ class Lane:
 
     def _opening(self, rule_name: str, now: datetime) -> datetime | None:
         """Return when objects of a rule may be sent next, None for now."""
-        rule = self._shared.rules.by_name.get(rule_name)
+        rule = self._shared.rules().by_name.get(rule_name)
         if rule is None or rule.window is None or rule.window.is_open(now):
             return None
         return rule.window.opening(now)
@@ -312,7 +312,7 @@ class Lane:
     def _alternates(self) -> dict[str, list[str]]:
         """Return the rules that name an alternate of this destination, by that."""
         found: dict[str, list[str]] = {}
-        for rule in self._shared.rules.all:
+        for rule in self._shared.rules().all:
             if (alternate := rule.alternates.get(self.title)) is not None:
                 found.setdefault(alternate, []).append(rule.name)
         return found

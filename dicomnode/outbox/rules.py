@@ -142,6 +142,13 @@ class Rules:
         # Headers are read up to here, so that every rule finds its attributes.
         self.header_end = max([HEADER_END, *(tag + 1 for tag in wanted)])
 
+    @property
+    def titles(self) -> set[str]:
+        """All destinations, alternates included."""
+        return {
+            title for rule in self.all for title in (*rule.destinations, *rule.alternates.values())
+        }
+
     def orders(self, entry: InstanceEntry) -> list[Order]:
         """Return where an object goes: to each destination once, by the first rule that says so.
 

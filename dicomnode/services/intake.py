@@ -100,8 +100,13 @@ class Intake:
             turns=turns,
             forwarding=forwarding,
         )
-        self.header_end = HEADER_END if forwarding is None else forwarding.header_end
+        self._forwarding = forwarding
         self._space_checked_at = -math.inf
+
+    @property
+    def header_end(self) -> int:
+        """The tag up to which headers are read now; a reload of the rules may move it."""
+        return HEADER_END if self._forwarding is None else self._forwarding.header_end
 
     def begin(self, arrival: Arrival, sender: Sender, done: Done) -> IncomingObject:
         """Return the sink for one object; ``done`` is called on the loop once, unless abandoned."""

@@ -123,7 +123,7 @@ def test_several_reports_to_one_requester_share_an_association(start_node: Start
 
 def reload(node: RunningNode) -> None:
     """Have the node read its registry, as SIGHUP does."""
-    asyncio.run_coroutine_threadsafe(node.node.reload_registry(), node._loop).result(10)
+    asyncio.run_coroutine_threadsafe(node.node.reload(), node._loop).result(10)
 
 
 def test_an_entry_that_is_added_later_is_used_at_once(start_node: StartNode) -> None:
