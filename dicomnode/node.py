@@ -20,6 +20,16 @@ from dicomnode.api.commitment import commitment_routes
 from dicomnode.api.outbox import outbox_routes
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
 from dicomnode.api.worklist import worklist_routes
+from dicomnode.assembly import (
+    Base,
+    make_commitment_requester,
+    make_fetching,
+    make_forwarding,
+    make_performed_steps,
+    make_query,
+    make_retrieve,
+    make_storage_commitment,
+)
 from dicomnode.dimse.command import (
     CEchoRQ,
     CFindRQ,
@@ -39,55 +49,39 @@ from dicomnode.index.worklist import WorklistItems
 from dicomnode.net.acceptor import Acceptor
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
-from dicomnode.observe.commitment_metrics import CommitmentMetrics
 from dicomnode.observe.http import OK, HTTPServer, build_app
 from dicomnode.observe.logs import Log, Logger
 from dicomnode.observe.metrics import Metrics
 from dicomnode.observe.refusals import Refusals
 from dicomnode.outbox.desk import Desk
 from dicomnode.outbox.forwarding import Forwarding, Outbox
-from dicomnode.outbox.journal import Journal as ForwardingJournal
 from dicomnode.parameters import (
-    bounds_of,
     deadlines_of,
-    fetching_of,
     forward_rules_of,
-    forwarding_of,
     listening_of,
-    query_rules_of,
-    report_rules_of,
-    request_rules_of,
-    retrieve_rules_of,
     rules_of,
     synchronous_of,
 )
 from dicomnode.reload import Configuration, Reloading
 from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
-from dicomnode.services.commitment_journal import CommitmentJournal
 from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
 from dicomnode.services.holdings import Holdings
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
-from dicomnode.services.mpps import PerformedSteps
-from dicomnode.services.query import Query
-from dicomnode.services.query_archive import Archive
 from dicomnode.services.recovery import reconcile
-from dicomnode.services.retrieve import Retrieve
 from dicomnode.services.settling import Settler, restore
 from dicomnode.services.storage import Storage
 from dicomnode.services.turns import Turns
 from dicomnode.services.verification import Verification
 from dicomnode.services.workers import GroupWorker, Workers
-from dicomnode.services.worklist import Worklist
 from dicomnode.services.worklist_desk import WorklistDesk
 from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.services.worklist_intake import WorklistIntake
 from dicomnode.storage.files import FileStore
-from dicomnode.sync.fetching import Fetching, Parts
-from dicomnode.sync.journal import Journal as FetchJournal
+from dicomnode.sync.fetching import Fetching
 
 # As many objects wait for the disk at once; more threads would only wait for the interpreter.
 _WORKERS = 4
@@ -224,12 +218,11 @@ class Node:
 
     async def _listen(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings
-        self._open_network(undo)
+        base = self._open_network(undo)
         await self._commitment.start()
         await asyncio.to_thread(self._commitment_requester.recover)
         await self._follow_worklist(undo)
-        await self._forward(undo)
-        self._prepare_fetching(undo)
+        await self._forward(base, undo)
         if settings.http.enabled:
             await self._serve_http(undo)
         await self._acceptor.start()
@@ -238,26 +231,15 @@ class Node:
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
 
-    async def _forward(self, undo: contextlib.AsyncExitStack) -> None:
-        journal = ForwardingJournal(self._log.logger, self._metrics, self._journal.explanations)
-        options = forwarding_of(self._settings)
-        self._forwarding = Forwarding(
-            self._outbox, self._files, self._requestor, lambda: self._registry, journal, options
+    async def _forward(self, base: Base, undo: contextlib.AsyncExitStack) -> None:
+        self._forwarding = make_forwarding(
+            base, self._outbox, self._intake, self._commitment_requester
         )
-        remove = self._intake.placer.remove
-        self._forwarding.commit_with(self._commitment_requester, remove, journal)
         await self._forwarding.start()
         undo.push_async_callback(self._forwarding.stop, _CLOSE_SECONDS)
         self._outbox_desk = Desk(self._forwarding, self._commitment)
         self._metrics.set_outbox_source(self._outbox_desk.waiting)
-
-    def _prepare_fetching(self, undo: contextlib.AsyncExitStack) -> None:
-        send = self._forwarding.send
-        journal = FetchJournal(self._log.logger, self._metrics.registry)
-        parts = Parts(
-            self._catalog, self._intake, self._requestor, lambda: self._registry, send, journal
-        )
-        self._fetching = Fetching(fetching_of(self._settings), parts)
+        self._fetching = make_fetching(base, self._intake, self._forwarding)
         undo.push_async_callback(self._fetching.stop, _CLOSE_SECONDS)
 
     async def _serve_http(self, undo: contextlib.AsyncExitStack) -> None:
@@ -304,7 +286,7 @@ class Node:
             self._worklist_files.reasons,
         )
 
-    def _open_network(self, undo: contextlib.AsyncExitStack) -> None:
+    def _open_network(self, undo: contextlib.AsyncExitStack) -> Base:
         settings = self._settings
         limits, deadlines, numbers = settings.limits, deadlines_of(settings), itertools.count(1)
         self._pool = BufferPool(
@@ -325,6 +307,16 @@ class Node:
             observer=self._journal,
         )
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
+        base = Base(
+            settings=settings,
+            registry=lambda: self._registry,
+            log=self.log,
+            metrics=self._metrics,
+            journal=self._journal,
+            files=self._files,
+            catalog=self._catalog,
+            requestor=self._requestor,
+        )
         self._admission = Admission(rules_of(settings), self._registry)
         self._acceptor = Acceptor(
             listening_of(settings, self.log.warning),
@@ -332,23 +324,24 @@ class Node:
             pool=self._pool,
             deadlines=deadlines,
             admission=self._admission,
-            provider=Dispatcher(self._services(undo), self._journal),
+            provider=Dispatcher(self._services(base, undo), self._journal),
             observer=self._journal,
             on_connection=self._journal.connected,
             on_refused=Refusals(self.log, self._metrics.registry).refused,
         )
+        return base
 
     def _services(
-        self, undo: contextlib.AsyncExitStack
+        self, base: Base, undo: contextlib.AsyncExitStack
     ) -> dict[type[Request], tuple[Service, ...]]:
-        query, retrieve = self._query(), self._retrieve()
+        query, retrieve = make_query(base, self._items), make_retrieve(base)
         undo.push_async_callback(asyncio.to_thread, query.close)
         undo.push_async_callback(retrieve.close)
-        self._commitment = self._storage_commitment()
+        self._commitment = make_storage_commitment(base)
         undo.push_async_callback(self._commitment.close)
-        self._commitment_requester = self._requester_of_commitment()
+        self._commitment_requester = make_commitment_requester(base)
         undo.push_async_callback(self._commitment_requester.close)
-        performed = self._performed_steps()
+        performed = make_performed_steps(base, self._steps, self._outbox)
         undo.push_async_callback(asyncio.to_thread, performed.close)
         return {
             CEchoRQ: (Verification(),),
@@ -378,78 +371,6 @@ class Node:
             forwarding=self._outbox,
         )
         return Storage(self._intake)
-
-    def _query(self) -> Query:
-        settings = self._settings
-        bounds = bounds_of(settings)
-        archive = Archive(
-            self._catalog, self._files, settings.node.ae_title, bounds, lambda: self._registry
-        )
-        worklist = Worklist(
-            self._items,
-            bounds,
-            lambda: self._registry,
-            in_progress=settings.worklist.in_progress == "show",
-        )
-        return Query((archive, worklist), self._journal, query_rules_of(settings))
-
-    def _retrieve(self) -> Retrieve:
-        return Retrieve(
-            self._catalog,
-            self._files,
-            self._requestor,
-            lambda: self._registry,
-            self._journal,
-            self._log.logger,
-            retrieve_rules_of(self._settings),
-        )
-
-    def _performed_steps(self) -> PerformedSteps:
-        return PerformedSteps(
-            self._steps,
-            self._journal,
-            self._settings.limits.max_identifier_bytes,
-            lambda: self._registry,
-            time.time,
-            self._outbox,
-        )
-
-    def _storage_commitment(self) -> StorageCommitment:
-        commitment = StorageCommitment(
-            self._catalog,
-            self._files,
-            self._requestor,
-            lambda: self._registry,
-            CommitmentJournal(
-                self._log.logger,
-                CommitmentMetrics(self._metrics.registry),
-                self._journal.explanations,
-                self._journal.internal_error,
-            ),
-            report_rules_of(self._settings),
-        )
-        self._metrics.add_counts_source(
-            "dicomnode_commitments", "Storage commitments by state.", "state", commitment.counts
-        )
-        return commitment
-
-    def _requester_of_commitment(self) -> CommitmentRequester:
-        requester = CommitmentRequester(
-            self._catalog,
-            self._requestor,
-            lambda: self._registry,
-            self._journal,
-            self._journal.explanations,
-            self._log.logger,
-            request_rules_of(self._settings),
-        )
-        self._metrics.add_counts_source(
-            "dicomnode_commitment_requests",
-            "Storage commitments asked of other nodes, by state.",
-            "state",
-            requester.requests.counts,
-        )
-        return requester
 
     # -- while running ---------------------------------------------------------------------------
 

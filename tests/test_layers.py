@@ -44,7 +44,10 @@ ALLOWED = {
     "descriptors": set(),
     "supervision": {"observe"},
     "reload": {"outbox", "sync", "registry", "settings", "configuration", "observe", "errors"},
+    "assembly": {"parameters", "net", "outbox", "sync", "services", "storage", "index", "registry"}
+    | {"observe", "settings"},
     "node": {
+        "assembly",
         "parameters",
         "reload",
         "api",
