@@ -121,10 +121,11 @@ def test_a_pause_survives_a_restart_and_ends_when_the_registry_is_mended(
         "fetch": [RULE],
         "forwarding": {"retry_seconds": 3600},
     }
-    node = start_node(**settings, entities=[entity("LIAR", ("127.0.0.1", peers.free_port()))])
+    settings["entities"] = [entity("LIAR", ("127.0.0.1", peers.free_port()))]
+    node = start_node(**settings)
     eventually(is_done(node, "failed"))
     node.stop()
-    node = start_node(**settings, entities=[])
+    node = start_node(**settings)
     told = fetch(node.http_address)
     assert told["failures"] == 1 and told["next_run"] > time.time() + 1000
     assert node.metric("dicomnode_fetch_runs_total") == 0
