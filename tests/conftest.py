@@ -119,10 +119,10 @@ class RunningNode:
         if self._failure is not None:
             raise self._failure
 
-    def reload_registry(self) -> None:
-        """Have the node read its registry again, and wait until it has."""
-        reloading = self.node.reload_registry()
-        asyncio.run_coroutine_threadsafe(reloading, self._loop).result(peers.START_SECONDS)
+    def reload(self) -> bool:
+        """Have the node read its files again, as SIGHUP does; return whether it took them."""
+        reloading = self.node.reload()
+        return asyncio.run_coroutine_threadsafe(reloading, self._loop).result(peers.START_SECONDS)
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of the samples of one metric."""

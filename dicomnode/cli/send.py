@@ -141,8 +141,9 @@ class _Account:
     stored_bytes: int = 0
     by_status: Counter[str] = field(default_factory=Counter)
     by_reason: Counter[str] = field(default_factory=Counter)
-    failed: list[str] = field(default_factory=list)
-    warned: list[str] = field(default_factory=list)
+    # Names, and what became of them.
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    warned: list[tuple[str, str]] = field(default_factory=list)
     failures: int = 0
     warnings: int = 0
     started_at: float = field(default_factory=time.monotonic)
@@ -180,19 +181,17 @@ class _Account:
     def _warn(self, name: str, what: str) -> None:
         self.warnings += 1
         if self.verbose or len(self.warned) < _MOST_TOLD:
-            self.warned.append(f"{name}: {what}")
+            self.warned.append((name, what))
 
     def _fail(self, name: str, why: str) -> None:
         self.failures += 1
         if self.verbose or len(self.failed) < _MOST_TOLD:
-            self.failed.append(f"{name}: {why}")
+            self.failed.append((name, why))
 
     def tell(self, target: Called) -> None:
         """Print the summary."""
-        for line in self.warned:
-            typer.echo(f"stored with a warning {escape(line)}", err=True)
-        for line in self.failed:
-            typer.echo(f"failed {escape(line)}", err=True)
+        _list("stored with a warning", self.warned)
+        _list("failed", self.failed)
         told = len(self.warned) + len(self.failed)
         if (more := self.warnings + self.failures - told) > 0:
             typer.echo(f"and {more} more: -v names them all", err=True)
@@ -209,3 +208,11 @@ class _Account:
                 typer.echo(f"  {count}  {summary}")
         if not self.total:
             typer.echo("dicomnode: there was nothing to send", err=True)
+
+
+def _list(what: str, named: list[tuple[str, str]]) -> None:
+    """Print objects with what became of them, a reason that goes for many in a row once."""
+    said = ""
+    for name, why in named:
+        typer.echo(f"{what} {escape(name)}: {'the same' if why == said else escape(why)}", err=True)
+        said = why

@@ -147,7 +147,7 @@ def _file(path: str, *, is_wanted: bool = False) -> Item | Skipped:
 def _is_foreign(path: str) -> bool:
     """Tell whether a file does not even claim to be DICOM, and can be read so far."""
     try:
-        return not is_part10(_open(path).read(_PREFIX_END, 0))
+        return not is_part10(OpenFile.at(path).read(_PREFIX_END, 0))
     except OSError:
         return False
 
@@ -157,7 +157,7 @@ def _bare_file(path: str) -> tuple[FileKind, Callable[[], Instance]]:
     # Late, as below: most files need no look into their data sets, and it takes pydicom.
     from dicomnode.scu.fronts import FRONT_BYTES, read_identity
 
-    file = _open(path)
+    file = OpenFile.at(path)
     size = os.fstat(file.fileno()).st_size
     front = read_identity(file.read(FRONT_BYTES, 0), is_whole=size <= FRONT_BYTES)
     kind = FileKind(
@@ -172,7 +172,7 @@ def _bare_file(path: str) -> tuple[FileKind, Callable[[], Instance]]:
 
 def _bare_instance(path: str, front: Front) -> Instance:
     try:
-        file = _open(path)
+        file = OpenFile.at(path)
         size = os.fstat(file.fileno()).st_size - front.data_set_offset
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from error
@@ -185,10 +185,6 @@ def _bare_instance(path: str, front: Front) -> Instance:
         path=os.path.abspath(path),
         offset=front.data_set_offset,
     )
-
-
-def _open(path: str) -> OpenFile:
-    return OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 # -- ZIP files ---------------------------------------------------------------------------------

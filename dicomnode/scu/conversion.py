@@ -78,7 +78,7 @@ class Converters:
             if result.failure:
                 raise ConversionFailed(result.failure, result.advice)
             try:
-                return await asyncio.to_thread(_open, target), result.size
+                return await asyncio.to_thread(OpenFile.at, target), result.size
             except OSError as error:
                 raise ConversionFailed(f"disk error: {error.strerror}") from error
         finally:
@@ -148,7 +148,3 @@ class Converters:
 def _remove(path: str) -> None:
     with suppress(OSError):
         os.unlink(path)
-
-
-def _open(path: str) -> OpenFile:
-    return OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))

@@ -99,7 +99,7 @@ def file_instance(path: str | os.PathLike[str]) -> Instance:
 def _open(path: str | os.PathLike[str]) -> tuple[OpenFile, FileMeta, int]:
     """Return the open file, what it says of itself, and the size of its data set."""
     try:
-        file = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        file = OpenFile.at(path)
         meta = read_file_meta(file.fileno())
         size = os.fstat(file.fileno()).st_size - meta.data_set_offset
         front = file.read(_FRONT_BYTES, meta.data_set_offset)

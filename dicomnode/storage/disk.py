@@ -127,6 +127,11 @@ class OpenFile:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> OpenFile:
+        """Open the file at ``path``. Raises OSError."""
+        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
     def read(self, size: int, position: int) -> bytes:
         """Return up to ``size`` bytes at ``position``. Raises OSError."""
         return os.pread(self._fd, size, position)

@@ -112,7 +112,7 @@ def test_a_peer_that_serves_no_c_get_sends_by_c_move(
     host, port = ours.dicom_address
     entity = {"title": "OURS", "host": host, "port": port, "services": ["echo", "find", "move"]}
     peers.write_registry(archive.directory, [entity])
-    archive.reload_registry()
+    archive.reload()
     ended = sync()
     assert ended.code == 0, ended.err
     assert "5 received" in ended.out
@@ -172,7 +172,7 @@ def test_objects_come_by_c_move_where_the_peer_knows_us(
     assert "A801H" in ended.err and "5 failed" in ended.out
     host, port = ours.dicom_address
     peers.write_registry(archive.directory, [{"title": "OURS", "host": host, "port": port}])
-    archive.reload_registry()
+    archive.reload()
     ended = sync("--mode", "move")
     assert ended.code == 0, ended.err
     assert "5 received" in ended.out

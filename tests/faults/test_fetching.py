@@ -130,7 +130,7 @@ def test_a_pause_survives_a_restart_and_ends_when_the_registry_is_mended(
     assert told["failures"] == 1 and told["next_run"] > time.time() + 1000
     assert node.metric("dicomnode_fetch_runs_total") == 0
     peers.write_registry(node.directory, [entity("LIAR", archive.address)])
-    node.reload_registry()
+    node.reload()
     eventually(is_done(node))
     assert len(node.files()) == COUNT
 

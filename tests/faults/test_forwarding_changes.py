@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 import time
@@ -45,7 +44,7 @@ def nowhere(title: str = "D0") -> dict[str, object]:
 def register(node: RunningNode, *entities: dict[str, object]) -> None:
     """Give a running node another registry."""
     peers.write_registry(node.directory, entities)
-    asyncio.run_coroutine_threadsafe(node.node.reload_registry(), node._loop).result(20)
+    assert node.reload()
 
 
 def explained(node: RunningNode) -> list[dict[str, Any]]:

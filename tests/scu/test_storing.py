@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -152,6 +154,20 @@ async def test_what_is_not_accepted_as_it_lies_is_converted(in_memory: bool) -> 
         assert taken.messages[0].data is not None
         pixels = data_set_bytes(sample("MR_small.dcm"))[-64 * 64 * 2 :]
         assert pixels in taken.messages[0].data
+
+
+async def test_what_is_still_to_be_converted_at_the_end_of_the_block_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dataset = pydicom.dcmread(sample("MR_small_RLE.dcm"))
+    async with storing([(MR, [EXPLICIT])]) as (association, _):
+        stores = [asyncio.create_task(association.store(dataset)) for _ in range(2)]
+        while not list(tmp_path.iterdir()):
+            await asyncio.sleep(0.001)
+    for outcome in await asyncio.gather(*stores, return_exceptions=True):
+        assert isinstance(outcome, ConversionFailed | AssociationAborted), outcome
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_what_cannot_be_sent_says_why_and_stops_nothing(tmp_path: Path) -> None:
