@@ -67,11 +67,9 @@ async def _serve(configuration: Configuration, supervisor: Supervisor) -> int:
     gc.collect()
     gc.freeze()
     await asyncio.to_thread(supervisor.ready, _status(node))
-    async with (
-        _beside(feed_watchdog(supervisor, node.touch_index, node.log)),
-        _beside(_reload_when(reload_wanted, node, supervisor)),
-    ):
-        await asked.wait()
+    async with _beside(feed_watchdog(supervisor, node.touch_index, node.log)):
+        async with _beside(_reload_when(reload_wanted, node, supervisor)):
+            await asked.wait()
         seconds = configuration.settings.timeouts.drain_seconds
         await asyncio.to_thread(supervisor.stopping, "letting associations finish", seconds)
         await _stop(node, asked_again)

@@ -12,21 +12,25 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
 from dicomnode import configuration
 from dicomnode.configuration import find_settings_file, registry_path
 from dicomnode.errors import ConfigurationError
-from dicomnode.observe.logs import Logger
 from dicomnode.registry import Registry, load_registry
 from dicomnode.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    # Commands that reload nothing start without the log.
+    from dicomnode.observe.logs import Logger
 
 RELOADABLE: Final = frozenset({"forward", "log.level"})
 """The settings that are taken while running; the registry is, as a whole."""
 
-_SECRET: Final = frozenset({"http.token"})
+# Keys whose values are not for the log: secrets, and what may say who a patient is.
+_NOT_SHOWN: Final = re.compile("token|pass|secret|attributes")
 _PASSWORD: Final = re.compile(r"(://[^:/@]*):[^@/]*@")
 
 
@@ -99,7 +103,7 @@ class Change:
 
 
 def changes(old: Configuration, new: Configuration) -> list[Change]:
-    """Return what has been added, removed and changed, passwords left out."""
+    """Return what has been added, removed and changed, secrets and patients left out."""
     before, after = (_by("title", each.registry.entries) for each in (old, new))
     return [
         *_changes_of_settings(old.settings, new.settings),
@@ -113,7 +117,6 @@ def _changes_of_settings(old: Settings, new: Settings) -> Iterator[Change]:
         if not isinstance(before, tuple):
             for key, words in _changes_of_keys(_values(before), _values(after)):
                 where = f"{section}.{key}"
-                words = "changed" if where in _SECRET else words
                 yield Change(where, words, where not in RELOADABLE)
             continue
         restart = section not in RELOADABLE
@@ -155,8 +158,10 @@ def _changes_of_tables(
 
 def _changes_of_keys(old: _Values, new: _Values) -> Iterator[tuple[str, str]]:
     for key, before in old.items():
-        if before != new[key]:
-            yield key, f"{_shown(before)} -> {_shown(new[key])}"
+        if before == new[key]:
+            continue
+        told = f"{_shown(before)} -> {_shown(new[key])}"
+        yield key, "changed" if _NOT_SHOWN.search(key) else told
 
 
 def _shown(value: object) -> str:

@@ -81,6 +81,12 @@ def test_passwords_are_not_shown(tmp_path: Path) -> None:
     ]
 
 
+def test_who_a_patient_is_does_not_get_into_the_log(tmp_path: Path) -> None:
+    old = written(tmp_path, [ARCHIVE], [RULE])
+    new = written(tmp_path, [ARCHIVE], [RULE | {"attributes": {"PatientID": ["4711"]}}])
+    assert told(old, new) == ["[[forward]] all: attributes changed"]
+
+
 def test_the_mistakes_of_both_files_and_of_rules_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as mistakes:
         written(tmp_path, [{"title": "CT_1"}], [RULE])

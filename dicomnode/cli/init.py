@@ -56,6 +56,7 @@ def init(
 
     Asks nothing and overwrites nothing.
     """
+    directory = directory.absolute()
     files = {
         "dicomnode.toml": settings_text(shared_file("config/dicomnode.toml").read_text()),
         "ae.toml": registry_text(shared_file("config/ae.toml").read_text()),
@@ -100,9 +101,13 @@ def _write_new(path: Path, text: str) -> bool:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _FILE_MODE)
     except FileExistsError:
         return False
-    with open(fd, "w", encoding="utf-8") as file:
-        os.fchmod(fd, _FILE_MODE)
-        file.write(text)
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            os.fchmod(fd, _FILE_MODE)
+            file.write(text)
+    except OSError:
+        path.unlink()  # half of it would be kept the next time
+        raise
     _let_service_read(path)
     return True
 
