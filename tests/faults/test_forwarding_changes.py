@@ -88,33 +88,31 @@ def test_an_association_is_not_kept_when_the_registry_has_another_address(
     assert first.stored == [Image(1).uid]
 
 
-def test_nothing_goes_to_an_alternate_that_the_registry_does_not_have(
+def test_a_registry_without_an_alternate_that_a_rule_names_is_not_taken(
     start_node: StartNode,
 ) -> None:
-    first, second = nowhere("D0"), nowhere("D1")
-    node = forwarding(start_node, first, second, to=["D0"], alternate={"D0": "D1"})
-    register(node, first)
-    store(node.dicom_address, Image(1))
-    eventually(lambda: is_down(node))
-    register(node, first)
-    # Both looks at what waits are over when the second failure has been counted.
-    eventually(lambda: explained(node)[0]["count"] >= 2)
-    assert node.metric("dicomnode_outbox_depth", destination="D0") == 1
-    with destination(whole) as target:
-        register(node, target.entity("D0"))
-        eventually(lambda: target.stored == [Image(1).uid])
+    first = nowhere("D0")
+    node = forwarding(start_node, first, nowhere("D1"), to=["D0"], alternate={"D0": "D1"})
+    peers.write_registry(node.directory, [first])
+    assert not node.reload()
 
 
 def test_people_are_told_of_a_destination_that_the_registry_no_longer_has(
     start_node: StartNode,
 ) -> None:
     node = forwarding(start_node, nowhere())
-    register(node)
     store(node.dicom_address, Image(1))
     eventually(lambda: is_down(node))
-    (told,) = explained(node)
+    # Without the rule the registry need not have it, but what is queued stays queued.
+    peers.write_config(node.directory, storage={"directory": str(node.store_directory)})
+    assert node.reload()
+
+    def words() -> list[str]:
+        return [each["words"] for each in explained(node)[0]["reasons"]]
+
+    eventually(lambda: words() == ["D0 is not in ae.toml"])
+    (told, *_) = explained(node)
     assert told["calling_ae_title"] == "D0"
-    assert [each["words"] for each in told["reasons"]] == ["D0 is not in ae.toml"]
     assert 'Add an [[ae]] with title = "D0"' in told["advice"][0]
     shown = command(node, "explain")
     assert "D0: forwarding" in shown
