@@ -14,7 +14,9 @@ from typer.core import TyperGroup
 # run, so that none takes longer to start than what it needs.
 _COMMANDS: Final = {
     "run": ("serve", "run"),
+    "init": ("init", "init"),
     "check-config": ("serve", "check_config"),
+    "healthcheck": ("healthcheck", "healthcheck"),
     "status": ("status", "status"),
     "explain": ("explain", "explain"),
     "reindex": ("archive", "reindex"),
@@ -25,6 +27,7 @@ _COMMANDS: Final = {
     "find": ("find", "find"),
     "get": ("get", "get"),
     "move": ("move", "move"),
+    "sync": ("sync", "sync"),
     "commit": ("commit", "commit"),
     "version": ("serve", "version"),
 }

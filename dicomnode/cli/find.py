@@ -11,7 +11,6 @@ import typer
 
 from dicomnode.cli.associating import associated, fail_with, perform
 from dicomnode.cli.common import explained, fail
-from dicomnode.cli.keys import Keys
 from dicomnode.cli.matches import AsCsv, AsJson, AsTable, Output
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, with_options
 from dicomnode.cli.queries import (
@@ -21,11 +20,11 @@ from dicomnode.cli.queries import (
     StudyRootOption,
     add_keys,
     at_level,
-    syntax_for,
 )
 from dicomnode.cli.query_files import read_query
 from dicomnode.errors import UnreadableAttributes
 from dicomnode.scu.answers import Answer
+from dicomnode.scu.keys import Keys
 from dicomnode.scu.names import FIND
 from dicomnode.storage.json_model import decode_attributes
 
@@ -168,7 +167,7 @@ async def _find(
     uid = FIND[model]
     count = 0
     async with associated(target, options, [uid]) as association:
-        identifier = query.encoded(syntax_for(association, uid))
+        identifier = query.encoded(association.syntax_for(uid))
         matches = association.find_encoded(
             identifier, model=model, response_seconds=options.response_seconds
         )

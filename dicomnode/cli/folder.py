@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from dicomnode.cli.tree import Brought, Held
 from dicomnode.dimse.status import Status
 from dicomnode.errors import StatusError
 from dicomnode.scu.files import save
 from dicomnode.scu.proposals import Kind
 from dicomnode.scu.receiving import ReceivedObject
 from dicomnode.storage.disk import rename_without_replacing
-from dicomnode.storage.files import uid_path_component
 from dicomnode.storage.part10 import file_digest
+from dicomnode.storage.paths import uid_path_component
+from dicomnode.sync.tree import Brought, Held
 
 
 class Folder:

@@ -11,12 +11,14 @@ import typer
 from dicomnode.cli.associating import perform_fast
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
 from dicomnode.cli.folder import Folder
-from dicomnode.cli.getting import Getting, Place, Report
-from dicomnode.cli.keys import Keys, vr_of
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, settings_file, with_options
 from dicomnode.cli.progress import bar
 from dicomnode.cli.queries import KeysOption, SeriesOption, StudyOption, add_keys, keys_of
+from dicomnode.cli.target import Target
 from dicomnode.observe.words import duration, escape, size
+from dicomnode.scu.keys import Keys, vr_of
+from dicomnode.sync.bringing import Report
+from dicomnode.sync.getting import Getting, Taker
 
 _MOST_TOLD: Final = 20
 # Query/Retrieve Level: objects are looked for at all of them.
@@ -70,7 +72,7 @@ def get(
             def progress(report: Report) -> None:
                 shown.update(report.received, report.found - report.there, report.received_bytes)
 
-            getting = Getting(target, options, place, verify=verify, on_progress=progress)
+            getting = Getting(Target(target, options), place, verify=verify, on_progress=progress)
             try:
                 perform_fast(getting.get(query), target)
             except typer.Exit:
@@ -89,11 +91,11 @@ def _check(query: Keys) -> None:
         fail("say what to get: --study UID, or -k with a key and its value")
 
 
-def _folder(root: Path, target: Called) -> Place:
+def _folder(root: Path, target: Called) -> Taker:
     return Folder(root, target.peer.title)
 
 
-def _own_node(options: Options) -> Place:
+def _own_node(options: Options) -> Taker:
     # Late: it takes the index.
     from dicomnode.cli.own_node import OwnNode, own_node
     from dicomnode.settings import load_settings

@@ -10,9 +10,9 @@ from typing import Final, Protocol
 
 from rich.table import Table
 
-from dicomnode.cli.keys import Path, name_of, path_name, texts_at
 from dicomnode.cli.terminal import console, plain
 from dicomnode.observe.words import escape
+from dicomnode.scu.keys import Path, name_of, path_name, texts_at
 from dicomnode.storage.json_model import Attributes
 
 # What a table is laid out for at once, so that a long answer takes no more memory.

@@ -15,7 +15,6 @@ from dicomnode.cli.asking import ask, url_of
 from dicomnode.cli.associating import associated, words
 from dicomnode.cli.held import held_digests
 from dicomnode.cli.peers import Called, Options
-from dicomnode.cli.tree import Brought, Held
 from dicomnode.dimse.status import Status
 from dicomnode.errors import (
     AssociationAborted,
@@ -30,6 +29,7 @@ from dicomnode.scu.peers import Peer
 from dicomnode.scu.proposals import Kind
 from dicomnode.scu.receiving import ReceivedObject
 from dicomnode.settings import Settings
+from dicomnode.sync.tree import Brought, Held
 
 # Where a node is called that listens on every address.
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104

@@ -9,9 +9,9 @@ import typer
 
 from dicomnode.cli.common import explained
 from dicomnode.cli.find import SHOWN_OF_WORKLIST, CsvOption, JsonOption, LimitOption, ask
-from dicomnode.cli.keys import Keys
 from dicomnode.cli.peers import Options, PeerArgument, called, with_options
 from dicomnode.cli.queries import KeysOption, add_keys
+from dicomnode.scu.keys import Keys
 
 _STEP: Final = "ScheduledProcedureStepSequence[0]."
 

@@ -20,6 +20,11 @@ def escape(text: str, *, keep: str = "") -> str:
     )
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """Write a number with its noun."""
+    return f"{count} {one if count == 1 else many}"
+
+
 def size(count: int) -> str:
     """Write a number of bytes in at most four figures: ``512KB``, ``1.2MB`` (1024 to the KB)."""
     if count < 1024:

@@ -13,8 +13,8 @@ from dicomnode.errors import StatusError
 from dicomnode.scu.receiving import Receive, ReceivedObject
 from dicomnode.scu.threads import to_the_end
 from dicomnode.storage.disk import disk_errors, write_all
-from dicomnode.storage.files import valid_uid
 from dicomnode.storage.part10 import file_meta
+from dicomnode.storage.paths import valid_uid
 
 
 def into(directory: str | os.PathLike[str], *, source_ae_title: str = "") -> Receive:

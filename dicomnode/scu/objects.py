@@ -14,8 +14,8 @@ from dicomnode.errors import CannotUnderstand, Unreadable
 from dicomnode.scu.sources import PIECE_BYTES, Pieces
 from dicomnode.storage.disk import OpenFile
 from dicomnode.storage.encoding import DEFLATED, EXPLICIT_VR_LITTLE_ENDIAN
-from dicomnode.storage.files import valid_uid
 from dicomnode.storage.part10 import FileMeta, read_file_meta
+from dicomnode.storage.paths import valid_uid
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -42,11 +42,11 @@ def test_only_what_is_missing_is_asked_for(archive: RunningNode, tmp_path: Path)
     assert len(below(out)) == 5
     gone = next(out.rglob(f"{STUDY}.1.1.dcm"))
     gone.unlink()
-    before = archive.metric("dicomnode_objects_sent_total")
+    before = archive.metric("dicomnode_retrieve_sub_operations_total")
     ended = run("get", written(archive.dicom_address), "-k", "PatientID=4711", "-od", out)
     assert "5: 4 were here, 1 received" in ended.out
     assert gone.exists()
-    assert archive.metric("dicomnode_objects_sent_total") - before <= 1
+    assert archive.metric("dicomnode_retrieve_sub_operations_total") - before <= 1
 
 
 def test_a_file_with_other_bytes_is_told_and_never_replaced(

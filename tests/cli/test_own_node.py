@@ -8,9 +8,9 @@ import pytest
 
 from dicomnode.cli.own_node import OwnNode, own_node
 from dicomnode.cli.peers import Options
-from dicomnode.cli.tree import Held
 from dicomnode.errors import AssociationAborted, StatusError
 from dicomnode.settings import load_settings
+from dicomnode.sync.tree import Held
 from tests import wire
 from tests.conftest import RunningNode
 from tests.scu.test_files import arriving

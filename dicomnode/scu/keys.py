@@ -1,4 +1,4 @@
-"""The keys of queries as they are written on the command line, and the identifier they make."""
+"""The keys of queries as people write them, and the identifier they make."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ from dicomnode.storage.json_model import (
     encode_attributes,
 )
 
+# The unique key of each level (PS3.4 §C.6).
+UNIQUE_KEYS: Final = {
+    "PATIENT": "PatientID",
+    "STUDY": "StudyInstanceUID",
+    "SERIES": "SeriesInstanceUID",
+    "IMAGE": "SOPInstanceUID",
+}
 # A tag for each level of nesting.
 Path = tuple[int, ...]
 
