@@ -83,6 +83,11 @@ class AssociationRejected(AssociationError):
         self.source = source
         self.reason = reason
 
+    @property
+    def is_permanent(self) -> bool:
+        """Whether asking again will not help; otherwise the peer has too much to do just now."""
+        return self.result == 1
+
 
 class AssociationAborted(AssociationError):
     """A-ABORT, A-P-ABORT, or the connection was lost."""

@@ -114,9 +114,9 @@ class Bringing:
             before = len(self._missing)
             try:
                 await self._bring_over_one(chunk)
-            except AssociationRejected:
-                raise
             except AssociationError as error:
+                if isinstance(error, AssociationRejected) and error.is_permanent:
+                    raise
                 losses = losses + 1 if len(self._missing) == before else 1
                 if losses > MOST_LOSSES:
                     why = self._source.words(error)

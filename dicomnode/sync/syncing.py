@@ -160,9 +160,9 @@ class Syncing:
             before = self._comparing.steps
             try:
                 await self._look_over_one(lacking)
-            except AssociationRejected:
-                raise
-            except AssociationError:
+            except AssociationError as error:
+                if isinstance(error, AssociationRejected) and error.is_permanent:
+                    raise
                 losses = losses + 1 if self._comparing.steps == before else 1
                 if losses > MOST_LOSSES or not self._is_reached:
                     raise

@@ -1,12 +1,16 @@
 """``dicomnode get`` and ``dicomnode move``, between nodes of ours."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from tests import wire
 from tests.cli.commands import STUDY, make_study, run, written
 from tests.conftest import RunningNode, StartNode
 from tests.interop.samples import data_set_bytes
+from tests.query_wire import identifier
+from tests.scu.scripted import PENDING, Conversation, scripted
 
 
 @pytest.fixture
@@ -147,3 +151,39 @@ def test_a_move_goes_where_it_is_told(start_node: StartNode, tmp_path: Path) -> 
     assert failed.code == 1
     assert "DICOMNODE sent 0 to THERE, 3 failed" in failed.out
     assert "say what to move" in run("move", peer, "-k", "PatientName=DOE*").err
+
+
+async def test_a_peer_that_is_busy_for_a_moment_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicomnode.sync.bringing.FIRST_PAUSE_SECONDS", 0.001)
+    uid, study, series = f"{STUDY}.1.1", STUDY, f"{STUDY}.1"
+    found = identifier({0x00080016: wire.CT_IMAGE_STORAGE, 0x00080018: uid})
+    data = wire.data_set(wire.CT_IMAGE_STORAGE, uid, study_uid=study, series_uid=series)
+    calls = iter(("find", "busy", "get"))
+
+    async def script(peer: Conversation) -> None:
+        match next(calls):
+            case "find":
+                await peer.accept(syntax=wire.IMPLICIT_LE)
+                request = await peer.hear()
+                peer.answer(request, PENDING, found)
+                peer.answer(request)
+            case "busy":
+                await peer.hear_pdu()
+                # Rejected transient, by the service provider: local limit exceeded.
+                peer.say(wire.pdu(wire.ASSOCIATE_RJ, bytes([0, 2, 3, 2])))
+            case "get":
+                await peer.accept(scp_of=[wire.CT_IMAGE_STORAGE], syntax=wire.IMPLICIT_LE)
+                request = await peer.hear()
+                peer.store(3, 1, uid, data)
+                await peer.hear()
+                peer.answer(request)
+
+    async with scripted(script) as peer:
+        ended = await asyncio.to_thread(
+            *(run, "get", peer.written, "--study", study, "--series", series),
+            *("-od", tmp_path / "out"),
+        )
+    assert ended.code == 0, ended.err
+    assert [Path(name).stem for name in below(tmp_path / "out")] == [uid]
