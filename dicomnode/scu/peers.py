@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from dicomnode.certificates import Expected
 from dicomnode.errors import ConnectionFailed
 
 # IANA's port for DICOM without TLS, where a peer is written without one (PS3.8 §9.1.1).
@@ -30,6 +31,10 @@ class Entity(Protocol):
     def port(self) -> int:
         """Its TCP port."""
 
+    @property
+    def over_tls(self) -> Expected | None:
+        """What its certificate has to be; None: it is called without TLS."""
+
 
 class Directory(Protocol):
     """Where titles are looked up, such as the registry."""
@@ -45,6 +50,7 @@ class Peer:
     title: str
     host: str
     port: int
+    over_tls: Expected | None = None
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -68,7 +74,7 @@ def peer_of(written: str | Entity, directory: Directory | None = None) -> Peer:
         entity = written
     if entity.host is None:
         raise ConnectionFailed(f"{entity.title} has no host in the registry")
-    return Peer(entity.title, entity.host, entity.port)
+    return Peer(entity.title, entity.host, entity.port, entity.over_tls)
 
 
 def _parse(written: str) -> Peer:

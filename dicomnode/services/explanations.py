@@ -39,6 +39,7 @@ class Kind(StrEnum):
     COMMITMENT = "commitment"
     ASSOCIATION = "association"
     CONTEXT = "presentation context"
+    CONNECTION = "connection"
 
 
 @dataclass(slots=True)
@@ -77,9 +78,17 @@ class Explanations:
             request.calling_ae_title,
             peer_address,
             f"association with {request.called_ae_title}",
-            f"rejected: {refused.rejection.words}",
+            f"rejected: {refused.words}",
             [Finding(refused.why)],
             [self.advisor.on_rejection(request, refused, peer_address)],
+        )
+
+    def connection_refused(self, who: str, peer_address: str, why: str, advice: str) -> None:
+        """Remember a connection on which there was no association; ``who`` is "" for a caller."""
+        asked = "connection from this node" if who else "connection to this node"
+        found = [Finding(why)]
+        self._remember(
+            Kind.CONNECTION, who or "unknown", peer_address, asked, "refused", found, [advice]
         )
 
     def contexts_refused(self, channel: Channel) -> None:

@@ -141,7 +141,7 @@ class Journal:
             )
 
     def rejected(self, peer_address: str, request: AAssociateRQ, refused: Refused) -> None:
-        words = refused.rejection.words
+        words = refused.words
         title = request.calling_ae_title
         self.rejections.append(Rejection(time.time(), peer_address, title, words, refused.why))
         self._metrics.association_rejected(words)
