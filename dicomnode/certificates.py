@@ -14,6 +14,15 @@ from ipaddress import ip_address
 from typing import Any
 
 _MOST_CHARACTERS = 200
+# As RFC 4514 has them.
+_SHORT = {
+    "commonName": "CN",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "localityName": "L",
+    "stateOrProvinceName": "ST",
+    "countryName": "C",
+}
 _FORMS = '"CN=CT_1", "DNS:ct1.example.org", "IP:10.0.0.9" or "SHA256:" and 64 hexadecimal digits'
 
 
@@ -92,7 +101,7 @@ def certificate_of(encoded: bytes, decoded: Mapping[str, Any]) -> PeerCertificat
             bindings.add(Binding(Form.DNS_NAME, value.lower()))
         elif kind == "IP Address":
             bindings.add(Binding(Form.IP_ADDRESS, str(ip_address(value.strip()))))
-    subject = ", ".join(f"{name}={value}" for name, value in parts)
+    subject = ", ".join(f"{_SHORT.get(name, name)}={value}" for name, value in parts)
     return PeerCertificate(frozenset(bindings), subject[:_MOST_CHARACTERS])
 
 

@@ -22,7 +22,7 @@ _SWITCH_INTERVAL_SECONDS = 0.002
 def run(settings: Settings, registry_path: Path) -> int:
     """Run the node until SIGTERM or SIGINT; return the exit code.
 
-    The first signal drains, a second one stops at once; SIGHUP reloads the registry.
+    The first signal drains, a second one stops at once; SIGHUP reloads registry and certificates.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     os.umask(0o077)
@@ -64,7 +64,7 @@ async def _serve(settings: Settings, registry_path: Path) -> int:
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
-        task = loop.create_task(node.reload_registry())
+        task = loop.create_task(node.reload())
         reloads.add(task)  # the loop itself keeps no hold of it
         task.add_done_callback(reloads.discard)
 

@@ -37,7 +37,7 @@ from dicomnode.errors import ConfigurationError
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
-from dicomnode.net.acceptor import Acceptor, Listening
+from dicomnode.net.acceptor import Acceptor
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
 from dicomnode.observe.commitment_metrics import CommitmentMetrics
@@ -51,14 +51,16 @@ from dicomnode.parameters import (
     deadlines_of,
     forward_rules_of,
     forwarding_of,
+    report_rules_of,
+    request_rules_of,
     rules_of,
 )
 from dicomnode.registry import Registry, load_registry
+from dicomnode.security import TransportSecurity
 from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
-from dicomnode.services.commitment_reports import ReportRules
-from dicomnode.services.commitment_request import CommitmentRequester, RequestRules
+from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
 from dicomnode.services.holdings import Holdings
@@ -121,6 +123,11 @@ class Node:
     def dicom_address(self) -> tuple[str, int]:
         """The host and port that modalities can connect to."""
         return self._acceptor.address
+
+    @property
+    def tls_address(self) -> tuple[str, int] | None:
+        """The host and port for TLS, when that is on."""
+        return self._acceptor.secure_address
 
     @property
     def http_address(self) -> tuple[str, int] | None:
@@ -195,6 +202,9 @@ class Node:
 
     async def _listen(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings
+        self._security = TransportSecurity(settings, self._log.logger, self._metrics.tls)
+        await self._security.start(self._registry)
+        undo.callback(self._security.stop)
         self._open_network(undo)
         await self._commitment.start()
         await asyncio.to_thread(self._commitment_requester.recover)
@@ -205,6 +215,7 @@ class Node:
         await self._acceptor.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
+        self._security.started(self._acceptor)
 
     async def _forward(self, undo: contextlib.AsyncExitStack) -> None:
         journal = ForwardingJournal(self._log.logger, self._metrics)
@@ -280,16 +291,12 @@ class Node:
             pool=self._pool,
             deadlines=deadlines,
             observer=self._journal,
+            secure=self._security.client,
         )
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
         self._admission = Admission(rules_of(settings), self._registry)
         self._acceptor = Acceptor(
-            Listening(
-                settings.node.host,
-                settings.node.port,
-                maximum_pdu_bytes=limits.maximum_pdu_bytes,
-                max_connections=2 * limits.max_associations + 64,
-            ),
+            self._security.listening(self._journal),
             numbers=numbers,
             pool=self._pool,
             deadlines=deadlines,
@@ -393,14 +400,7 @@ class Node:
                 self._journal.explanations,
                 self._journal.internal_error,
             ),
-            ReportRules(
-                retrieve_ae_title=settings.node.ae_title,
-                strict_ae_titles=settings.node.strict_ae_titles,
-                response_seconds=settings.timeouts.response_seconds,
-                retry_seconds=settings.commitment.retry_seconds,
-                max_retry_seconds=settings.commitment.max_retry_seconds,
-                give_up_seconds=settings.commitment.give_up_seconds,
-            ),
+            report_rules_of(settings),
         )
         self._metrics.add_counts_source(
             "dicomnode_commitments", "Storage commitments by state.", "state", commitment.counts
@@ -416,11 +416,7 @@ class Node:
             self._journal,
             self._journal.explanations,
             self._log.logger,
-            RequestRules(
-                ae_title=settings.node.ae_title,
-                strict_ae_titles=settings.node.strict_ae_titles,
-                response_seconds=settings.timeouts.response_seconds,
-            ),
+            request_rules_of(settings),
         )
         self._metrics.add_counts_source(
             "dicomnode_commitment_requests",
@@ -431,6 +427,11 @@ class Node:
         return requester
 
     # -- while running ---------------------------------------------------------------------------
+
+    async def reload(self) -> None:
+        """Take the registry and the TLS files anew: each as a whole, or not at all."""
+        await self.reload_registry()
+        await self._security.reload(self._registry)
 
     async def reload_registry(self) -> None:
         """Take the registry file anew as a whole, or keep the old one and say why."""
@@ -476,6 +477,7 @@ class Node:
             "performed_steps": self._steps.counts(),
             "commitments": await self._commitment.figures(),
             "commitment_requests": await asyncio.to_thread(requester.requests.counts),
+            "tls": self._security.figures(self._acceptor),
             **self._journal.figures(),
         }
 

@@ -7,6 +7,8 @@ from dicomnode.outbox.forwarding import Options
 from dicomnode.outbox.rules import Rules as ForwardRules
 from dicomnode.registry import Registry
 from dicomnode.services.admission import Rules
+from dicomnode.services.commitment_reports import ReportRules
+from dicomnode.services.commitment_request import RequestRules
 from dicomnode.services.identifier import Bounds
 from dicomnode.settings import Settings
 
@@ -44,6 +46,27 @@ def forwarding_of(settings: Settings) -> Options:
         strict_ae_titles=settings.node.strict_ae_titles,
         response_seconds=settings.timeouts.response_seconds,
         min_free_bytes=settings.storage.min_free_bytes,
+    )
+
+
+def report_rules_of(settings: Settings) -> ReportRules:
+    """Return how storage commitments are reported."""
+    return ReportRules(
+        retrieve_ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
+        retry_seconds=settings.commitment.retry_seconds,
+        max_retry_seconds=settings.commitment.max_retry_seconds,
+        give_up_seconds=settings.commitment.give_up_seconds,
+    )
+
+
+def request_rules_of(settings: Settings) -> RequestRules:
+    """Return how others are asked for storage commitment."""
+    return RequestRules(
+        ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
     )
 
 

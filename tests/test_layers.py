@@ -14,23 +14,27 @@ PACKAGE = Path(__file__).parent.parent / "dicomnode"
 ALLOWED = {
     "errors": set(),
     "ul": {"errors"},
-    "dimse": {"ul", "errors"},
+    "dimse": {"certificates", "ul", "errors"},
     "storage": {"errors"},
     "index": {"storage", "errors"},
     "configuration": {"errors"},
     "value_types": set(),
+    "certificates": set(),
+    "tls": {"certificates", "errors"},
     "forward_settings": {"configuration", "value_types"},
-    "settings": {"forward_settings", "configuration", "value_types", "errors"},
-    "registry": {"configuration", "value_types", "errors"},
+    "settings": {"forward_settings", "tls", "configuration", "value_types", "errors"},
+    "registry": {"certificates", "configuration", "value_types", "errors"},
     "observe": {"settings", "errors"},
-    "net": {"dimse", "ul", "errors"},
-    "scu": {"dimse", "ul", "storage", "errors"},
+    "net": {"certificates", "tls", "dimse", "ul", "errors"},
+    "scu": {"certificates", "dimse", "ul", "storage", "errors"},
     # The one place, besides the node, where associations are made out of sockets.
-    "client": {"scu", "net", "dimse", "ul", "errors"},
-    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"},
+    "client": {"certificates", "tls", "scu", "net", "dimse", "ul", "errors"},
+    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"}
+    | {"certificates", "tls"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
+    "security": {"net", "tls", "registry", "observe", "settings", "errors"},
     "parameters": {"net", "outbox", "services", "registry", "settings"},
     "node": {
         "parameters",
@@ -44,7 +48,7 @@ ALLOWED = {
         "registry",
         "observe",
     }
-    | {"settings", "errors"},
+    | {"security", "settings", "errors"},
     "daemon": {"node", "settings", "errors"},
     "cli": {
         "daemon",
@@ -62,6 +66,7 @@ ALLOWED = {
     }
     # The words and values of the protocol, for what is asked and shown.
     | {"dimse", "ul"}
+    | {"certificates", "tls", "security"}
     | {"observe", "settings", "configuration", "errors"},
 }
 # No clock, no sockets, no files, no threads: bytes in, events and bytes out.

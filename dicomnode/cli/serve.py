@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -79,11 +80,23 @@ def _load(config: Path | None) -> tuple[Settings, Registry, Path]:
         registry = load_registry(registry_path(file), strict)
     except ConfigurationError as error:
         problems += error.problems
+    if settings is not None:
+        problems += _tls_mistakes(settings)
     if settings is not None and registry is not None:
         problems += _forward_mistakes(settings, registry, file)
     if problems or settings is None or registry is None:
         raise ConfigurationError(problems)
     return settings, registry, file
+
+
+def _tls_mistakes(settings: Settings) -> list[str]:
+    tls = settings.tls
+    if tls.certificate is None and tls.ca is None:
+        return []
+    # Here, since the other commands are quicker without it.
+    from dicomnode.tls.files import mistakes, of
+
+    return mistakes(of(tls))
 
 
 def _forward_mistakes(settings: Settings, registry: Registry, file: Path) -> list[str]:
@@ -117,6 +130,7 @@ def notes(settings: Settings, registry: Registry) -> list[str]:
             "access.unknown_ae is refuse and no application entity is registered: every"
             " association will be rejected"
         )
+    found += _tls_notes(settings, registry)
     worklist = settings.worklist.directory
     if worklist is not None and not worklist.is_dir():
         found.append(f"worklist.directory is {worklist}, and there is no such directory")
@@ -127,6 +141,24 @@ def notes(settings: Settings, registry: Registry) -> list[str]:
             " the user who runs this check"
         )
     return found
+
+
+def _tls_notes(settings: Settings, registry: Registry) -> list[str]:
+    from dicomnode.tls.files import of, openness, validities, warnings
+
+    tls = settings.tls
+    files = of(tls)
+    found = [*warnings(validities(files), time.time()), openness(files)]
+    bound = [ae.title for ae in registry.entries if ae.certificate]
+    if bound and (not tls.enabled or tls.client_certificates == "none"):
+        missing = "tls.client_certificates is none" if tls.enabled else "tls.enabled is false"
+        found.append(
+            f"{', '.join(bound)} cannot call this node: it is bound to a certificate, and {missing}"
+        )
+    for ae in registry.entries:
+        if ae.tls_name is not None and not ae.tls:
+            found.append(f"{ae.title} has a tls_name, but tls = true is missing: no TLS is used")
+    return list(filter(None, found))
 
 
 def _is_loopback(host: str) -> bool:

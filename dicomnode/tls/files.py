@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -67,6 +68,39 @@ class Validity:
 
 
 _RENEW: Final = "Put a new one in its place and send SIGHUP to the node."
+
+
+class TLSSection(Protocol):
+    """``[tls]`` of the settings, as far as files go."""
+
+    @property
+    def certificate(self) -> Path | None: ...
+    @property
+    def key(self) -> Path | None: ...
+    @property
+    def ca(self) -> Path | None: ...
+    @property
+    def client_certificates(self) -> ClientCertificates: ...
+    @property
+    def profile(self) -> Profile: ...
+
+
+def of(section: TLSSection) -> Files:
+    """Return the files that the settings name."""
+    return Files(
+        section.certificate,
+        section.key,
+        section.ca,
+        section.client_certificates,
+        section.profile,
+    )
+
+
+def warnings(found: Mapping[str, Validity], now: float) -> list[str]:
+    """Say which of ``validities`` end soon or have ended."""
+    names = {"own": "tls.certificate", "ca": "a CA of tls.ca"}
+    told = (validity.warning(now, names[which]) for which, validity in found.items())
+    return [warning for warning in told if warning]
 
 
 def validities(files: Files) -> dict[str, Validity]:
