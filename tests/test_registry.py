@@ -66,7 +66,7 @@ def test_the_try_out_registry_loads() -> None:
 def test_the_commented_example_of_the_try_out_registry_loads_too(file: Path) -> None:
     text = (ROOT / "config/ae.toml").read_text()
     example = text[text.index("# [[ae]]\n") :].replace("# ", "")
-    assert loaded(file, example).titles == ("CT_1",)
+    assert loaded(file, example).titles == ("CT_1", "ARCHIVE")
 
 
 def test_titles_are_compared_without_case_and_outer_spaces_unless_strict(file: Path) -> None:

@@ -76,6 +76,7 @@ def summary(figures: Figures) -> RenderableType:
     parts += _performed_steps(figures.get("performed_steps", {}))
     parts += _commitments(figures.get("commitments", {}))
     parts += _commitment_requests(figures.get("commitment_requests", {}))
+    parts += _tls(figures.get("tls", {}))
     associations = figures.get("associations", [])
     if associations:
         parts += ["", _associations(associations)]
@@ -180,6 +181,15 @@ def _commitments(commitments: Figures) -> list[RenderableType]:
 def _commitment_requests(counts: Figures) -> list[RenderableType]:
     told = ", ".join(f"{int(number):,} {state}" for state, number in counts.items() if number)
     return [plain(f"storage commitments asked of others: {told}")] if told else []
+
+
+def _tls(tls: Figures) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    if tls.get("port") is not None:
+        alone = ", and nothing without it" if tls.get("only") else ""
+        lines.append(plain(f"TLS on port {tls['port']}{alone}"))
+    lines += [Text(str(each), style="bold yellow") for each in tls.get("warnings", [])]
+    return lines
 
 
 def _associations(associations: list[Figures]) -> Table:

@@ -19,6 +19,8 @@ from dicomnode.tls.faults import Side, TLSFault, closed, fault_of, stranger, tru
 # What is received is decrypted as it comes: no more than this waits, and then only while the
 # user does not read.
 _RECEIVE_BYTES: Final = 64 * 1024
+# A fatal alert, protocol_version, as others answer what is no TLS: a DICOM peer may name it.
+_NOT_TLS: Final = bytes.fromhex("15 0303 0002 02 46")
 # So long a peer that was refused may take to read why.
 _LINGER_SECONDS: Final = 1.0
 
@@ -135,6 +137,7 @@ class SecureConnection(asyncio.BufferedProtocol):
         if not self._has_begun and not self._has_ended:
             await self._news.wait()
         if self._strange is not None:
+            self.transport.write(_NOT_TLS)
             raise self._strange
         return self._has_begun
 

@@ -9,8 +9,9 @@ from typing import Final, Protocol
 from dicomnode.certificates import Expected
 from dicomnode.errors import ConnectionFailed
 
-# IANA's port for DICOM without TLS, where a peer is written without one (PS3.8 §9.1.1).
+# IANA's ports for DICOM, where a peer is written without one (PS3.8 §9.1.1).
 DEFAULT_PORT: Final = 104
+DEFAULT_TLS_PORT: Final = 2762
 _MAX_TITLE: Final = 16
 # An IPv6 address stands in brackets.
 _WRITTEN: Final = re.compile(r"(?P<title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>\d+))?")
@@ -57,7 +58,9 @@ class Peer:
         return f"{self.title}@{host}:{self.port}"
 
 
-def peer_of(written: str | Entity, directory: Directory | None = None) -> Peer:
+def peer_of(
+    written: str | Entity, directory: Directory | None = None, default_port: int = DEFAULT_PORT
+) -> Peer:
     """Return the peer that is meant by ``TITLE@host:port``, a title of ``directory``, or an entity.
 
     Raises ValueError for what is none of them, ConnectionFailed for one without an address.
@@ -65,7 +68,7 @@ def peer_of(written: str | Entity, directory: Directory | None = None) -> Peer:
     entity: Entity | None
     if isinstance(written, str):
         if "@" in written:
-            return _parse(written)
+            return _parse(written, default_port)
         entity = directory.lookup(written) if directory is not None else None
         if entity is None:
             where = "is not in the registry" if directory is not None else "has no address"
@@ -77,12 +80,12 @@ def peer_of(written: str | Entity, directory: Directory | None = None) -> Peer:
     return Peer(entity.title, entity.host, entity.port, entity.over_tls)
 
 
-def _parse(written: str) -> Peer:
+def _parse(written: str, default_port: int) -> Peer:
     match = _WRITTEN.fullmatch(written.strip())
     if match is None:
         raise ValueError(f"{written!r} is not of the form TITLE@host:port")
     title, host = match["title"].strip(), match["host"].strip("[]")
-    port = int(match["port"] or DEFAULT_PORT)
+    port = int(match["port"] or default_port)
     if not title or len(title) > _MAX_TITLE:
         raise ValueError(f"{title!r} is no AE title: 1 to {_MAX_TITLE} characters")
     if not 0 < port < 65536:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dicomnode.certificates import Binding, Form
 from dicomnode.errors import ConfigurationError
 from dicomnode.tls.files import Files, Profile, mistakes
 
@@ -65,6 +67,13 @@ def server_context(files: Files) -> ssl.SSLContext:
 def client_contexts(files: Files, *, verify: bool = True) -> ClientContexts:
     """Return the contexts for calling others; blocks. Raises ConfigurationError."""
     return ClientContexts(_client(files, verify, True), _client(files, verify, False), verify)
+
+
+def fingerprint_of(pem: str) -> Binding:
+    """Return the first certificate of ``pem`` as a binding; raises ValueError."""
+    begin, end = ssl.PEM_HEADER, ssl.PEM_FOOTER
+    first = begin + pem.partition(begin)[2].partition(end)[0] + end
+    return Binding(Form.FINGERPRINT, hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).hexdigest())
 
 
 def _client(files: Files, verify: bool, checks_name: bool) -> ssl.SSLContext:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 ClientCertificates = Literal["none", "optional", "required"]
 Profile = Literal["bcp195", "bcp195_modified"]
 
+FileNames = tuple[str, str, str]
+SETTINGS: Final[FileNames] = ("tls.certificate", "tls.key", "tls.ca")
+"""What the files of certificate, key and CAs are called in the settings."""
+
 WARNING_DAYS: Final = 30
 """So long before a certificate expires it is warned of."""
 
@@ -32,7 +36,7 @@ class Files:
     ca: Path | None = None
     client_certificates: ClientCertificates = "none"
     profile: Profile = "bcp195"
-    names: tuple[str, str, str] = ("tls.certificate", "tls.key", "tls.ca")
+    names: FileNames = SETTINGS
 
     @property
     def key_file(self) -> Path | None:
