@@ -95,7 +95,7 @@ class SecureConnection(asyncio.BufferedProtocol):
         self._has_ended = True
         self._news.set()
         if self._user is not None and not self._is_closing:
-            self._fault = truncated()
+            self._fault = self._fault or truncated(self._side)
         return False
 
     def pause_writing(self) -> None:

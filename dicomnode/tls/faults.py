@@ -212,9 +212,12 @@ def closed(side: Side) -> TLSFault:
     return TLSFault(Cause.CLOSED, "peer closed the connection within the TLS handshake", advice)
 
 
-def truncated() -> TLSFault:
+def truncated(side: Side) -> TLSFault:
     """Return the fault of a connection that ended without the peer's close_notify."""
-    return TLSFault(Cause.TRUNCATED, "connection closed without TLS close_notify")
+    advice = "See the log of the peer, and whether the network cut the connection."
+    if side is Side.CLIENT:
+        advice += " It may want a certificate of ours, or another one (tls.certificate)."
+    return TLSFault(Cause.TRUNCATED, "connection closed without TLS close_notify", advice)
 
 
 def stalled(seconds: float, setting: str) -> TLSFault:
