@@ -81,7 +81,7 @@ def _load(config: Path | None) -> tuple[Settings, Registry, Path]:
     except ConfigurationError as error:
         problems += error.problems
     if settings is not None:
-        problems += _tls_mistakes(settings)
+        problems += _tls_mistakes(settings, file)
     if settings is not None and registry is not None:
         problems += _forward_mistakes(settings, registry, file)
     if problems or settings is None or registry is None:
@@ -89,14 +89,18 @@ def _load(config: Path | None) -> tuple[Settings, Registry, Path]:
     return settings, registry, file
 
 
-def _tls_mistakes(settings: Settings) -> list[str]:
+def _tls_mistakes(settings: Settings, file: Path) -> list[str]:
     tls = settings.tls
     if tls.certificate is None and tls.ca is None:
         return []
     # Here, since the other commands are quicker without it.
     from dicomnode.tls.files import mistakes, of
 
-    return mistakes(of(tls))
+    document = configuration.read_toml(file)
+    return [
+        f"{document.where(tuple(line.partition(':')[0].split('.')))}: {line}"
+        for line in mistakes(of(tls))
+    ]
 
 
 def _forward_mistakes(settings: Settings, registry: Registry, file: Path) -> list[str]:
