@@ -116,8 +116,8 @@ class Secured:
     @property
     def words(self) -> str:
         """Say it for the log."""
-        who = f" as {self.certificate.subject}" if self.certificate else ""
-        return f"over {self.version}{who}"
+        subject = self.certificate.subject if self.certificate else ""
+        return f"over {self.version}" + (f" as {subject}" if subject else "")
 
 
 @dataclass(frozen=True, slots=True)

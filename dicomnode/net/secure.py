@@ -107,6 +107,8 @@ class SecureConnection(asyncio.BufferedProtocol):
             self._user.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and not self._is_closing:
+            self._fault = self._fault or truncated(self._side)
         self._has_ended = self._is_closing = True
         self._news.set()
         if self._user is not None:
@@ -119,7 +121,7 @@ class SecureConnection(asyncio.BufferedProtocol):
     async def handshake(self, executor: Executor | None = None) -> Secured | None:
         """Make the TLS connection; None when the peer ended it without a word.
 
-        What takes milliseconds is done by ``executor``. Raises TLSFault.
+        Signing takes milliseconds, for which a server has an ``executor``. Raises TLSFault.
         """
         while self._side is Side.CLIENT or await self._first_bytes():
             self._news.clear()
@@ -148,7 +150,10 @@ class SecureConnection(asyncio.BufferedProtocol):
         # What came meanwhile would go into a buffer that another thread reads.
         self.transport.pause_reading()
         try:
-            await self._loop.run_in_executor(executor, self._tls.do_handshake)
+            if executor is not None:
+                await self._loop.run_in_executor(executor, self._tls.do_handshake)
+            else:
+                self._tls.do_handshake()
         except asyncio.CancelledError:
             self.transport.abort()
             raise
@@ -184,7 +189,7 @@ class SecureConnection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Drop the connection."""
-        self._is_refused = True
+        self._is_refused = self._is_closing = True
         self.transport.abort()
 
     # -- records ----------------------------------------------------------------------------------

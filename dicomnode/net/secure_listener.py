@@ -118,8 +118,14 @@ class SecureListener:
         try:
             async with asyncio.timeout(seconds):
                 secured = await connection.handshake(self._executor)
+            if secured is not None:  # a load balancer's check connects and closes
+                self._forget(connection)
+                self._listening.made()
+                connection.start(self._accept(), secured)
         except TimeoutError:
-            self._drop_late(connection, stalled(seconds, "timeouts.tls_handshake_seconds"))
+            fault = stalled(seconds, "timeouts.tls_handshake_seconds")
+            self._listening.refused(connection.peer_address, fault)
+            connection.abort()
         except TLSFault as fault:
             # It stays among those that wait until it is gone: the peer may take its time.
             self._listening.refused(connection.peer_address, fault)
@@ -129,17 +135,6 @@ class SecureListener:
                 {"message": "fault in a TLS handshake", "exception": error}
             )
             connection.abort()
-        else:
-            if secured is None:
-                return  # a load balancer's check connects and closes
-            self._forget(connection)
-            self._listening.made()
-            connection.start(self._accept(), secured)
-
-    def _drop_late(self, connection: SecureConnection, fault: TLSFault) -> None:
-        self._listening.refused(connection.peer_address, fault)
-        self._forget(connection)
-        connection.abort()
 
     def stop(self) -> None:
         """Listen no more, and drop what is not secured yet."""

@@ -32,6 +32,8 @@ from dicomnode.ul.framing import TLS_ON_PLAIN_PORT
 from dicomnode.ul.pdu import AAssociateRQ
 
 _REMEMBERED_REJECTIONS = 20
+# Connections dropped because of too many are told of this often.
+_CROWDED_SECONDS = 1.0
 _MOST_KEYS = 4
 _QUIET = (Category.SUCCESS, Category.PENDING, Category.CANCEL)
 
@@ -81,6 +83,8 @@ class Journal:
         self.totals = Totals()
         self.associations: dict[int, AssociationRecord] = {}
         self.outgoing: dict[int, AssociationRecord] = {}
+        self._crowded = 0
+        self._crowded_at = -_CROWDED_SECONDS
         self.rejections: deque[Rejection] = deque(maxlen=_REMEMBERED_REJECTIONS)
 
     def figures(self) -> dict[str, Any]:
@@ -189,8 +193,16 @@ class Journal:
     def tls_refused(self, peer_address: str, fault: TLSFault) -> None:
         self._metrics.tls.handshake(Side.SERVER, fault.cause)
         self.explanations.connection_refused("", peer_address, fault.words, fault.advice)
+        words = fault.words
+        if fault.cause is Cause.TOO_MANY:
+            # Whoever makes thousands of connections must not fill the log with them.
+            self._crowded += 1
+            if (now := time.monotonic()) - self._crowded_at < _CROWDED_SECONDS:
+                return
+            words += f", {self._crowded} dropped since this was last told"
+            self._crowded, self._crowded_at = 0, now
         self._log.warning(
-            f"TLS connection from {peer_address} refused: {fault.words}", advice=fault.advice
+            f"TLS connection from {peer_address} refused: {words}", advice=fault.advice
         )
 
     # -- associations that we requested ----------------------------------------------------------

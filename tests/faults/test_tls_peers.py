@@ -213,6 +213,20 @@ def gets_in(node: AnyNode, authority: Authority) -> bool:
         return False
 
 
+def test_a_secured_connection_above_the_cap_is_closed(
+    start: StartAny, authority: Authority
+) -> None:
+    node = start(limits={"max_associations": 1})
+    with (
+        silent(node.dicom_address, 66),
+        SecureWire(node.tls_address, trusting(authority)) as late,
+    ):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            late.send(wire.associate_rq())
+        assert late.receive_until_closed() == b""
+    eventually(lambda: gets_in(node, authority), "a way in")
+
+
 def test_an_echo_is_answered_while_handshakes_stall(start: StartAny, authority: Authority) -> None:
     node = start(timeouts={"tls_handshake_seconds": 60})
     with (

@@ -6,8 +6,8 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,21 +72,31 @@ def server_context(issued: Issued, authority: Authority, *, strict: bool = False
     return context
 
 
-@contextmanager
-def refusing(context: ssl.SSLContext) -> Iterator[int]:
+@asynccontextmanager
+async def refusing(context: ssl.SSLContext) -> AsyncIterator[int]:
     """Run a server that sends its alert: asyncio's own closes without."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        with listener.accept()[0] as peer, suppress(OSError):
-            context.wrap_socket(peer, server_side=True).close()
+        accepted = listener.accept()[0]
+        with (
+            context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False) as peer,
+            suppress(ssl.SSLError),
+        ):
+            try:
+                peer.do_handshake()
+            finally:
+                # With unread bytes a close would be a reset, which may overtake the alert.
+                socket.socket.shutdown(peer, socket.SHUT_WR)
+                while socket.socket.recv(peer, 65536):
+                    pass
 
     thread = threading.Thread(target=serve)
     thread.start()
     try:
         yield listener.getsockname()[1]
     finally:
-        thread.join()
+        await asyncio.to_thread(thread.join)
         listener.close()
 
 
@@ -212,7 +222,7 @@ async def test_a_peer_that_wants_a_certificate_of_ours_is_told_by_its_alert(
     context = server_context(issued, authority, strict=True)
     context.maximum_version = version
     async with calling(authority, None) as on:
-        with refusing(context) as on.port:
+        async with refusing(context) as on.port:
             error = await on.fails()
         assert error.cause == "refused by peer"
         assert "tls.certificate" in error.advice
