@@ -5,6 +5,7 @@ Nothing here reads a file or speaks TLS.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -100,7 +101,8 @@ def certificate_of(encoded: bytes, decoded: Mapping[str, Any]) -> PeerCertificat
         if kind == "DNS":
             bindings.add(Binding(Form.DNS_NAME, value.lower()))
         elif kind == "IP Address":
-            bindings.add(Binding(Form.IP_ADDRESS, str(ip_address(value.strip()))))
+            with contextlib.suppress(ValueError):  # OpenSSL has words for one that is none
+                bindings.add(Binding(Form.IP_ADDRESS, str(ip_address(value.strip()))))
     subject = ", ".join(f"{_SHORT.get(name, name)}={value}" for name, value in parts)
     return PeerCertificate(frozenset(bindings), subject[:_MOST_CHARACTERS])
 

@@ -201,7 +201,7 @@ async def _contexts(tls: TLS | ssl.SSLContext | bool | None) -> ClientContexts:
     if tls is None or isinstance(tls, bool):
         tls = TLS()
     if not isinstance(tls, TLS):
-        return ClientContexts(tls, tls, tls.verify_mode is not ssl.CERT_NONE)
+        return ClientContexts(tls, tls, tls, tls.verify_mode is not ssl.CERT_NONE)
     files = Files(
         _path(tls.certificate),
         _path(tls.key),

@@ -53,6 +53,11 @@ def test_a_certificate_is_not_known_by_part_of_a_name_or_by_another_kind_of_name
     assert not shown.is_one_of(())
 
 
+def test_an_address_that_is_none_is_passed_over() -> None:
+    shown = certificate_of(b"whole", {"subjectAltName": (("IP Address", "<invalid>"),)})
+    assert len(shown.bindings) == 1
+
+
 def test_a_certificate_that_nobody_verified_is_known_by_its_digest_alone() -> None:
     shown = certificate_of(b"whole", {})
     assert {each.form for each in shown.bindings} == {Form.FINGERPRINT}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dicomnode.certificates import Expected, Form
+from dicomnode.certificates import Expected
 from dicomnode.cli.peers import Called, Options, settings_file
 from dicomnode.client import TLS
 
@@ -40,13 +40,6 @@ def tls_for(called: Called, options: Options) -> TLS | bool:
         tls.key,
         name,
         bindings,
-        # Who is known by the whole of the certificate needs nobody to vouch for it.
-        verify=not _is_pinned(expected),
         profile=tls.profile,
         file_names=SETTINGS,
     )
-
-
-def _is_pinned(expected: Expected) -> bool:
-    forms = {each.form for each in expected.bindings}
-    return forms == {Form.FINGERPRINT}

@@ -58,7 +58,7 @@ class OwnNode:
     def __init__(self, settings: Settings, node: Called, options: Options) -> None:
         self._settings = settings
         self._node = node
-        self._options = options
+        self._options = options.without_tls()
         self._stack = AsyncExitStack()
         self._kinds: tuple[Kind, ...] = ()
         self._association: Association | None = None

@@ -60,6 +60,19 @@ class Options:
         given = (self.tls_pair, self.tls_certificate, self.tls_key, self.tls_ca)
         return self.tls_insecure or any(each is not None for each in given)
 
+    def without_tls(self) -> Options:
+        """Return these options for somebody else than the peer whose TLS they describe."""
+        return replace(
+            self,
+            tls=False,
+            tls_pair=None,
+            tls_certificate=None,
+            tls_key=None,
+            tls_ca=None,
+            tls_name=None,
+            tls_insecure=False,
+        )
+
     @property
     def wants_tls(self) -> bool:
         """Whether the options alone ask for TLS."""

@@ -25,6 +25,8 @@ async def secure_connection(
     if contexts is None:
         raise TLSFault(Cause.NOT_SET_UP, "TLS is not set up here", "See [tls] of the settings.")
     context = contexts.bound if expected.bindings else contexts.named
+    if {each.form for each in expected.bindings} == {Form.FINGERPRINT}:
+        context = contexts.pinned
     name = expected.name or proposal.host
     connection = SecureConnection(context, Side.CLIENT, server_hostname=name)
     async with asyncio.timeout(seconds):

@@ -43,11 +43,13 @@ _VERIFY: Final = {
 class ClientContexts:
     """Contexts for calling: ``named`` checks the host name too, ``bound`` leaves that to a binding.
 
-    ``is_verified`` is false where a peer's certificate is not verified at all.
+    ``pinned`` verifies nothing: who is known by the whole of the certificate needs nobody to vouch
+    for it. ``is_verified`` is false where a peer's certificate is not verified at all.
     """
 
     named: ssl.SSLContext
     bound: ssl.SSLContext
+    pinned: ssl.SSLContext
     is_verified: bool = True
 
 
@@ -66,7 +68,12 @@ def server_context(files: Files) -> ssl.SSLContext:
 
 def client_contexts(files: Files, *, verify: bool = True) -> ClientContexts:
     """Return the contexts for calling others; blocks. Raises ConfigurationError."""
-    return ClientContexts(_client(files, verify, True), _client(files, verify, False), verify)
+    return ClientContexts(
+        _client(files, verify, True),
+        _client(files, verify, False),
+        _client(files, False, False),
+        verify,
+    )
 
 
 def fingerprint_of(pem: str) -> Binding:

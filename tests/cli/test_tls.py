@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -94,18 +95,45 @@ def test_a_registered_peer_is_called_with_the_certificate_of_the_settings(
 
 
 def test_what_is_got_reaches_a_store_whose_plain_port_is_closed(
-    start_node: StartNode, authority: Authority, tmp_path: Path
+    start_node: StartNode, authority: Authority, ct: Issued, tmp_path: Path
 ) -> None:
-    source = start_node(directory=tmp_path / "source")
+    source = start_node(directory=tmp_path / "source", tls=node_tls(authority))
     assert run("send", f"DICOMNODE@127.0.0.1:{source.dicom_address[1]}", CT).code == 0
     own = start_node(directory=tmp_path / "own", tls=node_tls(authority, only=True))
     study = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
     got = run(
-        *("get", f"DICOMNODE@127.0.0.1:{source.dicom_address[1]}", "--into-store"),
-        *("--study", study, "--config", own.config),
+        *("get", at(source), "+tls", ct.key, ct.certificate, "+cf", authority.ca),
+        *("--into-store", "--study", study, "--config", own.config),
     )
     assert got.code == 0, got.err
     assert len(own.files()) == 1
+
+
+def test_a_pinned_peer_that_is_called_by_a_name_is_verified_all_the_same(
+    node: RunningNode, authority: Authority, ct: Issued, tmp_path: Path
+) -> None:
+    theirs = Issued(Path(node_settings(node)), ct.key)
+    registered = {"title": "DICOMNODE", "host": "localhost", "port": node.tls_address[1]}
+    pinned = {**registered, "tls": True, "certificate": [f"SHA256:{theirs.fingerprint}"]}
+    stranger = Authority(tmp_path / "other", "Another CA")
+    # A CA that did not sign the peer's certificate: only the pin can vouch for it.
+    tls = {**ct.settings(), "ca": str(stranger.ca)}
+    file = peers.write_config(tmp_path / "ours", tls=tls, entities=[pinned])
+    assert run("echo", "DICOMNODE", "--config", file).code == 0
+    named = run("echo", "DICOMNODE", "--config", file, "--tls-name", "localhost")
+    assert named.code == 1
+    assert "of no CA that we trust" in named.err
+    wrong = {
+        **pinned,
+        "certificate": [f"SHA256:{Issued(Path(ours['certificate']), ct.key).fingerprint}"],
+    }
+    peers.write_registry(file.parent, [wrong])
+    assert "is bound to SHA256:" in run("echo", "DICOMNODE", "--config", file).err
+
+
+def node_settings(node: RunningNode) -> str:
+    """Return the path of the certificate of a node."""
+    return str(tomllib.loads(node.config.read_text())["tls"]["certificate"])
 
 
 def test_check_config_looks_at_the_files_of_tls(authority: Authority, tmp_path: Path) -> None:
