@@ -178,6 +178,19 @@ async def test_a_bound_peer_may_have_any_name_but_no_other_certificate(
         assert "is bound to CN=other" in str(error)
 
 
+async def test_a_pinned_certificate_needs_nobody_to_vouch_for_it(
+    authority: Authority, tmp_path: Path
+) -> None:
+    issued = Authority(tmp_path / "stranger", "Stranger").issue("archive", days=-0.5)
+    context = server_context(issued, authority)
+    pin = binding(f"SHA256:{issued.fingerprint}")
+    async with calling(authority, context, expected=Expected(None, (pin,))) as on:
+        (await on.call()).channel.abort("enough")
+    either = Expected(None, (pin, binding("CN=archive")))
+    async with calling(authority, context, expected=either) as on:
+        assert (await on.fails()).cause == "unknown CA"
+
+
 async def test_a_peer_that_is_not_verified_is_known_by_the_whole_certificate_alone(
     authority: Authority, tmp_path: Path
 ) -> None:
