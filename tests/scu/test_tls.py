@@ -73,7 +73,7 @@ async def test_an_entry_of_the_registry_says_whether_and_false_says_no(
 async def test_the_port_of_tls_stands_in_where_none_is_written() -> None:
     with pytest.raises(AssociationError, match="at localhost:2762"):
         await echo("NOBODY@localhost", True)
-    with pytest.raises(AssociationError, match="at here.invalid:2762"):
+    with pytest.raises(AssociationError, match=r"at here\.invalid:2762"):
         await echo(Registry([AE(title="A", host="here.invalid", tls=True)]).entries[0])
 
 
