@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import os
+import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.certificates import Expected, binding
 from dicomnode.dimse.channel import Channel, Proposal, RequestObserver
 from dicomnode.dimse.channel import Requestor as AnyRequestor
 from dicomnode.errors import AssociationError
@@ -20,14 +25,24 @@ from dicomnode.scu.association import Association
 from dicomnode.scu.contexts import Wanted, contexts_of
 from dicomnode.scu.names import uid_of
 from dicomnode.scu.outgoing import RequestingProvider, associate
-from dicomnode.scu.peers import Directory, Entity, named_title, peer_of
+from dicomnode.scu.peers import (
+    DEFAULT_PORT,
+    DEFAULT_TLS_PORT,
+    Directory,
+    Entity,
+    Peer,
+    named_title,
+    peer_of,
+)
+from dicomnode.tls.contexts import ClientContexts, client_contexts
+from dicomnode.tls.files import FileNames, Files, Profile
 from dicomnode.ul.items import (
     AsynchronousOperationsWindow,
     ExtendedNegotiation,
     RoleSelection,
 )
 
-__all__ = ["Association", "open_association"]
+__all__ = ["TLS", "Association", "open_association"]
 
 _ARTIM_SECONDS: Final = 30.0
 # So long a peer may leave a PDU incomplete, or what is sent to it untaken.
@@ -39,6 +54,26 @@ _MAX_WINDOW: Final = 0xFFFF
 # Shorter ones cost more than they carry; longer ones take receive buffers that nobody needs.
 _MIN_PDU_BYTES: Final = 4096
 _MAX_PDU_BYTES: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """How to call over TLS: files in PEM form, and whom to expect.
+
+    ``ca`` holds the CAs to trust (None: the system's); ``certificate`` and ``key`` are ours, if the
+    peer asks for them (no ``key``: it is in the file of the certificate). The peer's certificate
+    has to have ``name`` (None: the host that is called), or to be one of ``bindings``, written as
+    in ae.toml. Without ``verify`` anybody may answer.
+    """
+
+    ca: str | os.PathLike[str] | None = None
+    certificate: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
+    name: str | None = None
+    bindings: tuple[str, ...] = ()
+    verify: bool = True
+    profile: Profile = "bcp195"
+    file_names: FileNames = ("certificate", "key", "ca")
 
 
 @asynccontextmanager
@@ -59,6 +94,7 @@ async def open_association(
     observer: RequestObserver | None = None,
     requestor: AnyRequestor | None = None,
     provider: RequestingProvider | None = None,
+    tls: TLS | ssl.SSLContext | bool | None = None,
 ) -> AsyncIterator[Association]:
     """Make an association with ``peer``, and release it at the end of the block.
 
@@ -70,12 +106,17 @@ async def open_association(
     asynchronous window to ask for. ``max_data_set_bytes`` is the longest data set that is taken
     with a response. What the peer asks of us goes to ``provider``; without one it is refused.
 
+    ``tls`` says whether and how to call over TLS: ``TLS`` with certificates, a context of your own,
+    True for the CAs of the system, False for none; None: as the registry has it.
+
     With ``requestor`` the association is made by that one, with its own limits and deadlines for
     connecting and negotiating; ``observer`` is for those made without one.
 
     Raises AssociationError when there is no association, and ValueError for what cannot be asked.
     """
-    called = peer_of(peer, registry)
+    default_port = DEFAULT_TLS_PORT if tls else DEFAULT_PORT
+    called = peer_of(peer, registry, default_port)
+    expected = _expected(called, tls)
     proposal = Proposal(
         host=called.host,
         port=called.port,
@@ -87,11 +128,14 @@ async def open_association(
         extended=tuple(
             ExtendedNegotiation(uid_of(name), info) for name, info in (extended or {}).items()
         ),
+        tls=expected,
     )
     own: Requestor | None = None
     if requestor is None:
         deadlines = _deadlines(connect_seconds, response_seconds)
-        requestor = own = _requestor(maximum_pdu_bytes, deadlines, observer or _Silent())
+        secure = await _contexts(tls) if expected is not None else None
+        observer = observer or _Silent()
+        requestor = own = _requestor(maximum_pdu_bytes, deadlines, observer, secure)
     try:
         outgoing = await associate(
             requestor, proposal, provider, max_data_set_bytes=max_data_set_bytes
@@ -129,7 +173,10 @@ def _deadlines(connect_seconds: float, response_seconds: float) -> Deadlines:
 
 
 def _requestor(
-    maximum_pdu_bytes: int, deadlines: Deadlines, observer: RequestObserver
+    maximum_pdu_bytes: int,
+    deadlines: Deadlines,
+    observer: RequestObserver,
+    secure: ClientContexts | None,
 ) -> Requestor:
     if not _MIN_PDU_BYTES <= maximum_pdu_bytes <= _MAX_PDU_BYTES:
         bounds = f"{_MIN_PDU_BYTES} to {_MAX_PDU_BYTES}"
@@ -147,7 +194,38 @@ def _requestor(
         pool=pool,
         deadlines=deadlines,
         observer=observer,
+        secure=lambda: secure,
     )
+
+
+def _expected(called: Peer, tls: TLS | ssl.SSLContext | bool | None) -> Expected | None:
+    """Return what the peer's certificate has to be; None: it is called without TLS."""
+    if tls is None or tls is False:
+        return called.over_tls if tls is None else None
+    registered = called.over_tls or Expected()
+    if isinstance(tls, TLS) and (tls.name is not None or tls.bindings):
+        return Expected(tls.name, tuple(map(binding, tls.bindings)))
+    return registered
+
+
+async def _contexts(tls: TLS | ssl.SSLContext | bool | None) -> ClientContexts:
+    """Raises ConfigurationError for files that cannot be used."""
+    if tls is None or isinstance(tls, bool):
+        tls = TLS()
+    if not isinstance(tls, TLS):
+        return ClientContexts(tls, tls, tls, tls.verify_mode is not ssl.CERT_NONE)
+    files = Files(
+        _path(tls.certificate),
+        _path(tls.key),
+        _path(tls.ca),
+        profile=tls.profile,
+        names=tls.file_names,
+    )
+    return await asyncio.to_thread(client_contexts, files, verify=tls.verify)
+
+
+def _path(file: str | os.PathLike[str] | None) -> Path | None:
+    return Path(file) if file is not None else None
 
 
 class _Silent:

@@ -9,6 +9,7 @@ The tree::
     │   └── RemoteProtocolError     the peer broke PS3.7 or PS3.8; answered with A-ABORT
     ├── AssociationError
     │   ├── ConnectionFailed        the peer's host cannot be reached or refuses the connection
+    │   │   └── TLSFailed           there is a connection, but no TLS on it that we may use
     │   ├── AssociationRejected     the peer (or we) answered with A-ASSOCIATE-RJ
     │   ├── AssociationAborted      A-ABORT, A-P-ABORT or a lost connection
     │   └── AssociationTimedOut     a deadline ran out
@@ -72,6 +73,15 @@ class AssociationError(DicomnodeError):
 
 class ConnectionFailed(AssociationError):
     """There is no connection to the peer: it was not found, not reached, or refused it."""
+
+
+class TLSFailed(ConnectionFailed):
+    """TLS with the peer failed; ``cause`` is a word for it, ``advice`` says what to do."""
+
+    def __init__(self, message: str, cause: str, advice: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.advice = advice
 
 
 class AssociationRejected(AssociationError):

@@ -63,6 +63,7 @@ from dicomnode.parameters import (
     synchronous_of,
 )
 from dicomnode.reload import Configuration, Reloading
+from dicomnode.security import TransportSecurity
 from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_request import CommitmentRequester
@@ -134,6 +135,11 @@ class Node:
     def dicom_address(self) -> tuple[str, int]:
         """The host and port that modalities can connect to."""
         return self._acceptor.address
+
+    @property
+    def tls_address(self) -> tuple[str, int] | None:
+        """The host and port for TLS, when that is on."""
+        return self._acceptor.secure_address
 
     @property
     def http_address(self) -> tuple[str, int] | None:
@@ -218,6 +224,9 @@ class Node:
 
     async def _listen(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings
+        self._security = TransportSecurity(settings, self._log.logger, self._metrics.tls)
+        await self._security.start(self._registry)
+        undo.callback(self._security.stop)
         base = self._open_network(undo)
         await self._commitment.start()
         await asyncio.to_thread(self._commitment_requester.recover)
@@ -230,6 +239,7 @@ class Node:
         await self._fetching.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
+        self._security.started(self._acceptor)
 
     async def _forward(self, base: Base, undo: contextlib.AsyncExitStack) -> None:
         self._forwarding = make_forwarding(
@@ -305,6 +315,7 @@ class Node:
             pool=self._pool,
             deadlines=deadlines,
             observer=self._journal,
+            secure=self._security.client,
         )
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
         base = Base(
@@ -319,7 +330,7 @@ class Node:
         )
         self._admission = Admission(rules_of(settings), self._registry)
         self._acceptor = Acceptor(
-            listening_of(settings, self.log.warning),
+            self._security.listening(listening_of(settings, self.log.warning), self._journal),
             numbers=numbers,
             pool=self._pool,
             deadlines=deadlines,
@@ -375,13 +386,16 @@ class Node:
     # -- while running ---------------------------------------------------------------------------
 
     async def reload(self) -> bool:
-        """Take settings and registry anew as a whole, or keep the old ones and say why."""
+        """Take settings and registry anew, and certificates: each as a whole, or not at all.
+
+        What is wrong is logged; returns whether both were taken.
+        """
         taken = await self._reloading.reload()
         if taken:
             self._fetching.registry_reloaded()
             await self._commitment.registry_reloaded()
             self._forwarding.registry_reloaded()
-        return taken
+        return await self._security.reload(self._registry) and taken
 
     def _take(self, configuration: Configuration) -> None:
         settings, registry = configuration.settings, configuration.registry
@@ -424,6 +438,7 @@ class Node:
             "fetch": self._fetching.figures(),
             "commitments": await self._commitment.figures(),
             "commitment_requests": await asyncio.to_thread(requester.requests.counts),
+            "tls": self._security.figures(self._acceptor),
             **self._journal.figures(),
         }
 

@@ -13,9 +13,18 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from dicomnode import configuration
+from dicomnode.certificates import Binding, Expected, binding
 from dicomnode.configuration import Place
 from dicomnode.errors import ConfigurationError
 from dicomnode.value_types import Number, Size
@@ -82,6 +91,9 @@ class AE(BaseModel):
     where it may call from (empty: anywhere). For limits 0 means no limit of its own.
     ``receives`` are the transfer syntaxes that it can be sent (empty: what it accepts).
     ``character_set`` is the Specific Character Set of answers to its queries (None: the query's).
+    ``certificate`` are those of which it has to show one when it calls, and is called over TLS
+    (empty: it calls with any or none, and is called by its name). ``tls`` says that it is called
+    over TLS, ``tls_name`` the name that its certificate has instead of ``host``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -96,7 +108,23 @@ class AE(BaseModel):
     transfer_syntaxes: tuple[Annotated[str, AfterValidator(_transfer_syntax)], ...] = ()
     receives: tuple[Annotated[str, AfterValidator(_transfer_syntax)], ...] = ()
     character_set: Annotated[str, AfterValidator(_character_set)] | None = None
+    certificate: tuple[Annotated[Binding, BeforeValidator(binding)], ...] = ()
+    tls: bool = False
+    tls_name: Annotated[str, AfterValidator(configuration.host)] | None = None
     description: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_port(cls, given: object) -> object:
+        # IANA's port for DICOM over TLS (PS3.8 §9.1.1).
+        if isinstance(given, dict) and given.get("tls") is True and "port" not in given:
+            return {**given, "port": 2762}
+        return given
+
+    @property
+    def over_tls(self) -> Expected | None:
+        """What its certificate has to be when it is called; None: it is called without TLS."""
+        return Expected(self.tls_name, self.certificate) if self.tls else None
 
     def allows(self, service: Service) -> bool:
         """Tell whether this AE may ask for ``service``."""

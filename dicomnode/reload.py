@@ -62,6 +62,8 @@ def read_configuration(file: Path | None = None, *, strict: bool | None = None) 
         registry = load_registry(registry_path(file), strict)
     except ConfigurationError as error:
         problems += error.problems
+    if settings is not None:
+        problems += _tls_mistakes(settings, file)
     if settings is not None and registry is not None:
         problems += _rule_mistakes(settings, registry, file, strict=bool(strict))
     if problems or settings is None or registry is None:
@@ -85,6 +87,20 @@ def _rule_mistakes(
         document = configuration.read_toml(file)
         problems += fetch.mistakes(settings.fetch, registry, document, strict=strict)
     return problems
+
+
+def _tls_mistakes(settings: Settings, file: Path) -> list[str]:
+    tls = settings.tls
+    if tls.certificate is None and tls.ca is None:
+        return []
+    # Here, since most commands are quicker without it.
+    from dicomnode.tls.files import mistakes, of
+
+    document = configuration.read_toml(file)
+    return [
+        f"{document.where(tuple(line.partition(':')[0].split('.')))}: {line}"
+        for line in mistakes(of(tls))
+    ]
 
 
 # -- what has changed ------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -30,6 +30,7 @@ from dicomnode.errors import ConfigurationError
 from dicomnode.fetch_settings import FetchRule
 from dicomnode.forward_settings import ForwardingSettings, ForwardRule
 from dicomnode.retries import Pause, RetrySettings
+from dicomnode.tls.files import ClientCertificates, Profile
 from dicomnode.value_types import Number, Seconds, Size
 
 _PREFIX = "DICOMNODE__"
@@ -103,6 +104,8 @@ class LimitSettings(_Section):
     max_identifier_bytes: Annotated[Size, Field(ge=1024)] = 4 * 1024**2
     max_list_values: Annotated[Number, Field(ge=1)] = 20_000
     max_matches: Annotated[Number, Field(ge=0)] = 10_000
+    max_handshakes: Annotated[Number, Field(ge=1)] = 128
+    max_handshakes_per_address: Annotated[Number, Field(ge=1)] = 32
 
 
 class TimeoutSettings(_Section):
@@ -114,6 +117,7 @@ class TimeoutSettings(_Section):
     finish at shutdown. ``connect_seconds`` until another node that is called has taken the
     connection, ``response_seconds`` until it has answered an association request, a request, a
     sub-operation or a release, and until an association is released on which it could report.
+    ``tls_handshake_seconds`` until a peer that calls has finished its TLS handshake.
     """
 
     artim_seconds: Deadline = 30.0
@@ -122,7 +126,25 @@ class TimeoutSettings(_Section):
     write_seconds: Deadline = 60.0
     connect_seconds: Deadline = 10.0
     response_seconds: Deadline = 60.0
+    tls_handshake_seconds: Deadline = 10.0
     drain_seconds: Annotated[Seconds, Field(ge=0, allow_inf_nan=False)] = 30.0
+
+
+class TlsSettings(_Section):
+    """``[tls]``: our certificate, whom we trust, and a port of its own. Port 0: any free.
+
+    ``enabled`` opens the port; ``only`` leaves ``node.port`` closed. Certificate, key and CAs are
+    for calling others too, enabled or not. Without ``key`` it is in the file of the certificate.
+    """
+
+    enabled: bool = False
+    port: Port = 2762
+    only: bool = False
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+    client_certificates: ClientCertificates = "required"
+    profile: Profile = "bcp195"
 
 
 class HttpSettings(_Section):
@@ -185,6 +207,7 @@ class Settings(BaseSettings):
     access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
+    tls: TlsSettings = TlsSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     worklist: WorklistSettings = WorklistSettings()
@@ -326,8 +349,34 @@ def _contradictions(document: Document, settings: Settings) -> list[str]:
     node, http, limits = settings.node, settings.http, settings.limits
     if http.enabled and http.port == node.port and node.port != 0:
         add("http", "port", f"must differ from node.port, which is {node.port} too")
+    found += [f"{_where(document, ('tls', key))}: {words}" for key, words in _tls(settings)]
     if limits.receive_buffer_bytes < 2 * limits.maximum_pdu_bytes:
         least = 2 * limits.maximum_pdu_bytes
         words = f"must be {least} (twice limits.maximum_pdu_bytes) or more"
         add("limits", "receive_buffer_bytes", f"{words}, not {limits.receive_buffer_bytes}")
     return found
+
+
+def _tls(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Find what is missing in ``[tls]``: the key, and words that begin with it."""
+    tls, node, http = settings.tls, settings.node, settings.http
+    if tls.only and not tls.enabled:
+        yield "only", "tls.only: needs tls.enabled = true, or no port would be open"
+    if tls.key is not None and tls.certificate is None:
+        yield "key", "tls.key: is given without tls.certificate"
+    if not tls.enabled:
+        return
+    if tls.certificate is None:
+        yield "enabled", "tls.certificate: is missing; TLS needs a certificate and its key"
+    if tls.client_certificates != "none" and tls.ca is None:
+        yield (
+            "client_certificates",
+            f"tls.ca: is missing; with tls.client_certificates = {tls.client_certificates!r} it"
+            " names the file of the CAs whose certificates peers may show",
+        )
+    others = {"node.port": 0 if tls.only else node.port}
+    if http.enabled:
+        others["http.port"] = http.port
+    for name, port in others.items():
+        if port == tls.port and port != 0:
+            yield "port", f"tls.port: must differ from {name}, which is {port} too"

@@ -102,6 +102,7 @@ class RunningNode:
         self.node = Node(read_configuration(self.config))
         await self.node.start()
         self.dicom_address: peers.Address = self.node.dicom_address
+        self.tls_address = self.node.tls_address or self.dicom_address
         assert self.node.http_address is not None
         self.http_address: peers.Address = self.node.http_address
         self._started.set()

@@ -464,6 +464,12 @@ class NodeProcess:
         self.http_address: Address = (found[1], int(found[2]))
         return self
 
+    @property
+    def tls_address(self) -> Address:
+        """Where the node takes TLS."""
+        found = self.wait_for_line(r"\bTLS on (\S+):(\d+),")
+        return (found[1], int(found[2]))
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
         self.process.send_signal(number)

@@ -14,23 +14,25 @@ PACKAGE = Path(__file__).parent.parent / "dicomnode"
 ALLOWED = {
     "errors": set(),
     "ul": {"errors"},
-    "dimse": {"ul", "errors"},
+    "dimse": {"certificates", "ul", "errors"},
     "storage": {"hardening", "errors"},
     "index": {"storage", "errors"},
     "configuration": {"ul", "errors"},
     "value_types": set(),
+    "certificates": set(),
+    "tls": {"certificates", "errors"},
     "retries": {"value_types"},
     "forward_settings": {"configuration", "retries", "value_types"},
-    "settings": {"fetch_settings", "forward_settings", "retries", "configuration", "value_types"}
-    | {"errors"},
-    "registry": {"configuration", "value_types", "errors"},
+    "settings": {"fetch_settings", "forward_settings", "retries", "tls", "configuration"}
+    | {"value_types", "errors"},
+    "registry": {"certificates", "configuration", "value_types", "errors"},
     "observe": {"settings", "errors"},
-    "net": {"dimse", "ul", "errors"},
-    "scu": {"dimse", "ul", "storage", "configuration", "errors"},
+    "net": {"certificates", "tls", "dimse", "ul", "errors"},
+    "scu": {"certificates", "dimse", "ul", "storage", "configuration", "errors"},
     # The one place, besides the node, where associations are made out of sockets.
-    "client": {"scu", "net", "dimse", "ul", "errors"},
+    "client": {"certificates", "tls", "scu", "net", "dimse", "ul", "errors"},
     "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"}
-    | {"retries"},
+    | {"certificates", "tls", "retries"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "fetch_settings": {"forward_settings", "configuration", "value_types"},
@@ -43,9 +45,19 @@ ALLOWED = {
     "shared_files": set(),
     "descriptors": set(),
     "supervision": {"observe"},
-    "reload": {"outbox", "sync", "registry", "settings", "configuration", "observe", "errors"},
+    "reload": {
+        "outbox",
+        "sync",
+        "tls",
+        "registry",
+        "settings",
+        "configuration",
+        "observe",
+        "errors",
+    },
     "assembly": {"parameters", "net", "outbox", "sync", "services", "storage", "index", "registry"}
     | {"observe", "settings"},
+    "security": {"net", "tls", "registry", "observe", "settings", "errors"},
     "node": {
         "assembly",
         "parameters",
@@ -61,7 +73,7 @@ ALLOWED = {
         "registry",
         "observe",
     }
-    | {"settings", "errors"},
+    | {"security", "settings", "errors"},
     "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
         "daemon",
@@ -82,6 +94,7 @@ ALLOWED = {
     }
     # The words and values of the protocol, for what is asked and shown.
     | {"dimse", "ul"}
+    | {"certificates", "tls", "security"}
     | {"observe", "settings", "configuration", "errors"},
 }
 # No clock, no sockets, no files, no threads: bytes in, events and bytes out.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.certificates import Expected, binding
 from dicomnode.errors import ConfigurationError
 from dicomnode.registry import AE, SERVICES, Registry, load_registry
 
@@ -66,7 +67,7 @@ def test_the_try_out_registry_loads() -> None:
 def test_the_commented_example_of_the_try_out_registry_loads_too(file: Path) -> None:
     text = (ROOT / "config/ae.toml").read_text()
     example = text[text.index("# [[ae]]\n") :].replace("# ", "")
-    assert loaded(file, example).titles == ("CT_1",)
+    assert loaded(file, example).titles == ("CT_1", "ARCHIVE")
 
 
 def test_titles_are_compared_without_case_and_outer_spaces_unless_strict(file: Path) -> None:
@@ -156,3 +157,34 @@ def test_a_registry_can_be_made_without_a_file() -> None:
     registry = Registry([AE(title="A"), AE(title="B")])
     assert registry.titles == ("A", "B")
     assert len(registry) == 2
+
+
+def test_a_certificate_and_a_name_for_tls_are_read(file: Path) -> None:
+    text = """
+    [[ae]]
+    title = "ARCHIVE"
+    host = "10.0.0.9"
+    tls = true
+    tls_name = "archive.example.org"
+    [[ae]]
+    title = "CT_1"
+    host = "10.0.0.8"
+    port = 11113
+    tls = true
+    certificate = ["CN=CT_1", "DNS:CT1.example.org"]
+    [[ae]]
+    title = "PLAIN"
+    host = "10.0.0.7"
+    """
+    archive, ct, plain = loaded(file, text).entries
+    assert (archive.port, ct.port, plain.port) == (2762, 11113, 104)
+    assert archive.over_tls == Expected("archive.example.org", ())
+    assert ct.over_tls == Expected(None, (binding("CN=CT_1"), binding("DNS:ct1.example.org")))
+    assert plain.over_tls is None
+
+
+def test_a_binding_that_is_none_is_told_with_the_forms_there_are(file: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(file, '[[ae]]\ntitle = "CT_1"\ncertificate = ["CT_1"]\n')
+    (problem,) = caught.value.problems
+    assert ":3: ae.certificate[0] (of CT_1): must be a certificate such as" in problem

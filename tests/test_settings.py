@@ -153,6 +153,35 @@ def test_a_byte_order_mark_is_no_mistake(file: Path) -> None:
     assert load_settings(file).node.port == 4
 
 
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("[tls]\nonly = true", ["2: tls.only: needs tls.enabled = true"]),
+        ("[tls]\nkey = 'k'", ["2: tls.key: is given without tls.certificate"]),
+        (
+            "[tls]\nenabled = true",
+            ["2: tls.certificate: is missing", "1: tls.ca: is missing; with tls.client_cert"],
+        ),
+        (
+            "[tls]\nenabled = true\ncertificate = 'c'\nca = 'a'\nport = 11112",
+            ["5: tls.port: must differ from node.port, which is 11112 too"],
+        ),
+        ("[tls]\nclient_certificates = 'maybe'", ["2: tls.client_certificates: must be 'none'"]),
+    ],
+)
+def test_what_tls_lacks_is_told(file: Path, text: str, problems: list[str]) -> None:
+    found = mistakes(file, text)
+    assert len(found) == len(problems)
+    for line, problem in zip(found, problems, strict=True):
+        assert line.startswith(f"dicomnode.toml:{problem}")
+
+
+def test_tls_may_have_the_port_of_a_listener_that_it_closes(file: Path) -> None:
+    rest = "certificate = 'c'\nclient_certificates = 'none'\nport = 11112\nonly = true"
+    file.write_text(f"[tls]\nenabled = true\n{rest}")
+    assert load_settings(file).tls.only
+
+
 def test_values_that_contradict_each_other_are_told(file: Path) -> None:
     assert mistakes(file, "[http]\nport = 11112\n[limits]\nreceive_buffer_bytes = 200000\n") == [
         "dicomnode.toml:2: http.port: must differ from node.port, which is 11112 too",

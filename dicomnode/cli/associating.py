@@ -8,17 +8,19 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
+from dicomnode.cli.calling_tls import tls_for
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
 from dicomnode.cli.event_loop import run
 from dicomnode.cli.peers import Called, Options
 from dicomnode.client import open_association
-from dicomnode.errors import AssociationError, ContextNotAccepted
+from dicomnode.errors import AssociationError, ContextNotAccepted, TLSFailed
 from dicomnode.observe.words import escape
 from dicomnode.scu.advice import on_failure
 from dicomnode.scu.answers import Answer
 from dicomnode.scu.association import Association
 from dicomnode.scu.contexts import Wanted, contexts_of
 from dicomnode.sync import source
+from dicomnode.tls.faults import Cause
 from dicomnode.ul.items import RoleSelection
 
 EXIT_INTERRUPTED: Final = 130
@@ -26,6 +28,9 @@ EXIT_INTERRUPTED: Final = 130
 _OPTION_OF: Final = {
     "timeouts.connect_seconds": "-to",
     "timeouts.response_seconds": "-ta, -td",
+    "tls.certificate": "--tls-cert",
+    "tls.key": "--tls-key",
+    "tls.ca": "--tls-ca",
 }
 
 T = TypeVar("T")
@@ -56,9 +61,10 @@ async def associated(
         maximum_pdu_bytes=options.maximum_pdu_bytes,
         connect_seconds=options.connect_seconds,
         response_seconds=options.acse_seconds,
+        tls=tls_for(called, options),
     ) as association:
         if options.verbose or options.debug:
-            show_accepted(association.negotiated, options)
+            show_accepted(association.channel, options)
         yield association
 
 
@@ -72,6 +78,8 @@ def words(error: AssociationError | ContextNotAccepted, called: Called) -> str:
     if called.peer.title not in said:
         said = f"{called.peer.title} at {called.where}: {said}"
     correct = "ae.toml" if called.is_registered else "PEER"
+    if isinstance(error, TLSFailed):
+        return f"{said}. {_tls_advice(error, called)}"
     advice = on_failure(
         error,
         title=called.peer.title,
@@ -80,6 +88,17 @@ def words(error: AssociationError | ContextNotAccepted, called: Called) -> str:
         correct=f"correct title, host or port in {correct}",
     )
     return f"{said}. {advice}"
+
+
+def _tls_advice(error: TLSFailed, called: Called) -> str:
+    if called.is_registered:
+        return error.advice
+    if error.cause == Cause.WRONG_NAME:
+        return "If it is the right peer, give a name in its certificate with --tls-name."
+    advice = error.advice
+    for setting, option in _OPTION_OF.items():
+        advice = advice.replace(setting, option)
+    return advice
 
 
 def perform(course: Coroutine[Any, Any, T], called: Called) -> T:

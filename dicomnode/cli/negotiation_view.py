@@ -9,6 +9,7 @@ from rich.text import Text
 
 from dicomnode.cli.peers import Called, Options
 from dicomnode.cli.terminal import console, plain
+from dicomnode.dimse.channel import Channel
 from dicomnode.observe.words import size
 from dicomnode.scu.names import named
 from dicomnode.ul.items import PresentationContextRQ, RoleSelection
@@ -46,10 +47,13 @@ def show_proposed(
     out.print(table)
 
 
-def show_accepted(negotiated: Negotiated, options: Options) -> None:
+def show_accepted(channel: Channel, options: Options) -> None:
     """Print what was granted, on standard error."""
+    negotiated, secured = channel.negotiated, channel.secured
     out = console(errors=True)
     out.print(plain(f"Accepted by {negotiated.called_ae_title}:"), style="bold")
+    if secured is not None:
+        out.print(plain(f"  {secured.words}, {secured.cipher_suite}"))
     for line in _facts(negotiated, options):
         out.print(plain(f"  {line}"))
     table = _table("#", "SOP class", "transfer syntax or reason", "our roles")

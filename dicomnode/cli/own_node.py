@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from dicomnode.api.token import read_token
+from dicomnode.certificates import Expected
 from dicomnode.cli.asking import ask, url_of
 from dicomnode.cli.associating import associated, words
 from dicomnode.cli.held import held_digests
@@ -30,6 +31,7 @@ from dicomnode.scu.proposals import Kind
 from dicomnode.scu.receiving import ReceivedObject
 from dicomnode.settings import Settings
 from dicomnode.sync.tree import Brought, Held
+from dicomnode.tls.contexts import fingerprint_of
 
 # Where a node is called that listens on every address.
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -37,13 +39,17 @@ _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 def own_node(settings: Settings, calling_ae_title: str) -> Called:
     """Return the running node of ``settings``. Raises NodeUnavailable where none runs, OSError."""
-    node = settings.node
-    port = node.port
+    node, tls = settings.node, settings.tls
+    port = tls.port if tls.only else node.port
     if port == 0:
         local = read_token(settings.storage.directory)
         port = int(ask(url_of(settings, local.port if local else 0), "/api/status")["port"])
     host = _LOOPBACK.get(node.host, node.host)
-    return Called(Peer(node.ae_title, host, port), calling_ae_title, is_registered=False)
+    expected = None
+    if tls.only and tls.certificate is not None:
+        expected = Expected(bindings=(fingerprint_of(tls.certificate.read_text()),))
+    peer = Peer(node.ae_title, host, port, expected)
+    return Called(peer, calling_ae_title, is_registered=False)
 
 
 class OwnNode:
@@ -52,7 +58,7 @@ class OwnNode:
     def __init__(self, settings: Settings, node: Called, options: Options) -> None:
         self._settings = settings
         self._node = node
-        self._options = options
+        self._options = options.without_tls()
         self._stack = AsyncExitStack()
         self._kinds: tuple[Kind, ...] = ()
         self._association: Association | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,7 +14,7 @@ import typer
 from dicomnode import configuration
 from dicomnode.cli.common import ConfigOption, fail
 from dicomnode.errors import ConfigurationError
-from dicomnode.scu.peers import Entity, Peer, peer_of
+from dicomnode.scu.peers import DEFAULT_PORT, DEFAULT_TLS_PORT, Entity, Peer, peer_of
 
 if TYPE_CHECKING:
     from dicomnode.registry import Registry
@@ -46,12 +46,90 @@ class Options:
     maximum_pdu_bytes: int
     verbose: bool
     debug: bool
+    tls: bool = False
+    tls_pair: tuple[Path, Path] | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    tls_name: str | None = None
+    tls_insecure: bool = False
+
+    @property
+    def has_tls_files(self) -> bool:
+        """Whether the certificates are those of the options, and not of the settings."""
+        given = (self.tls_pair, self.tls_certificate, self.tls_key, self.tls_ca)
+        return self.tls_insecure or any(each is not None for each in given)
+
+    def without_tls(self) -> Options:
+        """Return these options for somebody else than the peer whose TLS they describe."""
+        return replace(
+            self,
+            tls=False,
+            tls_pair=None,
+            tls_certificate=None,
+            tls_key=None,
+            tls_ca=None,
+            tls_name=None,
+            tls_insecure=False,
+        )
+
+    @property
+    def wants_tls(self) -> bool:
+        """Whether the options alone ask for TLS."""
+        return self.tls or self.has_tls_files or self.tls_name is not None
 
     @property
     def response_seconds(self) -> float:
         """How long a peer may take to answer a request."""
         return self.dimse_seconds or _FOREVER_SECONDS
 
+
+_INSECURE: Final = (
+    "dicomnode: WARNING: --tls-insecure: nobody looks whether the peer is who it should be; whoever"
+    " is in between can read and change everything, patient data too"
+)
+
+
+def _file_option(*names: str, help: str) -> Any:
+    return Annotated[Path | None, typer.Option(*names, metavar="FILE", help=help)]
+
+
+_TLS_OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
+    "tls": (
+        Annotated[
+            bool,
+            typer.Option("--tls", "+tla", help="Call over TLS (port 2762 when left out)."),
+        ],
+        False,
+    ),
+    "tls_pair": (
+        Annotated[
+            tuple[Path, Path] | None,
+            typer.Option(
+                "--tls-pair", "+tls", metavar="KEY CERT", help="TLS with this key and certificate."
+            ),
+        ],
+        None,
+    ),
+    "tls_certificate": (_file_option("--tls-cert", help="Our certificate, in PEM form."), None),
+    "tls_key": (_file_option("--tls-key", help="Its private key, in PEM form."), None),
+    "tls_ca": (_file_option("--tls-ca", "+cf", help="The CAs to trust, in PEM form."), None),
+    "tls_name": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--tls-name", metavar="NAME", help="The name in its certificate, if not the host."
+            ),
+        ],
+        None,
+    ),
+    "tls_insecure": (
+        Annotated[
+            bool, typer.Option("--tls-insecure", "-ic", help="Do not verify its certificate.")
+        ],
+        False,
+    ),
+}
 
 _OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
     "config": (ConfigOption, None),
@@ -140,6 +218,7 @@ _OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
         ],
         False,
     ),
+    **_TLS_OPTIONS,
 }
 
 
@@ -163,6 +242,8 @@ def with_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..
 
         def run(**values: Any) -> None:
             options = Options(**{name: values.pop(name) for name in _OPTIONS})
+            if options.tls_insecure:
+                typer.echo(_INSECURE, err=True)
             command(**values, options=options)
 
         parameters = [
@@ -201,11 +282,12 @@ def called(written: str, options: Options) -> Called:
     is_registered = "@" not in written
     try:
         entity = _registered(written, options) if is_registered else written
-        peer = peer_of(entity)
+        default = DEFAULT_TLS_PORT if options.wants_tls else DEFAULT_PORT
+        peer = peer_of(entity, default_port=default)
         title = configuration.ae_title(options.called or peer.title)
     except ValueError as error:
         fail(f"PEER: {error}")
-    return Called(Peer(title, peer.host, peer.port), ours, is_registered)
+    return Called(replace(peer, title=title), ours, is_registered)
 
 
 def every_called(options: Options) -> list[Called]:

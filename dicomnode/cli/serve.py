@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -87,6 +88,7 @@ def notes(settings: Settings, registry: Registry) -> list[str]:
             "access.unknown_ae is refuse and no application entity is registered: every"
             " association will be rejected"
         )
+    found += _tls_notes(settings, registry)
     worklist = settings.worklist.directory
     if worklist is not None and not worklist.is_dir():
         found.append(f"worklist.directory is {worklist}, and there is no such directory")
@@ -97,6 +99,24 @@ def notes(settings: Settings, registry: Registry) -> list[str]:
             " the user who runs this check"
         )
     return found
+
+
+def _tls_notes(settings: Settings, registry: Registry) -> list[str]:
+    from dicomnode.tls.files import of, openness, validities, warnings
+
+    tls = settings.tls
+    files = of(tls)
+    found = [*warnings(validities(files), time.time()), openness(files)]
+    bound = [ae.title for ae in registry.entries if ae.certificate]
+    if bound and (not tls.enabled or tls.client_certificates == "none"):
+        missing = "tls.client_certificates is none" if tls.enabled else "tls.enabled is false"
+        found.append(
+            f"{', '.join(bound)} cannot call this node: it is bound to a certificate, and {missing}"
+        )
+    for ae in registry.entries:
+        if ae.tls_name is not None and not ae.tls:
+            found.append(f"{ae.title} has a tls_name, but tls = true is missing: no TLS is used")
+    return list(filter(None, found))
 
 
 def _is_loopback(host: str) -> bool:

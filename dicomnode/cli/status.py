@@ -80,6 +80,7 @@ def summary(figures: Figures) -> RenderableType:
     parts += _commitments(figures.get("commitments", {}))
     parts += _commitment_requests(figures.get("commitment_requests", {}))
     parts += _outbox(figures.get("outbox", []))
+    parts += _tls(figures.get("tls", {}))
     associations = figures.get("associations", [])
     if associations:
         parts += ["", _associations(associations)]
@@ -242,6 +243,15 @@ def _fetches(rules: list[Figures]) -> list[RenderableType]:
 
 def _moment(seconds: float | None) -> str:
     return moment(float(seconds)) if seconds else "never"
+
+
+def _tls(tls: Figures) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    if tls.get("port") is not None:
+        alone = ", and nothing without it" if tls.get("only") else ""
+        lines.append(plain(f"TLS on port {tls['port']}{alone}"))
+    lines += [Text(str(each), style="bold yellow") for each in tls.get("warnings", [])]
+    return lines
 
 
 def _associations(associations: list[Figures]) -> Table:

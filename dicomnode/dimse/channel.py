@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from dicomnode.certificates import Expected, Secured
 from dicomnode.dimse.command import Command
 from dicomnode.errors import AssociationError
 from dicomnode.ul.items import (
@@ -72,7 +73,7 @@ class Channel(Protocol):
     """One established association as the services see it.
 
     ``number`` counts associations since start, ``negotiated`` is the outcome of negotiation
-    (PS3.8 §7.1.1), ``peer_address`` the peer's IP address.
+    (PS3.8 §7.1.1), ``peer_address`` the peer's IP address, ``secured`` the TLS of the connection.
     """
 
     number: int
@@ -80,6 +81,7 @@ class Channel(Protocol):
     called_ae_title: str
     peer_address: str
     negotiated: Negotiated
+    secured: Secured | None
 
     @property
     def peer_ae_title(self) -> str:
@@ -153,6 +155,7 @@ class Proposal:
     """An association that we ask for: whom, as whom, for what (PS3.8 §7.1.1).
 
     ``window`` and ``extended`` are the further negotiation of PS3.7 §D.3.3.3 and §D.3.3.5.
+    ``tls`` says whose certificate is expected; None: no TLS.
     """
 
     host: str
@@ -163,6 +166,7 @@ class Proposal:
     roles: tuple[RoleSelection, ...] = ()
     window: AsynchronousOperationsWindow | None = None
     extended: tuple[ExtendedNegotiation, ...] = ()
+    tls: Expected | None = None
 
 
 class Requestor(Protocol):
@@ -186,16 +190,27 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The association may not be made; ``why`` names the rule for the log."""
+    """The association may not be made; ``why`` names the rule for the log.
+
+    ``reason`` tells rules of ours apart that the standard has no words of their own for.
+    """
 
     rejection: Rejection
     why: str
+    reason: str = ""
+
+    @property
+    def words(self) -> str:
+        """Say the reason in few words, for logs and metrics."""
+        return self.reason or self.rejection.words
 
 
 class Admission(Protocol):
     """Decides who may associate."""
 
-    def admit(self, request: AAssociateRQ, peer_address: str) -> Admitted | Refused:
+    def admit(
+        self, request: AAssociateRQ, peer_address: str, secured: Secured | None = None
+    ) -> Admitted | Refused:
         """Answer an A-ASSOCIATE indication; raises RemoteProtocolError for a malformed one."""
 
 

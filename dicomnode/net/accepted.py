@@ -64,7 +64,7 @@ class AcceptedConnection(Connection):
 
     def _answer(self, request: AAssociateRQ) -> None:
         now = self._loop.time()
-        answer = self._admission.admit(request, self.peer_address)
+        answer = self._admission.admit(request, self.peer_address, self.secured)
         if isinstance(answer, Refused):
             self._observer.rejected(self.peer_address, request, answer)
             self._ending = Ending(How.REJECTED, answer.why)

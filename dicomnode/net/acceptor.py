@@ -17,19 +17,21 @@ from dicomnode.net.accepted import AcceptedConnection
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.connection import Connection
 from dicomnode.net.ending import Deadlines, Ending, How
+from dicomnode.net.secure_listener import SecureListener, SecureListening
 from dicomnode.ul.association import Association, Role
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where and how to listen: ``port`` 0 lets the system choose."""
+    """Where and how to listen: ``port`` 0 lets the system choose, None is no port without TLS."""
 
     host: str
-    port: int
+    port: int | None
     maximum_pdu_bytes: int
     max_connections: int
     max_connections_per_address: int
     backlog: int = 256
+    secure: SecureListening | None = None
 
 
 class Acceptor:
@@ -60,6 +62,7 @@ class Acceptor:
         self._admitted: set[Connection] = set()
         self._by_address: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
+        self._secure: SecureListener | None = None
         self._connections: set[Connection] = set()
         self._all_closed = asyncio.Event()
         self._all_closed.set()
@@ -71,21 +74,43 @@ class Acceptor:
 
     @property
     def address(self) -> tuple[str, int]:
-        """The host and port that peers can connect to."""
-        assert self._server is not None
+        """The host and port that peers can connect to: those of TLS where there are no others."""
+        if self._server is None:
+            assert self.secure_address is not None
+            return self.secure_address
         host, port = self._server.sockets[0].getsockname()[:2]
         return host, port
 
+    @property
+    def secure_address(self) -> tuple[str, int] | None:
+        """The host and port for TLS, if it is listened for."""
+        return self._secure.address if self._secure is not None else None
+
+    @property
+    def handshakes(self) -> int:
+        """TLS handshakes that are under way."""
+        return self._secure.handshakes if self._secure is not None else 0
+
     async def start(self) -> None:
-        """Start to listen; raises OSError when the address cannot be had."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._connection,
-            self._listening.host,
-            self._listening.port,
-            backlog=self._listening.backlog,
-            reuse_address=True,
-        )
+        """Start to listen; raises OSError when an address cannot be had."""
+        listening, loop = self._listening, asyncio.get_running_loop()
+        if listening.secure is not None:
+            self._secure = SecureListener(listening.secure, self._connection)
+            await self._secure.start(listening.host, listening.backlog)
+        if listening.port is None:
+            return
+        try:
+            self._server = await loop.create_server(
+                self._connection,
+                listening.host,
+                listening.port,
+                backlog=listening.backlog,
+                reuse_address=True,
+            )
+        except BaseException:
+            if self._secure is not None:
+                self._secure.stop()
+            raise
 
     def _connection(self) -> asyncio.BaseProtocol:
         self._on_connection()
@@ -140,9 +165,10 @@ class Acceptor:
 
     async def stop(self, drain_seconds: float) -> None:
         """Stop accepting, let associations finish for ``drain_seconds``, then abort the rest."""
-        if self._server is None:
-            return
-        self._server.close()
+        if self._secure is not None:
+            self._secure.stop()
+        if self._server is not None:
+            self._server.close()
         for connection in self.connections:
             if connection.established_at is None:
                 connection.close()

@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import assert_never, cast
 
+from dicomnode.certificates import Secured
 from dicomnode.dimse.channel import DataSetSource, Handler, Provider
 from dicomnode.dimse.command import CCancelRQ, Command, Response
 from dicomnode.dimse.message import CommandReceived, DataFragment, MessageReader
@@ -22,6 +23,7 @@ from dicomnode.net.ending import Deadlines, Ending, How
 from dicomnode.net.reading import Reading
 from dicomnode.net.sending import Sender
 from dicomnode.net.sinks import Discarding, Gathering
+from dicomnode.tls.faults import TLSFault
 from dicomnode.ul.association import Association, State
 from dicomnode.ul.events import (
     AbortIndication,
@@ -64,6 +66,7 @@ class Connection(Reading):
         self.calling_ae_title = ""
         self.called_ae_title = ""
         self.peer_address = ""
+        self.secured: Secured | None = None
         self.negotiated: Negotiated
         self.established_at: float | None = None
         self._pool = pool
@@ -91,6 +94,7 @@ class Connection(Reading):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.peer_address = peer[0] if peer else "unknown"
+        self.secured = transport.get_extra_info("secured")
         self._open_socket_options(self._transport)
         self._sender.open(self._transport, self._socket)
         self.is_made = True
@@ -112,6 +116,8 @@ class Connection(Reading):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
+        if isinstance(exc, TLSFault):
+            self._ending = self._ending or Ending(How.LOST, exc.words, exc)
         with contextlib.ExitStack() as each:  # whatever one of them raises
             each.callback(self._on_closed, self)
             each.callback(lambda: self._end_association(self._ending or Ending(How.LOST)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dicomnode.tls.faults import TLSFault
+
 
 class How(StrEnum):
     """How a connection or the association on it ended; the words are also metric labels."""
@@ -21,10 +23,11 @@ class How(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How it ended, and the sentence for the log that says why."""
+    """How it ended, and the sentence for the log that says why; ``fault``: what TLS failed of."""
 
     how: How
     why: str = ""
+    fault: TLSFault | None = None
 
 
 @dataclass(frozen=True, slots=True)

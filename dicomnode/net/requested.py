@@ -12,6 +12,7 @@ from dicomnode.errors import (
     AssociationRejected,
     AssociationTimedOut,
     LocalProtocolError,
+    TLSFailed,
 )
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.connection import Connection
@@ -119,7 +120,10 @@ class RequestedConnection(Connection):
         self._observer.request_ended(self, ending.how, ending.why)
 
     def _report_failed(self, ending: Ending) -> None:
-        if self._error is None:
+        if self._error is None and (fault := ending.fault) is not None:
+            words = f"{self._peer}: {fault.words}"
+            self._error = TLSFailed(words, fault.cause, fault.advice)
+        elif self._error is None:
             timed_out = ending.how is How.TIMED_OUT
             error = AssociationTimedOut if timed_out else AssociationAborted
             self._error = error(f"{self._peer}: {ending.why or ending.how}")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dicomnode.dimse.channel import Channel, Proposal, Provider, RequestObserver
-from dicomnode.errors import AssociationError, AssociationTimedOut, ConnectionFailed
+from dicomnode.errors import (
+    AssociationError,
+    AssociationTimedOut,
+    ConnectionFailed,
+    TLSFailed,
+)
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.connection import Connection
 from dicomnode.net.ending import Deadlines, Ending, How
 from dicomnode.net.requested import RequestedConnection, peer_words
+from dicomnode.net.secure_calling import secure_connection
+from dicomnode.tls.contexts import ClientContexts
+from dicomnode.tls.faults import TLSFault
 from dicomnode.ul.association import Association, Role
 from dicomnode.ul.items import (
     ImplementationClassUID,
@@ -26,7 +34,8 @@ class Requestor:
     """The calling side of the node; ``numbers`` counts associations, whoever asked for them.
 
     ``maximum_pdu_bytes`` is what we advertise, and the implementation as whom we introduce
-    ourselves. Limits of admission do not count what is asked for here.
+    ourselves. Limits of admission do not count what is asked for here. ``secure`` returns how TLS
+    is made with those that are asked over it.
     """
 
     def __init__(
@@ -39,6 +48,7 @@ class Requestor:
         pool: BufferPool,
         deadlines: Deadlines,
         observer: RequestObserver,
+        secure: Callable[[], ClientContexts | None] = lambda: None,
     ) -> None:
         self._numbers = numbers
         self._maximum_pdu_bytes = maximum_pdu_bytes
@@ -50,6 +60,7 @@ class Requestor:
         self._pool = pool
         self._deadlines = deadlines
         self._observer = observer
+        self._secure = secure
         self._connections: set[Connection] = set()
         self._is_closed = False
         self._all_closed = asyncio.Event()
@@ -109,10 +120,16 @@ class Requestor:
         if self._is_closed:
             raise ConnectionFailed(f"cannot connect to {peer}: the node is shutting down")
         try:
+            if proposal.tls is not None:
+                await secure_connection(proposal, self._secure(), connection, seconds)
+                return
             async with asyncio.timeout(seconds):
                 await asyncio.get_running_loop().create_connection(
                     lambda: connection, proposal.host, proposal.port
                 )
+        except TLSFault as fault:
+            words = f"cannot connect to {peer}: {fault.words}"
+            raise TLSFailed(words, fault.cause, fault.advice) from None
         except TimeoutError:
             why = f"no answer for {seconds:g} s (timeouts.connect_seconds)"
             raise AssociationTimedOut(f"cannot connect to {peer}: {why}") from None

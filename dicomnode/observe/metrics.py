@@ -22,6 +22,7 @@ from pydicom._uid_dict import UID_dictionary
 
 from dicomnode import __version__
 from dicomnode.observe.sources import Sources, Waiting
+from dicomnode.observe.tls_metrics import TLSMetrics
 
 OTHER = "other"
 """The label value that stands for every value that is not told apart."""
@@ -60,6 +61,7 @@ class Metrics:
         self._declare_queries()
         self._declare_retrievals()
         self._declare_forwarding()
+        self.tls = TLSMetrics(self.registry)
         self.registry.register(self._sources)
         ProcessCollector(registry=self.registry)
         info = Gauge("dicomnode_info", "1; the version.", ["version"], registry=self.registry)

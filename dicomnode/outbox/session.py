@@ -135,6 +135,7 @@ class Session:
         proposal = Proposal(
             host=ae.host,
             port=ae.port,
+            tls=ae.over_tls,
             called_ae_title=ae.title,
             calling_ae_title=self._sending.calling_ae_title,
             contexts=contexts,

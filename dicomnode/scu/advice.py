@@ -10,6 +10,7 @@ from dicomnode.errors import (
     AssociationRejected,
     AssociationTimedOut,
     ConnectionFailed,
+    TLSFailed,
 )
 
 
@@ -19,6 +20,8 @@ def on_failure(error: AssociationError, *, title: str, ours: str, where: str, co
     ``correct`` says how a wrong title, host or port is corrected, as the end of a sentence.
     """
     match error:
+        case TLSFailed():
+            return error.advice
         case AssociationRejected(source=1, reason=3):
             return f"Register {ours} at {title}, with what it may do there."
         case AssociationRejected(source=1, reason=7):
@@ -35,7 +38,7 @@ def on_failure(error: AssociationError, *, title: str, ours: str, where: str, co
         case AssociationTimedOut():
             return f"See whether {title} at {where} hangs, or a firewall is in the way."
         case AssociationAborted() if "TLS" in str(error):
-            return f"Ask for the port on which {title} takes associations without TLS."
+            return f"Call {title} over TLS, or ask for its port without TLS."
         case AssociationAborted() if "peer speaks" in str(error):
             return f"What listens at {where} is no DICOM node: {correct}."
         case _:

@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from dicomnode.certificates import Expected
 from dicomnode.errors import ConnectionFailed
 from dicomnode.ul.titles import ae_title
 
-# IANA's port for DICOM without TLS, where a peer is written without one (PS3.8 §9.1.1).
+# IANA's ports for DICOM, where a peer is written without one (PS3.8 §9.1.1).
 DEFAULT_PORT: Final = 104
+DEFAULT_TLS_PORT: Final = 2762
 # An IPv6 address stands in brackets.
 _WRITTEN: Final = re.compile(r"(?P<title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>\d+))?")
 
@@ -30,6 +32,10 @@ class Entity(Protocol):
     def port(self) -> int:
         """Its TCP port."""
 
+    @property
+    def over_tls(self) -> Expected | None:
+        """What its certificate has to be; None: it is called without TLS."""
+
 
 class Directory(Protocol):
     """Where titles are looked up, such as the registry."""
@@ -45,13 +51,16 @@ class Peer:
     title: str
     host: str
     port: int
+    over_tls: Expected | None = None
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.title}@{host}:{self.port}"
 
 
-def peer_of(written: str | Entity, directory: Directory | None = None) -> Peer:
+def peer_of(
+    written: str | Entity, directory: Directory | None = None, default_port: int = DEFAULT_PORT
+) -> Peer:
     """Return the peer that is meant by ``TITLE@host:port``, a title of ``directory``, or an entity.
 
     Raises ValueError for what is none of them, ConnectionFailed for one without an address.
@@ -59,7 +68,7 @@ def peer_of(written: str | Entity, directory: Directory | None = None) -> Peer:
     entity: Entity | None
     if isinstance(written, str):
         if "@" in written:
-            return _parse(written)
+            return _parse(written, default_port)
         entity = directory.lookup(written) if directory is not None else None
         if entity is None:
             where = "is not in the registry" if directory is not None else "has no address"
@@ -68,7 +77,7 @@ def peer_of(written: str | Entity, directory: Directory | None = None) -> Peer:
         entity = written
     if entity.host is None:
         raise ConnectionFailed(f"{entity.title} has no host in the registry")
-    return Peer(entity.title, entity.host, entity.port)
+    return Peer(entity.title, entity.host, entity.port, entity.over_tls)
 
 
 def named_title(written: str) -> str:
@@ -79,12 +88,12 @@ def named_title(written: str) -> str:
         raise ValueError(f"{written!r} {error}") from None
 
 
-def _parse(written: str) -> Peer:
+def _parse(written: str, default_port: int) -> Peer:
     match = _WRITTEN.fullmatch(written.strip())
     if match is None:
         raise ValueError(f"{written!r} is not of the form TITLE@host:port")
     title, host = named_title(match["title"]), match["host"].strip("[]")
-    port = int(match["port"] or DEFAULT_PORT)
+    port = int(match["port"] or default_port)
     if not 0 < port < 65536:
         raise ValueError(f"{port} is no port: 1 to 65535")
     return Peer(title, host, port)

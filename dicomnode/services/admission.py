@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.certificates import Secured
 from dicomnode.dimse.channel import Admitted, Refused
 from dicomnode.registry import AE, Registry, Service
 from dicomnode.scu.contexts import SENT_WITHOUT_LOSS
@@ -23,6 +24,9 @@ from dicomnode.services.sop_classes import (
 )
 from dicomnode.ul.negotiation import AcceptorPolicy, SupportedContext, negotiate
 from dicomnode.ul.pdu import AAssociateRQ, Rejection
+
+NOT_BOUND = "Certificate not bound to the calling AE title"
+"""Why a calling AE is refused that has to show a certificate and does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,9 @@ class Admission:
         """Associations that hold a slot now."""
         return self._active
 
-    def admit(self, request: AAssociateRQ, peer_address: str) -> Admitted | Refused:
+    def admit(
+        self, request: AAssociateRQ, peer_address: str, secured: Secured | None = None
+    ) -> Admitted | Refused:
         """Negotiate and take a slot; raises RemoteProtocolError for a malformed request."""
         rules = self._rules
         title = request.calling_ae_title
@@ -65,6 +71,8 @@ class Admission:
         outcome = negotiate(request, self._policy(recognition.ae, calling_recognized=admitted))
         if isinstance(outcome, Rejection):
             return Refused(outcome, self._why(outcome, request, recognition.why))
+        if recognition.ae is not None and (why := _not_bound(recognition.ae, secured)):
+            return Refused(Rejection.NO_REASON_GIVEN, why, NOT_BOUND)
         over = self._over_limit(title, peer_address, recognition.ae)
         if over is not None:
             return Refused(Rejection.LOCAL_LIMIT_EXCEEDED, over)
@@ -149,3 +157,19 @@ class Admission:
                     del counter[key]
 
         return release
+
+
+def _not_bound(ae: AE, secured: Secured | None) -> str:
+    """Say why the peer may not call as ``ae``, "" when it has shown one of its certificates."""
+    if not ae.certificate:
+        return ""
+    if secured is None:
+        shown = "it called without TLS"
+    elif secured.certificate is None:
+        shown = "it showed none"
+    elif secured.certificate.is_one_of(ae.certificate):
+        return ""
+    else:
+        shown = f"it showed {secured.certificate.words}"
+    allowed = ", ".join(map(str, ae.certificate))
+    return f"{ae.title} is bound to the certificate {allowed}; {shown}"

@@ -11,6 +11,7 @@ from dicomnode.dimse.status import Status
 from dicomnode.errors import AssociationError
 from dicomnode.registry import Registry
 from dicomnode.scu.advice import on_failure
+from dicomnode.services.admission import NOT_BOUND
 from dicomnode.services.sop_classes import service_of
 from dicomnode.ul.items import ContextResult
 from dicomnode.ul.negotiation import RefusedContext
@@ -30,6 +31,11 @@ class Advisor:
     def on_rejection(self, request: AAssociateRQ, refused: Refused, peer_address: str) -> str:
         """Advise on an association that was rejected."""
         title = request.calling_ae_title
+        if refused.reason == NOT_BOUND:
+            return (
+                f"Let {title} call the TLS port with a certificate that it is bound to, or correct"
+                f" certificate of {title} in ae.toml, {_RELOAD}."
+            )
         match refused.rejection:
             case Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED:
                 called = request.called_ae_title

@@ -347,6 +347,7 @@ class Reporter:
             Proposal(
                 host=entry.host,
                 port=entry.port,
+                tls=entry.over_tls,
                 called_ae_title=entry.title,
                 calling_ae_title=standing.called_ae_title,
                 contexts=(PresentationContextRQ(1, uid, SENT_WITHOUT_LOSS[:2]),),

@@ -217,6 +217,7 @@ class CommitmentRequester:
         return Proposal(
             host=peer.host,
             port=peer.port,
+            tls=peer.over_tls,
             called_ae_title=peer.title,
             calling_ae_title=self._rules.ae_title,
             contexts=(_CONTEXT,),

@@ -40,6 +40,7 @@ class Kind(StrEnum):
     FORWARDING = "forwarding"
     ASSOCIATION = "association"
     CONTEXT = "presentation context"
+    CONNECTION = "connection"
 
 
 @dataclass(slots=True)
@@ -71,16 +72,26 @@ class Explanations:
             kind: OrderedDict() for kind in Kind
         }
 
-    def rejected(self, peer_address: str, request: AAssociateRQ, refused: Refused) -> None:
-        """Remember an association that was rejected."""
+    def rejected(self, peer_address: str, request: AAssociateRQ, refused: Refused) -> str:
+        """Remember an association that was rejected; return what to change."""
+        advice = self.advisor.on_rejection(request, refused, peer_address)
         self._remember(
             Kind.ASSOCIATION,
             request.calling_ae_title,
             peer_address,
             f"association with {request.called_ae_title}",
-            f"rejected: {refused.rejection.words}",
+            f"rejected: {refused.words}",
             [Finding(refused.why)],
-            [self.advisor.on_rejection(request, refused, peer_address)],
+            [advice],
+        )
+        return advice
+
+    def connection_refused(self, who: str, peer_address: str, why: str, advice: str) -> None:
+        """Remember a connection on which there was no association; ``who`` is "" for a caller."""
+        asked = "connection from this node" if who else "connection to this node"
+        found = [Finding(why)]
+        self._remember(
+            Kind.CONNECTION, who or "unknown", peer_address, asked, "refused", found, [advice]
         )
 
     def contexts_refused(self, channel: Channel) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 from dicomnode.dimse.channel import Channel, Proposal, Refused
 from dicomnode.dimse.status import Category, category
-from dicomnode.errors import AssociationError, AssociationRejected
+from dicomnode.errors import AssociationError, AssociationRejected, TLSFailed
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.metrics import ACCEPTED, Metrics
+from dicomnode.observe.tls_metrics import DONE
 from dicomnode.observe.words import duration, size
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.explanations import (
@@ -26,9 +27,13 @@ from dicomnode.services.explanations import (
 )
 from dicomnode.services.intake import Arrival
 from dicomnode.services.outcomes import Finding, Outcome, QueryOutcome, RetrieveOutcome, StepOutcome
+from dicomnode.tls.faults import Cause, Side, TLSFault
+from dicomnode.ul.framing import TLS_ON_PLAIN_PORT
 from dicomnode.ul.pdu import AAssociateRQ
 
 _REMEMBERED_REJECTIONS = 20
+# Connections dropped because of too many are told of this often.
+_CROWDED_SECONDS = 1.0
 _MOST_KEYS = 4
 _QUIET = (Category.SUCCESS, Category.PENDING, Category.CANCEL)
 
@@ -78,6 +83,8 @@ class Journal:
         self.totals = Totals()
         self.associations: dict[int, AssociationRecord] = {}
         self.outgoing: dict[int, AssociationRecord] = {}
+        self._crowded = 0
+        self._crowded_at = -_CROWDED_SECONDS
         self.rejections: deque[Rejection] = deque(maxlen=_REMEMBERED_REJECTIONS)
 
     def figures(self) -> dict[str, Any]:
@@ -126,7 +133,7 @@ class Journal:
         self._metrics.association_accepted(channel.calling_ae_title)
         accepted, refused = len(negotiated.contexts), len(negotiated.refused)
         self._log.info(
-            f"{_way(channel)} association accepted from {channel.peer_address},"
+            f"{_way(channel)} association accepted from {_where(channel)},"
             f" {accepted} of {accepted + refused} presentation contexts"
         )
         if negotiated.refused:
@@ -141,14 +148,15 @@ class Journal:
             )
 
     def rejected(self, peer_address: str, request: AAssociateRQ, refused: Refused) -> None:
-        words = refused.rejection.words
+        words = refused.words
         title = request.calling_ae_title
         self.rejections.append(Rejection(time.time(), peer_address, title, words, refused.why))
         self._metrics.association_rejected(words)
-        self.explanations.rejected(peer_address, request, refused)
+        advice = self.explanations.rejected(peer_address, request, refused)
         self._log.warning(
             f"{title} -> {request.called_ae_title} association rejected from {peer_address}:"
-            f" {words}: {refused.why}"
+            f" {words}: {refused.why}",
+            **({"advice": advice} if refused.reason else {}),
         )
 
     def ended(self, channel: Channel, how: str, why: str) -> None:
@@ -169,7 +177,33 @@ class Journal:
     def failed(self, peer_address: str, how: str, why: str) -> None:
         by = "peer" if how == "aborted by peer" else "us"
         self._metrics.association_aborted(by, how)
-        self._log.warning(f"connection from {peer_address} {how} before any association: {why}")
+        advice = ""
+        if why == TLS_ON_PLAIN_PORT:
+            self._metrics.tls.handshake(Side.SERVER, Cause.PLAIN_PORT)
+            advice = "Let the peer call tls.port, or switch TLS off at the peer."
+        self.explanations.connection_refused("", peer_address, why, advice)
+        fields = {"advice": advice} if advice else {}
+        self._log.warning(
+            f"connection from {peer_address} {how} before any association: {why}", **fields
+        )
+
+    def secured(self) -> None:
+        self._metrics.tls.handshake(Side.SERVER, DONE)
+
+    def tls_refused(self, peer_address: str, fault: TLSFault) -> None:
+        self._metrics.tls.handshake(Side.SERVER, fault.cause)
+        self.explanations.connection_refused("", peer_address, fault.words, fault.advice)
+        words = fault.words
+        if fault.cause is Cause.TOO_MANY:
+            # Whoever makes thousands of connections must not fill the log with them.
+            self._crowded += 1
+            if (now := time.monotonic()) - self._crowded_at < _CROWDED_SECONDS:
+                return
+            words += f", {self._crowded} dropped since this was last told"
+            self._crowded, self._crowded_at = 0, now
+        self._log.warning(
+            f"TLS connection from {peer_address} refused: {words}", advice=fault.advice
+        )
 
     # -- associations that we requested ----------------------------------------------------------
 
@@ -177,19 +211,27 @@ class Journal:
         negotiated = channel.negotiated
         self.outgoing[channel.number] = AssociationRecord(channel, time.monotonic())
         self._metrics.outgoing_association(channel.called_ae_title, ACCEPTED)
+        if channel.secured is not None:
+            self._metrics.tls.handshake(Side.CLIENT, DONE)
         self.explanations.advisor.requested(channel.called_ae_title)
         accepted, refused = len(negotiated.contexts), len(negotiated.refused)
         self._log.info(
-            f"{_way(channel)} association accepted by {channel.peer_address},"
+            f"{_way(channel)} association accepted by {_where(channel)},"
             f" {accepted} of {accepted + refused} presentation contexts"
         )
 
     def request_failed(self, proposal: Proposal, error: AssociationError) -> None:
         result = "rejected" if isinstance(error, AssociationRejected) else "failed"
         self._metrics.outgoing_association(proposal.called_ae_title, result)
+        advice = self.explanations.advisor.request_failed(proposal, error)
+        if isinstance(error, TLSFailed):
+            self._metrics.tls.handshake(Side.CLIENT, error.cause)
+            self.explanations.connection_refused(
+                proposal.called_ae_title, proposal.host, str(error), advice
+            )
         self._log.warning(
             f"{proposal.calling_ae_title} -> {proposal.called_ae_title} no association: {error}",
-            advice=self.explanations.advisor.request_failed(proposal, error),
+            advice=advice,
         )
 
     def request_ended(self, channel: Channel, how: str, why: str) -> None:
@@ -380,6 +422,11 @@ class Journal:
 
 def _way(channel: Channel) -> str:
     return f"{channel.calling_ae_title} -> {channel.called_ae_title} #{channel.number}"
+
+
+def _where(channel: Channel) -> str:
+    secured = f" {channel.secured.words}" if channel.secured is not None else ""
+    return f"{channel.peer_address}{secured}"
 
 
 def _is_refused(operation: Operation, status: int) -> bool:

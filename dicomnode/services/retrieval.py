@@ -297,6 +297,7 @@ class Retrieval:
         proposal = Proposal(
             host=destination.host,
             port=destination.port,
+            tls=destination.over_tls,
             called_ae_title=destination.title,
             calling_ae_title=self._parts.rules.ae_title,
             contexts=contexts,

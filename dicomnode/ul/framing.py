@@ -27,9 +27,12 @@ _JOINED_FRAGMENT = 64
 
 _FIXED_LENGTH = 4
 
+TLS_ON_PLAIN_PORT = "peer speaks TLS on the plain port"
+"""The rule that a TLS client breaks where no TLS is spoken."""
+
 # First bytes of other protocols that find their way to a DICOM port.
 _STRANGERS = (
-    (b"\x16\x03", "peer speaks TLS on the plain port"),
+    (b"\x16\x03", TLS_ON_PLAIN_PORT),
     (b"\x15\x03", "peer answered with a TLS alert: it expects TLS on this port"),
     (b"SSH-", "peer speaks SSH"),
     *(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from dicomnode.certificates import Secured
 from dicomnode.dimse.channel import Admitted, Channel, DataSetSink, Lease, Refused
 from dicomnode.dimse.command import CEchoRQ, Command, CStoreRQ, answer, encode_command
 from dicomnode.net.accepted import AcceptedConnection
@@ -151,7 +152,9 @@ class Bench:
         if is_made:
             self.connection.connection_made(self.transport)
 
-    def admit(self, request: AAssociateRQ, peer_address: str) -> Admitted | Refused:
+    def admit(
+        self, request: AAssociateRQ, peer_address: str, secured: Secured | None = None
+    ) -> Admitted | Refused:
         if request.calling_ae_title == "STRANGER":
             return Refused(Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, "title unknown")
         supported = SupportedContext({wire.IMPLICIT_LE, wire.EXPLICIT_LE})

@@ -48,6 +48,7 @@ def fake_channel(number: int, calling: str, called: str, peer_address: str) -> A
         peer_ae_title=calling,
         called_ae_title=called,
         peer_address=peer_address,
+        secured=None,
         negotiated=SimpleNamespace(contexts=contexts, refused=()),
         send=lambda *message: None,
     )

@@ -43,6 +43,7 @@ class FakeChannel:
     number = 1
     called_ae_title = "DICOMNODE"
     peer_address = "192.0.2.7"
+    secured = None
 
     def __init__(self, root: str, syntax: str, extended: bytes, title: str) -> None:
         self.calling_ae_title = title

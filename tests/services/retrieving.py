@@ -88,6 +88,7 @@ class FakeChannel:
 
     number = 1
     peer_address = "192.0.2.7"
+    secured = None
     is_blocked = False
 
     def __init__(self, calling: str, called: str, contexts: list[AcceptedContext]) -> None:

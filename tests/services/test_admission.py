@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.certificates import Secured, certificate_of
 from dicomnode.dimse.channel import Admitted, Refused
 from dicomnode.registry import Registry, load_registry
-from dicomnode.services.admission import Admission, Rules
+from dicomnode.services.admission import NOT_BOUND, Admission, Rules
 from dicomnode.services.sop_classes import service_of
 from dicomnode.ul.items import (
     ExtendedNegotiation,
@@ -55,6 +56,9 @@ def registry(tmp_path: Path) -> Registry:
         [[ae]]
         title = "GETTER"
         services = ["get"]
+        [[ae]]
+        title = "BOUND"
+        certificate = ["CN=MR_1", "DNS:mr1.example.org"]
         [[ae]]
         title = "PICKY"
         transfer_syntaxes = ["1.2.840.10008.1.2.1"]
@@ -103,6 +107,40 @@ def test_who_is_not_recognized_is_rejected_with_the_rule(
     assert isinstance(answer, Refused)
     assert answer.rejection is Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED
     assert why in answer.why and "ae.toml" in answer.why
+
+
+def shown(name: str) -> Secured:
+    subject = ((("commonName", name),),)
+    return Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384", certificate_of(b"x", {"subject": subject}))
+
+
+@pytest.mark.parametrize(
+    ("secured", "why"),
+    [
+        (None, "it called without TLS"),
+        (Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384"), "it showed none"),
+        (shown("OTHER"), "it showed CN=OTHER"),
+    ],
+)
+def test_a_title_bound_to_a_certificate_is_refused_without_it(
+    registry: Registry, secured: Secured | None, why: str
+) -> None:
+    admission = Admission(RULES, registry)
+    answer = admission.admit(request("BOUND"), "10.0.0.3", secured)
+    assert isinstance(answer, Refused)
+    assert (answer.rejection, answer.words) == (Rejection.NO_REASON_GIVEN, NOT_BOUND)
+    assert "CN=MR_1, DNS:mr1.example.org" in answer.why and why in answer.why
+    assert admission.active == 0
+
+
+def test_a_title_bound_to_a_certificate_is_admitted_with_it(registry: Registry) -> None:
+    answer = Admission(RULES, registry).admit(request("BOUND"), "10.0.0.3", shown("MR_1"))
+    assert isinstance(answer, Admitted)
+
+
+def test_a_title_that_is_not_bound_is_admitted_with_any_certificate(registry: Registry) -> None:
+    answer = Admission(RULES, registry).admit(request("CT_1"), "10.0.0.3", shown("MR_1"))
+    assert isinstance(answer, Admitted)
 
 
 def test_a_wrong_called_title_is_rejected_before_the_calling_one(registry: Registry) -> None:

@@ -50,6 +50,7 @@ class Peer:
         self.number = 1
         self.calling_ae_title, self.called_ae_title = "DICOMNODE", "KEEPER"
         self.peer_ae_title, self.peer_address = "KEEPER", "10.0.0.9"
+        self.secured = None
         self.negotiated = SimpleNamespace(contexts={1: CONTEXT})
         self.error: Exception | None = None
         self.proposals: list[Proposal] = []

@@ -50,6 +50,7 @@ class FakeChannel:
     calling_ae_title = peer_ae_title = "CT_1"
     called_ae_title = "DICOMNODE"
     peer_address = "192.0.2.7"
+    secured = None
     is_blocked = False
 
     def __init__(self, syntax: str) -> None:

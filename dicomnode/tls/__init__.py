@@ -1,0 +1,1 @@
+"""TLS without sockets: files, contexts, and what a failed handshake means."""
