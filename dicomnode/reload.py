@@ -62,15 +62,29 @@ def read_configuration(file: Path | None = None, *, strict: bool | None = None) 
         registry = load_registry(registry_path(file), strict)
     except ConfigurationError as error:
         problems += error.problems
-    if settings is not None and registry is not None and settings.forward:
-        # Here, since most commands are quicker without the outbox.
-        from dicomnode.outbox.rules import mistakes
-
-        document = configuration.read_toml(file)
-        problems += mistakes(settings.forward, registry, document, strict=strict)
+    if settings is not None and registry is not None:
+        problems += _rule_mistakes(settings, registry, file, strict=bool(strict))
     if problems or settings is None or registry is None:
         raise ConfigurationError(problems)
     return Configuration(settings, registry, file)
+
+
+def _rule_mistakes(
+    settings: Settings, registry: Registry, file: Path, *, strict: bool
+) -> list[str]:
+    problems: list[str] = []
+    # Here, since most commands are quicker without outbox and fetching.
+    if settings.forward:
+        from dicomnode.outbox import rules as forward
+
+        document = configuration.read_toml(file)
+        problems += forward.mistakes(settings.forward, registry, document, strict=strict)
+    if settings.fetch:
+        from dicomnode.sync import rules as fetch
+
+        document = configuration.read_toml(file)
+        problems += fetch.mistakes(settings.fetch, registry, document, strict=strict)
+    return problems
 
 
 # -- what has changed ------------------------------------------------------------------------------

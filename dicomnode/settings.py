@@ -27,7 +27,9 @@ from pydantic_settings import (
 from dicomnode import configuration
 from dicomnode.configuration import Document, Place, find_settings_file
 from dicomnode.errors import ConfigurationError
+from dicomnode.fetch_settings import FetchRule
 from dicomnode.forward_settings import ForwardingSettings, ForwardRule
+from dicomnode.retries import Pause, RetrySettings
 from dicomnode.value_types import Number, Seconds, Size
 
 _PREFIX = "DICOMNODE__"
@@ -164,16 +166,10 @@ class WorklistSettings(_Section):
     in_progress: Literal["remove", "show"] = "remove"
 
 
-class CommitmentSettings(_Section):
-    """``[commitment]``: how long to try to deliver a storage commitment report.
+class CommitmentSettings(RetrySettings):
+    """``[commitment]``: how long to try to deliver a storage commitment report."""
 
-    The first pause is ``retry_seconds``; each is twice the one before, up to
-    ``max_retry_seconds``. ``give_up_seconds`` after the request the report is given up.
-    """
-
-    retry_seconds: Deadline = 30.0
-    max_retry_seconds: Deadline = 3600.0
-    give_up_seconds: Deadline = 3 * 24 * 3600.0
+    give_up_seconds: Pause = 3 * 24 * 3600.0
 
 
 class Settings(BaseSettings):
@@ -195,6 +191,7 @@ class Settings(BaseSettings):
     commitment: CommitmentSettings = CommitmentSettings()
     forwarding: ForwardingSettings = ForwardingSettings()
     forward: tuple[ForwardRule, ...] = ()
+    fetch: tuple[FetchRule, ...] = ()
 
     @classmethod
     def settings_customise_sources(

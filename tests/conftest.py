@@ -119,6 +119,11 @@ class RunningNode:
         if self._failure is not None:
             raise self._failure
 
+    def reload(self) -> bool:
+        """Have the node read its files again, as SIGHUP does; return whether it took them."""
+        reloading = self.node.reload()
+        return asyncio.run_coroutine_threadsafe(reloading, self._loop).result(peers.START_SECONDS)
+
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of the samples of one metric."""
         return peers.metric(self.http_address, name, **labels)

@@ -23,8 +23,10 @@ from tests.wire import (
     RELEASE_RQ,
     ConnectionEnded,
     command_values,
+    item,
     pdu,
     pdv,
+    proposed_contexts,
 )
 
 _C_STORE_RQ = 0x0001
@@ -59,11 +61,11 @@ class Conversation:
         """
         _, request = self.receive_pdu()
         answers = b"".join(
-            _item(0x21, struct.pack("BBBB", context_id, 0, 0, 0) + _item(0x40, syntax))
-            for context_id, syntax in _contexts(request)
+            item(0x21, struct.pack("BBBB", context_id, 0, 0, 0) + item(0x40, syntax))
+            for context_id, syntax in proposed_contexts(request)
         )
-        user = _item(0x51, struct.pack(">I", 16384)) + _item(0x52, b"1.2.826.0.1.3680043.9")
-        items = _item(0x10, APPLICATION_CONTEXT.encode()) + answers + _item(0x50, user)
+        user = item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.826.0.1.3680043.9")
+        items = item(0x10, APPLICATION_CONTEXT.encode()) + answers + item(0x50, user)
         self.socket.sendall(pdu(ASSOCIATE_AC, request[:68] + items))
         return request
 
@@ -189,24 +191,3 @@ def destination(behaviour: Behaviour) -> Iterator[Destination]:
         yield running
     finally:
         running.close()
-
-
-def _item(item_type: int, body: bytes) -> bytes:
-    return struct.pack(">BBH", item_type, 0, len(body)) + body
-
-
-def _contexts(request: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield context id and first transfer syntax of an A-ASSOCIATE-RQ's contexts."""
-    at = 68
-    while at < len(request):
-        item_type, _, length = struct.unpack_from(">BBH", request, at)
-        if item_type == 0x20:
-            context_id = request[at + 4]
-            inner = at + 8
-            while inner < at + 4 + length:
-                sub_type, _, size = struct.unpack_from(">BBH", request, inner)
-                if sub_type == 0x40:
-                    yield context_id, request[inner + 4 : inner + 4 + size]
-                    break
-                inner += 4 + size
-        at += 4 + length

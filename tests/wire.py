@@ -34,7 +34,8 @@ def pdu(pdu_type: int, body: bytes) -> bytes:
     return struct.pack(">BBI", pdu_type, 0, len(body)) + body
 
 
-def _item(item_type: int, body: bytes) -> bytes:
+def item(item_type: int, body: bytes) -> bytes:
+    """Return one item of an association PDU (PS3.8 §9.3.2)."""
     return struct.pack(">BBH", item_type, 0, len(body)) + body
 
 
@@ -54,17 +55,17 @@ def associate_rq(
     ``scp_of`` are the SOP classes that the caller takes the SCP role of (PS3.7 §D.3.3.4),
     ``extended`` the application information of extended negotiations (PS3.7 §D.3.3.5).
     """
-    items = _item(0x10, application_context.encode())
+    items = item(0x10, application_context.encode())
     for context_id, abstract_syntax, transfer_syntaxes in contexts:
-        sub_items = _item(0x30, abstract_syntax.encode())
-        sub_items += b"".join(_item(0x40, uid.encode()) for uid in transfer_syntaxes)
-        items += _item(0x20, struct.pack("BBBB", context_id, 0, 0, 0) + sub_items)
-    user = _item(0x51, struct.pack(">I", maximum_length)) + _item(0x52, b"1.2.826.0.1.3680043.9")
+        sub_items = item(0x30, abstract_syntax.encode())
+        sub_items += b"".join(item(0x40, uid.encode()) for uid in transfer_syntaxes)
+        items += item(0x20, struct.pack("BBBB", context_id, 0, 0, 0) + sub_items)
+    user = item(0x51, struct.pack(">I", maximum_length)) + item(0x52, b"1.2.826.0.1.3680043.9")
     for uid in scp_of:
-        user += _item(0x54, _counted(uid) + b"\0\1")
+        user += item(0x54, _counted(uid) + b"\0\1")
     for uid, information in (extended or {}).items():
-        user += _item(0x56, _counted(uid) + information)
-    items += _item(0x50, user)
+        user += item(0x56, _counted(uid) + information)
+    items += item(0x50, user)
     fixed = struct.pack(">HH16s16s32x", protocol_version, 0, _title(called), _title(calling))
     return pdu(ASSOCIATE_RQ, fixed + items)
 
@@ -75,6 +76,23 @@ def _counted(uid: str) -> bytes:
 
 def _title(title: str) -> bytes:
     return title.encode("ascii").ljust(16)
+
+
+def proposed_contexts(request: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield context id and first transfer syntax of an A-ASSOCIATE-RQ's contexts."""
+    at = 68
+    while at < len(request):
+        item_type, _, length = struct.unpack_from(">BBH", request, at)
+        if item_type == 0x20:
+            context_id = request[at + 4]
+            inner = at + 8
+            while inner < at + 4 + length:
+                sub_type, _, size = struct.unpack_from(">BBH", request, inner)
+                if sub_type == 0x40:
+                    yield context_id, request[inner + 4 : inner + 4 + size]
+                    break
+                inner += 4 + size
+        at += 4 + length
 
 
 def pdv(context_id: int, data: bytes, *, command: bool = False, last: bool = True) -> bytes:

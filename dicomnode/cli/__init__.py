@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from importlib import import_module
 from typing import Any, Final
 
@@ -25,6 +27,7 @@ _COMMANDS: Final = {
     "find": ("find", "find"),
     "get": ("get", "get"),
     "move": ("move", "move"),
+    "sync": ("sync", "sync"),
     "commit": ("commit", "commit"),
     "version": ("serve", "version"),
 }
@@ -73,4 +76,7 @@ def _dicomnode() -> None:
 
 def main() -> None:
     """Run the command line; ends the process with the command's exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or a file that lacks a peer's characters still gets the rest.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="dicomnode")

@@ -15,8 +15,8 @@ from dicomnode.cli.common import ConfigOption, explained
 from dicomnode.settings import load_settings
 
 _NOTHING = (
-    "Nothing to explain: since it started the node has refused nothing, and every query and"
-    " retrieval gave what was asked for."
+    "Nothing to explain: since it started the node has refused nothing, every query and"
+    " retrieval gave what was asked for, and what is forwarded reaches its destinations."
 )
 
 
@@ -28,7 +28,7 @@ def explain(
     ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON object.")] = False,
 ) -> None:
-    """Explain the last empty queries, failed retrievals and refusals.
+    """Explain the last empty queries, failed retrievals, refusals, and what is not forwarded.
 
     Newest first: when, who, what was asked, why it was not given, and what to change. What came
     again and again is told once.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -15,7 +14,7 @@ from tests import peers
 from tests.conftest import StartNode, StartNodeProcess
 from tests.destination import Conversation, destination
 from tests.faults.scu import Image, store
-from tests.faults.test_restart import Sender
+from tests.faults.senders import store_until_killed
 from tests.peers import eventually, free_port, metric
 
 QUICK = {"retry_seconds": 0.05, "max_retry_seconds": 0.2}
@@ -45,16 +44,7 @@ def test_every_acknowledged_object_is_forwarded_though_the_node_is_killed(
         }
         for cycle in range(CYCLES):
             node = start_node_process(directory, **settings)
-            enough = threading.Semaphore(0)
-            senders = [Sender(node, study=cycle * 10 + each, enough=enough) for each in range(2)]
-            for sender in senders:
-                sender.start()
-            for _ in range(chance.randrange(1, 80)):
-                assert enough.acquire(timeout=10), "\n".join(node.lines[-10:])
-            node.signal(signal.SIGKILL)
-            node.wait()
-            for sender in senders:
-                sender.join(20)
+            for sender in store_until_killed(node, cycle, chance):
                 acknowledged += sender.acknowledged
                 again.append(sender.image(len(sender.acknowledged) + 1))
         # What was on its way comes again, stored or not, and is forwarded too.

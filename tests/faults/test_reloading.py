@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tests import peers
 from tests.conftest import RunningNode, StartNode
 from tests.destination import Conversation, destination
@@ -20,7 +18,7 @@ def reload(node: RunningNode, **tables: object) -> bool:
     """Change the node's files and have it read them again."""
     store_directory = {"directory": str(node.store_directory)}
     peers.write_config(node.directory, storage=store_directory, **tables)  # type: ignore[arg-type]
-    return asyncio.run_coroutine_threadsafe(node.node.reload(), node._loop).result(10)
+    return node.reload()
 
 
 def waiting(node: RunningNode) -> float:

@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import sys
-import threading
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,45 +20,12 @@ from tests.faults.scu import (
     store,
     temporary_files,
 )
+from tests.faults.senders import store_until_killed
 from tests.interop.samples import data_set_bytes
 from tests.peers import NodeProcess, PeerFailed, metric, run_tool, write_config
-from tests.wire import CT_IMAGE_STORAGE, ConnectionEnded, Wire
+from tests.wire import CT_IMAGE_STORAGE, Wire
 
 CYCLES = 8
-
-
-class Sender(threading.Thread):
-    """Stores images until the connection breaks; ``acknowledged`` are those answered 0000H.
-
-    Another answer ends it too, and is kept as ``refusal``.
-    """
-
-    def __init__(self, node: NodeProcess, study: int, enough: threading.Semaphore) -> None:
-        super().__init__(daemon=True)
-        self.acknowledged: list[Image] = []
-        self.refusal = 0
-        self._wire = associated(node.dicom_address)
-        self._study = study
-        self._enough = enough
-
-    def image(self, number: int) -> Image:
-        """Return the image that is sent as the ``number``-th."""
-        # Small and large ones, so that the end comes at every stage of an object.
-        return Image(number, self._study, size_bytes=(2000, 400_000)[number % 5 == 0])
-
-    def run(self) -> None:
-        with self._wire as wire:
-            for number in range(1, 100_000):
-                image = self.image(number)
-                try:
-                    status = wire.store(CT_IMAGE_STORAGE, image.uid, image.data_set)
-                except (ConnectionEnded, OSError):
-                    return
-                if status:
-                    self.refusal = status
-                    return
-                self.acknowledged.append(image)
-                self._enough.release()
 
 
 @pytest.mark.timeout(120)
@@ -71,16 +37,7 @@ def test_every_acknowledged_object_survives_kill_9(
     acknowledged: list[Image] = []
     for cycle in range(CYCLES):
         node = start_node_process(directory)
-        enough = threading.Semaphore(0)
-        senders = [Sender(node, study=cycle * 10 + each, enough=enough) for each in range(2)]
-        for sender in senders:
-            sender.start()
-        for _ in range(chance.randrange(1, 80)):
-            assert enough.acquire(timeout=10), "\n".join(node.lines[-10:])
-        node.signal(signal.SIGKILL)
-        node.wait()
-        for sender in senders:
-            sender.join(20)
+        for sender in store_until_killed(node, cycle, chance):
             acknowledged += sender.acknowledged
             assert sender.refusal == 0, f"{sender.refusal:04X}H"
     node = start_node_process(directory)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -75,17 +75,17 @@ class Conversation:
     ) -> None:
         """Accept each context in its first transfer syntax, or in ``syntax``."""
         _, self.request = await self.hear_pdu()
-        items = _item(0x10, wire.APPLICATION_CONTEXT.encode())
-        for context_id, first in _contexts(self.request):
+        items = wire.item(0x10, wire.APPLICATION_CONTEXT.encode())
+        for context_id, first in wire.proposed_contexts(self.request):
             result = 3 if context_id in refused else 0
             head = struct.pack("BBBB", context_id, 0, result, 0)
-            items += _item(0x21, head + _item(0x40, syntax.encode() or first))
-        user = _item(0x51, struct.pack(">I", 16384)) + _item(0x52, b"1.2.826.0.1.3680043.9")
+            items += wire.item(0x21, head + wire.item(0x40, syntax.encode() or first))
+        user = wire.item(0x51, struct.pack(">I", 16384)) + wire.item(0x52, b"1.2.826.0.1.3680043.9")
         if window is not None:
-            user += _item(0x53, struct.pack(">HH", *window))
+            user += wire.item(0x53, struct.pack(">HH", *window))
         for uid in scp_of:
-            user += _item(0x54, struct.pack(">H", len(uid)) + uid.encode() + b"\0\1")
-        self.say(pdu(wire.ASSOCIATE_AC, self.request[:68] + items + _item(0x50, user)))
+            user += wire.item(0x54, struct.pack(">H", len(uid)) + uid.encode() + b"\0\1")
+        self.say(pdu(wire.ASSOCIATE_AC, self.request[:68] + items + wire.item(0x50, user)))
 
     async def hear(self) -> Message:
         """Receive one message; Ended, and a release answered, when there is none."""
@@ -216,22 +216,3 @@ async def scripted(script: Script) -> AsyncIterator[Scripted]:
             assert not hanging, "the other side did not end the connection"
         if faults:
             raise faults[0]
-
-
-def _item(item_type: int, body: bytes) -> bytes:
-    return struct.pack(">BBH", item_type, 0, len(body)) + body
-
-
-def _contexts(request: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the ID and the first transfer syntax of each proposed context."""
-    at = 68
-    while at < len(request):
-        item_type, _, length = struct.unpack_from(">BBH", request, at)
-        if item_type == 0x20:
-            body = request[at + 4 : at + 4 + length]
-            inner = 4
-            while body[inner] != 0x40:
-                inner += 4 + int.from_bytes(body[inner + 2 : inner + 4], "big")
-            size = int.from_bytes(body[inner + 2 : inner + 4], "big")
-            yield body[0], body[inner + 4 : inner + 4 + size]
-        at += 4 + length
