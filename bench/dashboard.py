@@ -21,7 +21,7 @@ from bench.drawing import draw
 from tests import peers
 from tests.deployment.monitoring import Prometheus, panels, prometheus
 from tests.faults.scu import associated
-from tests.wire import CT_IMAGE_STORAGE, Wire, data_set
+from tests.wire import CT_IMAGE_STORAGE, Wire, c_store_rq, data_set
 
 PICTURE = Path(__file__).parents[1] / "docs/dashboard.svg"
 SECONDS = 240.0
@@ -83,6 +83,20 @@ class Traffic:
             check=False,
         )
 
+    def lost(self) -> None:
+        """Break off in the middle of an object."""
+        with associated(self._node.dicom_address, "MR_1") as wire:
+            uid = f"{_ROOT}.0.{next(self._numbers)}"
+            wire.send(next(iter(wire.message(3, c_store_rq(1, CT_IMAGE_STORAGE, uid), b""))))
+
+    def mixed_up(self) -> None:
+        """Send an object under the UID of another."""
+        with associated(self._node.dicom_address, "CT_1") as wire:
+            uid = f"{_ROOT}.0"
+            sent = data_set(CT_IMAGE_STORAGE, f"{uid}.1", study_uid=uid, series_uid=f"{uid}.1")
+            assert wire.store(CT_IMAGE_STORAGE, f"{uid}.2", sent) != 0
+            wire.release()
+
     def wrong_title(self) -> None:
         """Call somebody who is not here."""
         with Wire(self._node.dicom_address) as wire:
@@ -143,6 +157,8 @@ def _run(directory: Path) -> str:
         one = f"StudyInstanceUID={_ROOT}.2"
         traffic.every(15, lambda: traffic.command("get", ours, "-k", one, "-od", got))
         traffic.every(9, traffic.wrong_title)
+        traffic.every(20, traffic.lost)
+        traffic.every(17, traffic.mixed_up)
         time.sleep(SECONDS / 3)
         interrupt()
         time.sleep(SECONDS / 2)

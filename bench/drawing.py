@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape
 _COLUMN: Final = 62
 _LINE: Final = 32
 _GAP: Final = 6
+_LONGEST_GAP_SECONDS: Final = 5.0
 _HEAD: Final = 40
 _COLOURS: Final = (
     "#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#96d98d",
@@ -77,7 +78,7 @@ def _lines(panel: dict[str, Any], width: float, height: float) -> str:
         series = _stacked(series)
     times = [at for _, points in series for at, _ in points]
     first, last = min(times), max(max(times), min(times) + 1)
-    top = max(max(value for _, points in series for _, value in points), 1e-9) * 1.1
+    top = max(value for _, points in series for _, value in points) * 1.1 or 1.0
     left, upper, right, lower = 70.0, 30.0, width - 10, height - 46
     parts = []
     for part in range(5):
@@ -88,21 +89,22 @@ def _lines(panel: dict[str, Any], width: float, height: float) -> str:
     for part in range(4):
         x = left + (right - left) * part / 3
         clock = time.strftime("%H:%M:%S", time.localtime(first + (last - first) * part / 3))
-        parts.append(_text(x, lower + 14, clock, size=10, anchor="middle", colour="#9fa7b3"))
+        anchor = "middle" if part < 3 else "end"
+        parts.append(_text(x, lower + 14, clock, size=10, anchor=anchor, colour="#9fa7b3"))
     x = left - 60
     for number, (legend, points) in enumerate(series):
         colour = _COLOURS[number % len(_COLOURS)]
-        path = " ".join(
-            f"{left + (right - left) * (at - first) / (last - first):.1f},"
-            f"{lower - (lower - upper) * value / top:.1f}"
-            for at, value in points
-        )
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
-        )
+        path, before = "", -_LONGEST_GAP_SECONDS
+        for at, value in points:
+            # Where there was no sample there is no line.
+            path += "L" if at - before < _LONGEST_GAP_SECONDS else "M"
+            path += f"{left + (right - left) * (at - first) / (last - first):.1f} "
+            path += f"{lower - (lower - upper) * value / top:.1f}"
+            before = at
+        parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         if x < width - 60:
             parts.append(_text(x, height - 10, f"— {legend}", size=11, colour=colour))
-        x += 24 + 6.2 * len(legend)
+        x += 28 + 6.6 * len(legend)
     return "\n".join(parts)
 
 

@@ -6,8 +6,8 @@ import contextlib
 import resource
 from dataclasses import dataclass
 
-# Index, log, HTTP, converters, lanes of forwarding; and as many connections as are accepted in one
-# go before the first of them can be closed.
+# Index, directories, HTTP, converters, lanes of forwarding; and as many connections as are
+# accepted in one go before the first of them can be closed.
 _OWN = 512
 # The connection, the file that is written, the file that is read.
 _EACH = 3

@@ -30,7 +30,7 @@ RELOADABLE: Final = frozenset({"forward", "log.level"})
 """The settings that are taken while running; the registry is, as a whole."""
 
 # Keys whose values are not for the log: secrets, and what may say who a patient is.
-_NOT_SHOWN: Final = re.compile("token|pass|secret|attributes")
+_NOT_SHOWN: Final = re.compile("token|pass|secret|attributes|keys")
 _PASSWORD: Final = re.compile(r"(://[^:/@]*):[^@/]*@")
 
 

@@ -26,7 +26,7 @@ WITH_DATA = {
     "Objects held",
     "Size of the objects",
     "Free space",
-    "Waiting to be forwarded",
+    "Waiting to go on",
     "Set aside",
     "Up since",
     "Received, by calling AE",

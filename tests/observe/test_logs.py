@@ -76,6 +76,20 @@ def test_lines_below_the_level_are_left_out() -> None:
     assert len(written(say, level="debug").splitlines()) == 4
 
 
+def test_the_level_may_change_while_lines_are_said() -> None:
+    stream = io.StringIO()
+    log = Log(LogSettings(level="info"), stream=stream)
+    bound = log.logger.bind(association=7)
+    log.start()
+    bound.debug("before")
+    log.set_level("debug")
+    bound.debug("between")
+    log.set_level("error")
+    bound.warning("after")
+    log.stop()
+    assert re.findall(r"before|between|after", stream.getvalue()) == ["between"]
+
+
 @pytest.mark.parametrize(
     "hostile", ["A\nB", "\x1b[2J", "\r", "\x00", "\x7f", "\x9b", "\u2028", "\u202e", "\udcff"]
 )

@@ -4,6 +4,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dicomnode import __version__
 from dicomnode.observe.metrics import Metrics
+from dicomnode.observe.sources import Waiting
 from dicomnode.registry import AE, Registry
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -184,3 +185,13 @@ def test_two_nodes_in_one_process_count_apart() -> None:
     one, other = made(), made()
     one.connection_opened()
     assert value(other, "dicomnode_connections_total") == 0
+
+
+def test_what_was_set_aside_in_the_outbox_is_counted_and_does_not_age() -> None:
+    metrics = made()
+    metrics.set_outbox_source(
+        lambda: [Waiting("CT_1", "dead", 3, 9000.0), Waiting("CT_1", "ready", 2, 60.0)]
+    )
+    depth, oldest = "dicomnode_outbox_depth", "dicomnode_outbox_oldest_seconds"
+    assert value(metrics, depth, destination="CT_1", state="dead") == 3
+    assert value(metrics, oldest, destination="CT_1") == 60.0
