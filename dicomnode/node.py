@@ -12,14 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from starlette.routing import BaseRoute
-
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
-from dicomnode.api.access import Access
-from dicomnode.api.commitment import commitment_routes
-from dicomnode.api.outbox import outbox_routes
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
-from dicomnode.api.worklist import worklist_routes
 from dicomnode.dimse.command import (
     CEchoRQ,
     CFindRQ,
@@ -37,6 +31,7 @@ from dicomnode.errors import ConfigurationError
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
+from dicomnode.interface import Served, routes_of
 from dicomnode.net.acceptor import Acceptor, Listening
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
@@ -52,6 +47,7 @@ from dicomnode.parameters import (
     forward_rules_of,
     forwarding_of,
     rules_of,
+    tracing_of,
 )
 from dicomnode.registry import Registry, load_registry
 from dicomnode.services.admission import Admission
@@ -134,10 +130,9 @@ class Node:
 
         Raises ConfigurationError, StoreLocked, CatalogError or OSError; nothing is left behind.
         """
+        strict = self._settings.node.strict_ae_titles
         async with contextlib.AsyncExitStack() as undo:
-            self._registry = load_registry(
-                self._registry_path, self._settings.node.strict_ae_titles
-            )
+            self._registry = load_registry(self._registry_path, strict)
             self._log.start()
             undo.callback(self._log.stop)
             self._metrics = Metrics(
@@ -207,7 +202,7 @@ class Node:
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
 
     async def _forward(self, undo: contextlib.AsyncExitStack) -> None:
-        journal = ForwardingJournal(self._log.logger, self._metrics)
+        journal = ForwardingJournal(self._log.logger, self._metrics, self._journal.peers)
         options = forwarding_of(self._settings)
         self._forwarding = Forwarding(
             self._outbox, self._files, self._requestor, lambda: self._registry, journal, options
@@ -225,23 +220,25 @@ class Node:
             self.ready,
             self.status,
             self._journal.explanations.listed,
-            self._routes(Access((settings.token, token))),
+            routes_of(self._served(), (settings.token, token)),
         )
         self._http = HTTPServer(app, settings.host, settings.port)
         await self._http.start()
         undo.push_async_callback(self._http.stop)
+        undo.callback(self._tracing.close)
         host, port = self._http.address
         await asyncio.to_thread(write_token, directory, LocalToken(token, port))
         undo.push_async_callback(asyncio.to_thread, remove_token, directory)
         self._log.logger.info(f"http on {host}:{port}")
 
-    def _routes(self, access: Access) -> list[BaseRoute]:
-        """Return what is served over HTTP to whoever has a token."""
-        return [
-            *worklist_routes(WorklistDesk(self._worklist_intake, self._steps), access),
-            *outbox_routes(self._forwarding, access),
-            *commitment_routes(self._commitment_requester, access),
-        ]
+    def _served(self) -> Served:
+        return Served(
+            desk=WorklistDesk(self._worklist_intake, self._steps),
+            forwarding=self._forwarding,
+            requester=self._commitment_requester,
+            journal=self._journal,
+            tracing=self._tracing,
+        )
 
     async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings.worklist
@@ -272,6 +269,7 @@ class Node:
         self._metrics.set_receive_buffer_source(
             lambda: (self._pool.in_use_bytes, self._pool.limit_bytes)
         )
+        self._tracing = tracing_of(settings, self._log.logger)
         self._requestor = Requestor(
             numbers=numbers,
             maximum_pdu_bytes=limits.maximum_pdu_bytes,
@@ -280,6 +278,7 @@ class Node:
             pool=self._pool,
             deadlines=deadlines,
             observer=self._journal,
+            taps=self._tracing,
         )
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
         self._admission = Admission(rules_of(settings), self._registry)
@@ -297,6 +296,7 @@ class Node:
             provider=Dispatcher(self._services(undo), self._journal),
             observer=self._journal,
             on_connection=self._journal.connected,
+            taps=self._tracing,
         )
 
     def _services(
@@ -472,15 +472,14 @@ class Node:
             "draining": self._draining,
             "archive": archive,
             "identity_conflict_list": conflicts,
-            "worklist": await asyncio.to_thread(self._worklist_figures),
+            "worklist": await asyncio.to_thread(
+                lambda: {"items": self._items.counts(), **self._worklist_files.figures()}
+            ),
             "performed_steps": self._steps.counts(),
             "commitments": await self._commitment.figures(),
             "commitment_requests": await asyncio.to_thread(requester.requests.counts),
             **self._journal.figures(),
         }
-
-    def _worklist_figures(self) -> dict[str, Any]:
-        return {"items": self._items.counts(), **self._worklist_files.figures()}
 
     # -- stop ------------------------------------------------------------------------------------
 

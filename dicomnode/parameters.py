@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dicomnode.net.ending import Deadlines
+from dicomnode.observe.logs import Logger
+from dicomnode.observe.trace import Tracing
 from dicomnode.outbox.forwarding import Options
 from dicomnode.outbox.rules import Rules as ForwardRules
 from dicomnode.registry import Registry
@@ -61,3 +63,9 @@ def rules_of(settings: Settings) -> Rules:
         max_associations_per_ae=limits.max_associations_per_ae,
         max_associations_per_address=limits.max_associations_per_address,
     )
+
+
+def tracing_of(settings: Settings, log: Logger) -> Tracing:
+    """Return what records associations when it is asked to."""
+    storage = settings.storage
+    return Tracing(storage.directory, log, min_free_bytes=storage.min_free_bytes)

@@ -31,9 +31,11 @@ ALLOWED = {
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
-    "parameters": {"net", "outbox", "services", "registry", "settings"},
+    "interface": {"api", "outbox", "services", "observe"},
+    "parameters": {"net", "observe", "outbox", "services", "registry", "settings"},
     "node": {
         "parameters",
+        "interface",
         "api",
         "net",
         "outbox",

@@ -15,6 +15,8 @@ _COMMANDS: Final = {
     "check-config": ("serve", "check_config"),
     "status": ("status", "status"),
     "explain": ("explain", "explain"),
+    "trace": ("trace", "trace"),
+    "conformance": ("conformance", "conformance"),
     "reindex": ("archive", "reindex"),
     "worklist": ("worklist", "worklist"),
     "outbox": ("outbox", "outbox"),

@@ -16,6 +16,7 @@ from dicomnode.net.accepted import AcceptedConnection
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.connection import Connection
 from dicomnode.net.ending import Deadlines, Ending, How
+from dicomnode.net.taps import Taps
 from dicomnode.ul.association import Association, Role
 
 
@@ -44,6 +45,7 @@ class Acceptor:
         provider: Provider,
         observer: Observer,
         on_connection: Callable[[], None],
+        taps: Taps | None = None,
     ) -> None:
         self._listening = listening
         self._numbers = numbers
@@ -53,6 +55,7 @@ class Acceptor:
         self._provider = provider
         self._observer = observer
         self._on_connection = on_connection
+        self._taps = taps
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
         self._all_closed = asyncio.Event()
@@ -99,6 +102,7 @@ class Acceptor:
             provider=self._provider,
             observer=self._observer,
             on_closed=self._closed,
+            taps=self._taps,
         )
         self._connections.add(connection)
         self._all_closed.clear()

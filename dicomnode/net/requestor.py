@@ -12,6 +12,7 @@ from dicomnode.net.buffers import BufferPool
 from dicomnode.net.connection import Connection
 from dicomnode.net.ending import Deadlines, Ending, How
 from dicomnode.net.requested import RequestedConnection, peer_words
+from dicomnode.net.taps import Taps
 from dicomnode.ul.association import Association, Role
 from dicomnode.ul.items import (
     ImplementationClassUID,
@@ -39,6 +40,7 @@ class Requestor:
         pool: BufferPool,
         deadlines: Deadlines,
         observer: RequestObserver,
+        taps: Taps | None = None,
     ) -> None:
         self._numbers = numbers
         self._maximum_pdu_bytes = maximum_pdu_bytes
@@ -50,6 +52,7 @@ class Requestor:
         self._pool = pool
         self._deadlines = deadlines
         self._observer = observer
+        self._taps = taps
         self._connections: set[Connection] = set()
         self._is_closed = False
         self._all_closed = asyncio.Event()
@@ -102,6 +105,7 @@ class Requestor:
             provider=provider,
             observer=self._observer,
             on_closed=self._closed,
+            taps=self._taps,
         )
 
     async def _connect(self, proposal: Proposal, connection: RequestedConnection) -> None:

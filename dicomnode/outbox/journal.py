@@ -14,6 +14,7 @@ from dicomnode.observe.metrics import Metrics
 from dicomnode.observe.words import duration, size
 from dicomnode.outbox.queue import Down, Failure
 from dicomnode.outbox.session import Report
+from dicomnode.services.peers import Peers
 
 # Objects that are named in the log, of those that failed on one association.
 _MOST_NAMED: Final = 20
@@ -32,8 +33,9 @@ class _Account:
 class Journal:
     """Observes forwarding; called on the event loop."""
 
-    def __init__(self, log: Logger, metrics: Metrics) -> None:
+    def __init__(self, log: Logger, metrics: Metrics, peers: Peers) -> None:
         self._log = log
+        self._peers = peers
         self._metrics = metrics
         self._accounts: dict[str, _Account] = {}
 
@@ -46,6 +48,11 @@ class Journal:
             "lost": len(report.lost),
         }
         self._metrics.forwarded(destination, results, report.sent_bytes)
+        self._peers.sent(destination, len(report.sent), report.sent_bytes)
+        if report.sent:
+            self._peers.succeeded(destination, "forwarding")
+        if report.refused:
+            self._peers.failed(destination, "an object to be forwarded was refused")
         account.sent += len(report.sent)
         account.sent_bytes += report.sent_bytes
         for item, words in (*report.refused, *report.lost):

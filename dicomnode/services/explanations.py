@@ -63,6 +63,7 @@ class Explanations:
     def __init__(
         self, registry: Callable[[], Registry], *, patient_data: bool, now: Callable[[], float]
     ) -> None:
+        self.registry = registry
         self.advisor = Advisor(registry)
         self._patient_data = patient_data
         self._now = now

@@ -96,7 +96,7 @@ class IncomingObject:
     """One object on its way in; the ``DataSetSink`` of its C-STORE.
 
     ``write``, ``finish`` and ``abandon`` run on the loop, everything else in worker threads, one
-    at a time for one object.
+    at a time for one object. ``received_bytes`` counts what has come.
     """
 
     def __init__(self, intake: Intake, arrival: Arrival, channel: Channel, done: Done) -> None:
@@ -112,7 +112,7 @@ class IncomingObject:
         self._finished = False
         self._abandoned = False
         self._holding = False
-        self._received_bytes = 0
+        self.received_bytes = 0
         self._received_at = time.time()
         self._file: IncomingFile | None = None
         self._error: StatusError | None = None
@@ -122,7 +122,7 @@ class IncomingObject:
 
     def write(self, fragment: memoryview, lease: Lease) -> None:
         lease.retain()
-        self._received_bytes += len(fragment)
+        self.received_bytes += len(fragment)
         with self._lock:
             self._fragments.append(fragment)
             self._leases.append(lease)
@@ -158,7 +158,7 @@ class IncomingObject:
             self._channel.resume()
 
     def _answer(self, outcome: Outcome) -> None:
-        self._done(outcome, self._received_bytes)
+        self._done(outcome, self.received_bytes)
 
     # -- in a worker: writing --------------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class IncomingObject:
     def _read_early(self, fragments: list[memoryview]) -> Header | None:
         """Read the header from memory, while the rest of the object is still on its way."""
         front = b"".join(fragments)
-        is_whole = self._finished and len(front) == self._received_bytes
+        is_whole = self._finished and len(front) == self.received_bytes
         syntax, end = self.arrival.transfer_syntax_uid, self._intake.header_end
         return read_front(front, syntax, is_whole=is_whole, end=end)
 
