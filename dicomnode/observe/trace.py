@@ -41,6 +41,7 @@ _READ_BYTES: Final = 256 * 1024
 # The reader is told of what has been written so often at most.
 _NEWS_BYTES: Final = 1024 * 1024
 _REMEMBERED: Final = 20
+_UNREAD_SECONDS: Final = 60.0
 
 _NOTE: Final = (
     "Holds patients' data. Recorded by a DICOM node between its upper layer and TCP or TLS:"
@@ -213,7 +214,14 @@ class Trace:
         self._timer.cancel()
         self._steps.put(None)
         self._on_over(self)
+        # Whoever asked for it reads it from the start; nobody comes later than this.
+        self._timer = self._loop.call_later(_UNREAD_SECONDS, self.give_up)
+
+    def give_up(self) -> None:
+        """Drop a recording that is over and that nobody reads."""
+        self._timer.cancel()
         if not self._is_read:
+            self._is_read = True
             self._loop.run_in_executor(None, self._close)
 
     def _put(self, count: int, step: _Step) -> None:
@@ -452,6 +460,8 @@ class Tracing:
         self._is_closed = True
         for trace in list(self._running):
             trace.finish("the node stops")
+        for trace in self._past.values():
+            trace.give_up()
 
     def _over(self, trace: Trace) -> None:
         self._running.remove(trace)
