@@ -430,8 +430,9 @@ class Tracing:
         self._running.append(trace)
         noun = "association" if wanted.count == 1 else f"{wanted.count} associations"
         self._log.warning(
-            f"trace {trace.number} begins: the next {noun} with {wanted.ae_title} are recorded with"
-            f" patients' data, up to {size(wanted.max_bytes)} in {duration(wanted.seconds)}",
+            f"trace {trace.number} begins: it records the next {noun} with {wanted.ae_title},"
+            f" patients' data included, up to {size(wanted.max_bytes)} in"
+            f" {duration(wanted.seconds)}",
             asked_by=wanted.asked_by,
         )
         self._audited(trace)

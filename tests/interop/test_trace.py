@@ -29,7 +29,7 @@ LARGE_BYTES = 12 * 1024 * 1024
 def traced(node: NodeProcess, out: Path, *options: str) -> Iterator[list[str]]:
     """Record while the block runs; what the command said is in the list afterwards."""
     command = [sys.executable, "-m", "dicomnode", "trace", "--config", str(node.config)]
-    begun = sum("begins: the next" in line for line in node.lines)
+    begun = sum("begins: it records" in line for line in node.lines)
     process = subprocess.Popen(
         [*command, "--out", str(out), "--seconds", "60", *options],
         stdout=subprocess.PIPE,
@@ -39,7 +39,7 @@ def traced(node: NodeProcess, out: Path, *options: str) -> Iterator[list[str]]:
     said: list[str] = []
     try:
         peers.eventually(
-            lambda: sum("begins: the next" in line for line in node.lines) > begun, "the trace"
+            lambda: sum("begins: it records" in line for line in node.lines) > begun, "the trace"
         )
         yield said
         output, _ = process.communicate(timeout=60)

@@ -200,7 +200,7 @@ async def test_a_recording_is_announced_and_audited_at_both_ends(on: Fixture) ->
     trace.finish("enough")
     await content(trace)
     first, last = on.lines()
-    assert first.startswith("warn  trace 1 begins: the next association with CT_1 are recorded")
+    assert first.startswith("warn  trace 1 begins: it records the next association with CT_1")
     assert "patients' data" in first
     assert first.endswith("asked_by=me")
     assert last.startswith("warn  trace 1 of CT_1 is over: enough; 0 associations recorded")
