@@ -131,6 +131,7 @@ class _OwnFile:
 
     def write(self, data: bytes) -> None:
         self._file.write(data)
+        self._file.flush()
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
