@@ -75,6 +75,7 @@ from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.services.worklist_intake import WorklistIntake
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
+from dicomnode.whereabouts import Whereabouts
 
 # As many objects wait for the disk at once; more threads would only wait for the interpreter.
 _WORKERS = 4
@@ -219,7 +220,7 @@ class Node:
             self._metrics,
             self.ready,
             self.status,
-            self._journal.explanations.listed,
+            Whereabouts(self._settings, self._registry_path).on(self._journal.explanations.listed),
             routes_of(self._served(), (settings.token, token)),
         )
         self._http = HTTPServer(app, settings.host, settings.port)

@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     field_validator,
 )
@@ -208,6 +209,13 @@ class Settings(BaseSettings):
         """Read the environment and the arguments, and no hidden file."""
         return env_settings, init_settings
 
+    _file: Path | None = PrivateAttr(None)
+
+    @property
+    def file(self) -> Path | None:
+        """The file that the settings were read from, None for none."""
+        return self._file
+
     @property
     def index_url(self) -> str:
         """The index's URL, the default filled in."""
@@ -219,13 +227,14 @@ def load_settings(path: Path | None = None) -> Settings:
 
     Raises ConfigurationError with one line for each mistake: file, line, key, what to write.
     """
-    document = configuration.read_toml(find_settings_file(path))
+    file = find_settings_file(path)
+    document = configuration.read_toml(file)
     stray = _stray_variables(os.environ)
     try:
         settings = Settings(**document.data)
     except ValidationError as error:
         found = configuration.problems(
-            error, document, shown=_shown, unknown=_unknown, variable=_variable
+            error, document, shown=_shown, unknown=_unknown, variable=variable_of
         )
         # A variable that names no key has been told; what pydantic made of it says nothing more.
         told = tuple(line.partition(": ")[0] for line in stray)
@@ -236,17 +245,18 @@ def load_settings(path: Path | None = None) -> Settings:
     found = stray + _contradictions(document, settings)
     if found:
         raise ConfigurationError(found)
+    settings._file = file
     return settings
 
 
-def _variable(place: Place) -> str | None:
+def variable_of(place: Place) -> str | None:
     """Return the environment variable that ``place`` was taken from, if it was."""
     wanted = _PREFIX + "__".join(str(part).upper() for part in place[:2])
     return next((name for name in os.environ if name.upper() == wanted), None)
 
 
 def _where(document: Document, place: Place) -> str:
-    variable = _variable(place)
+    variable = variable_of(place)
     return f"environment variable {variable}" if variable else document.where(place)
 
 

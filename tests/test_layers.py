@@ -31,11 +31,13 @@ ALLOWED = {
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
+    "whereabouts": {"settings", "registry", "configuration", "errors"},
     "interface": {"api", "outbox", "services", "observe"},
     "parameters": {"net", "observe", "outbox", "services", "registry", "settings"},
     "node": {
         "parameters",
         "interface",
+        "whereabouts",
         "api",
         "net",
         "outbox",

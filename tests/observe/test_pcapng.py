@@ -30,7 +30,9 @@ def test_a_connection_begins_with_a_handshake_and_ends_with_fin_both_ways() -> N
 def test_the_side_that_accepts_has_the_port_that_wireshark_knows() -> None:
     accepted = recorded(pcapng.Conversation(OURS, THEIRS, requested=False))
     assert accepted.packets[0].target == ("192.0.2.1", 104)
-    requested = recorded(pcapng.Conversation(("192.0.2.1", 5), ("192.0.2.7", 11112), requested=True))
+    requested = recorded(
+        pcapng.Conversation(("192.0.2.1", 5), ("192.0.2.7", 11112), requested=True)
+    )
     assert requested.packets[0].source == ("192.0.2.1", 5)
     assert requested.packets[0].target == ("192.0.2.7", 104)
 
