@@ -31,6 +31,7 @@ ALLOWED = {
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
+    "conformance": {"settings", "registry", "services", "scu", "observe"},
     "whereabouts": {"settings", "registry", "configuration", "errors"},
     "interface": {"api", "outbox", "services", "observe"},
     "parameters": {"net", "observe", "outbox", "services", "registry", "settings"},
@@ -52,6 +53,7 @@ ALLOWED = {
     "daemon": {"node", "settings", "errors"},
     "cli": {
         "daemon",
+        "conformance",
         "client",
         "outbox",
         "node",
