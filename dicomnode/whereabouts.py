@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -154,12 +154,18 @@ def _of_ae(
         yield {"title": title, "where": document.where(("ae", number)), "is_set": True}
 
 
-def _titles_in(sentence: str, calling: str, known: Iterable[str]) -> list[str]:
+def _bare(word: str) -> str:
+    """Return a word without the marks around it, and without the genitive."""
+    return word.strip("\"'.,;:()").removesuffix("'s")
+
+
+def _titles_in(sentence: str, calling: str, known: Collection[str]) -> list[str]:
     """Return the AEs that a sentence is about: those that it names, or "its" for who called."""
     named = [*_QUOTED_TITLE.findall(sentence)]
-    named += [
-        title for title in known if re.search(rf"(?<![\w-]){re.escape(title)}(?![\w-])", sentence)
-    ]
+    # A registry may have thousands: looked up word by word, and only those of several words by
+    # what the sentence holds.
+    named += [word for word in map(_bare, sentence.split()) if word in known]
+    named += [title for title in known if " " in title and title in sentence]
     return list(dict.fromkeys(named)) or ([calling] if " its " in sentence else [])
 
 

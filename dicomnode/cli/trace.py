@@ -17,6 +17,7 @@ from rich.console import Console
 from dicomnode.cli.asking import Streamed, call, stream
 from dicomnode.cli.common import ConfigOption, explained, fail
 from dicomnode.cli.terminal import plain
+from dicomnode.errors import DicomnodeError
 from dicomnode.observe.words import size
 from dicomnode.settings import Settings, load_settings
 
@@ -79,12 +80,10 @@ def _record(settings: Settings, path: Path, asked: dict[str, Any]) -> None:
         except BaseException:
             file.remove()
             raise
-        console.print(
-            plain(
-                f"recording the next {asked['count']} of {asked['ae_title']} for"
-                f" {asked['seconds']} s; Ctrl-C ends it"
-            )
-        )
+        number = int(asked["count"])
+        what = "association" if number == 1 else f"{number} associations"
+        words = f"recording the next {what} with {asked['ae_title']}, for {asked['seconds']} s"
+        console.print(plain(f"{words} at most; Ctrl-C ends it"), soft_wrap=True)
         interrupted = False
         try:
             for part in _parts(answer):
@@ -106,7 +105,7 @@ def _parts(answer: Streamed) -> Iterator[bytes]:
 def _tell(settings: Settings, console: Console, path: Path, number: str) -> None:
     """Say what has been recorded, and what has not."""
     figures: dict[str, Any] = {}
-    with suppress(Exception):
+    with suppress(DicomnodeError):
         # The file is there, whatever the node says now.
         figures = call(settings, "GET", f"/api/traces/{number}")
     associations = int(figures.get("associations", 0))
@@ -114,7 +113,7 @@ def _tell(settings: Settings, console: Console, path: Path, number: str) -> None
     line = f"{path}: {associations} {noun}, {size(path.stat().st_size)}"
     if why := figures.get("why"):
         line += f"; {why}"
-    console.print(plain(line))
+    console.print(plain(line), soft_wrap=True)
     if dropped := int(figures.get("dropped_bytes", 0)):
         words = f"{size(dropped)} were not recorded: they came faster than they could be written"
         console.print(plain(words), style="yellow")
