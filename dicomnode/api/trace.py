@@ -55,8 +55,15 @@ def trace_routes(tracing: Tracing, access: Access) -> list[Route]:
             raise HTTPException(404, "there is no such recording, or it was long ago")
         return JSONResponse(figures)
 
+    async def end(request: Request) -> Response:
+        access.require(request)
+        if not tracing.end(request.path_params["number"]):
+            raise HTTPException(404, "there is no such recording, or it is over")
+        return Response(status_code=204)
+
     return [
         Route("/api/traces", record, methods=["POST"]),
+        Route("/api/traces/{number:int}", end, methods=["DELETE"]),
         Route("/api/traces/{number:int}", show),
     ]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import signal
 import time
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,6 @@ from dicomnode.settings import Settings, load_settings
 
 _NUMBER_HEADER = "X-Trace-Number"
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-_INTERRUPTED = 130
 
 
 def trace(
@@ -84,22 +83,29 @@ def _record(settings: Settings, path: Path, asked: dict[str, Any]) -> None:
         what = "association" if number == 1 else f"{number} associations"
         words = f"recording the next {what} with {asked['ae_title']}, for {asked['seconds']} s"
         console.print(plain(f"{words} at most; Ctrl-C ends it"), soft_wrap=True)
-        interrupted = False
         try:
-            for part in _parts(answer):
-                file.write(part)
-        except KeyboardInterrupt:
-            interrupted = True
+            _receive(settings, answer, file)
         finally:
             answer.close()
     _tell(settings, console, path, answer.header(_NUMBER_HEADER))
-    if interrupted:
-        raise typer.Exit(_INTERRUPTED)
 
 
-def _parts(answer: Streamed) -> Iterator[bytes]:
-    while part := answer.read():
-        yield part
+def _receive(settings: Settings, answer: Streamed, file: _OwnFile) -> None:
+    """Write the recording as it comes; Ctrl-C ends it, a second one leaves the file as it is."""
+    number = answer.header(_NUMBER_HEADER)
+
+    def end(number_of_signal: int, frame: object) -> None:
+        # The node closes it properly: what is cut off within a packet is no file to Wireshark.
+        signal.signal(signal.SIGINT, before)
+        with suppress(DicomnodeError):
+            call(settings, "DELETE", f"/api/traces/{number}")
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        while part := answer.read():
+            file.write(part)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _tell(settings: Settings, console: Console, path: Path, number: str) -> None:

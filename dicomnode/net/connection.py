@@ -101,18 +101,20 @@ class Connection(Reading):
         if self._is_unwanted:
             self._transport.abort()
             return
-        if self._taps is not None:
+        if self._taps is not None and self._taps.is_listening:
             self._listen_in(self._taps)
         self._association.connection_made(self._loop.time())
         self._flush()
         self._tick()
 
     def _listen_in(self, taps: Taps) -> None:
+        transport = self._transport
         ends = Ends(
-            ours=_address(self._transport, "sockname"),
-            theirs=_address(self._transport, "peername"),
+            ours=_address(transport, "sockname"),
+            theirs=_address(transport, "peername"),
             requested=self._is_requested,
-            encrypted=self._transport.get_extra_info("ssl_object") is not None,
+            # asyncio's own TLS, or a transport that does it itself.
+            encrypted=any(map(transport.get_extra_info, ("ssl_object", "secured"))),
         )
         self._tap = self._sender.tap = taps.connected(ends)
 

@@ -42,5 +42,9 @@ class Tap(Protocol):
 class Taps(Protocol):
     """Decides which connections are listened to."""
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether any new connection may be listened to; asked of each."""
+
     def connected(self, ends: Ends) -> Tap | None:
         """A connection has been made; None: it is not listened to."""

@@ -408,6 +408,11 @@ class Tracing:
         self._is_closed = False
         self._count = 0
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether anything is being recorded."""
+        return bool(self._running)
+
     def connected(self, ends: Ends) -> _Recording | None:
         """Return what listens to a new connection, None when nothing is being recorded."""
         return _Recording(ends, list(self._running), self._now) if self._running else None
@@ -455,6 +460,13 @@ class Tracing:
         found = next((trace for trace in self._running if trace.number == number), None)
         found = found or self._past.get(number)
         return found.figures() if found is not None else None
+
+    def end(self, number: int) -> bool:
+        """End a recording; False when there is no such one."""
+        found = next((trace for trace in self._running if trace.number == number), None)
+        if found is not None:
+            found.finish("it was ended by whoever asked for it")
+        return found is not None
 
     def close(self) -> None:
         """End all recordings, and make no more."""

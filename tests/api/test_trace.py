@@ -76,6 +76,17 @@ def test_whoever_closes_the_connection_ends_the_recording(node: RunningNode) -> 
     assert "gone" in figures(node, number)["why"]
 
 
+def test_a_recording_can_be_ended_and_is_whole(node: RunningNode) -> None:
+    with record(node) as answer:
+        first = answer.read1(65536)
+        path = f"/api/traces/{answer.headers['X-Trace-Number']}"
+        with asked(node, "DELETE", path) as ended:
+            assert ended.status == 204
+        assert "was ended" in Capture(first + answer.read()).closing
+    with asked(node, "DELETE", path) as again:
+        assert again.status == 404
+
+
 def test_a_node_that_stops_ends_its_recordings(node: RunningNode) -> None:
     with record(node) as answer:
         first = answer.read1(65536)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -44,6 +47,27 @@ def test_a_recording_is_its_owners_alone_and_what_it_holds_is_told(
     assert len(Capture(out.read_bytes()).streams()) == 1
     assert "1 association" in ended.err
     assert "patients' data" in ended.err
+
+
+def test_ctrl_c_ends_the_recording_and_leaves_a_whole_file(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.pcapng"
+    command = [sys.executable, "-m", "dicomnode", "trace", "--config", str(node.config)]
+    process = subprocess.Popen(
+        [*command, "--ae", "RAW", "--out", str(out), "--seconds", "60"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        peers.eventually(lambda: out.exists() and out.stat().st_size > 0, "the recording")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        peers.end(process)
+    assert process.returncode == 0, said
+    assert "0 associations" in said
+    assert "was ended" in Capture(out.read_bytes()).closing
 
 
 def test_a_file_that_is_there_is_not_written_over(node: RunningNode, tmp_path: Path) -> None:

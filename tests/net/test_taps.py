@@ -22,6 +22,8 @@ class Listener:
         self.names: list[str] = []
         self.unread: bytes | None = None
 
+    is_listening = True
+
     def connected(self, ends: Ends) -> Listener:
         self.ends.append(ends)
         return self
@@ -92,6 +94,14 @@ async def test_a_tap_hears_where_the_ends_are() -> None:
     assert ends.ours == ("unknown", 0)
     assert not ends.requested
     assert not ends.encrypted
+
+
+async def test_nothing_is_looked_at_while_nobody_listens() -> None:
+    listener = Listener()
+    listener.is_listening = False
+    bench = bench_with(listener)
+    bench.feed(wire.associate_rq())
+    assert listener.ends == []
 
 
 async def test_traffic_is_counted_and_its_rates_follow() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dicomnode.dimse.channel import Proposal, Refused
+from dicomnode.dimse.channel import Progress, Proposal, Refused
 from dicomnode.dimse.status import Status
 from dicomnode.errors import (
     AssociationAborted,
@@ -277,3 +277,40 @@ def test_reasons_of_failures_are_bounded(on: Fixture) -> None:
     failures = peer(on, "WS_1")["failures"]
     assert len(failures) == 21
     assert sum(row["count"] for row in failures) == 100
+
+
+# -- what is under way ----------------------------------------------------------------------------
+
+
+def test_what_is_under_way_is_shown_until_its_final_response(on: Fixture) -> None:
+    operation = on.begin(C_MOVE)
+    operation.progress = lambda: {"remaining": 3}
+    on.channel.progress = on.handler.progress
+    on.journal.accepted(on.channel)
+    (row,) = on.journal.live()
+    (shown,) = row["under_way"]
+    assert (shown["service"], shown["message_id"], shown["asked_by"]) == ("C-MOVE", 5, "peer")
+    assert shown["progress"] == {"remaining": 3}
+    operation.respond(Status.SUCCESS)
+    assert on.journal.live()[0]["under_way"] == []
+
+
+async def test_what_the_node_asks_for_is_shown_as_its_own(on: Fixture) -> None:
+    on.handler.requests.open(7, replace(C_STORE, message_id=11))
+    on.channel.progress = on.handler.progress
+    on.journal.requested(on.channel)
+    (row,) = on.journal.live()
+    assert row["direction"] == "outgoing"
+    assert row["under_way"][0]["asked_by"] == "node"
+    assert row["under_way"][0]["message_id"] == 11
+
+
+def test_an_association_shows_some_of_its_operations_and_counts_all(on: Fixture) -> None:
+    many = [
+        Progress(service="C-STORE", message_id=number, by_peer=True, started=0.0)
+        for number in range(50)
+    ]
+    on.channel.progress = lambda: many
+    on.journal.accepted(on.channel)
+    (row,) = on.journal.live()
+    assert (len(row["under_way"]), row["under_way_count"]) == (8, 50)
