@@ -35,6 +35,8 @@ MOST_TRACES: Final = 4
 
 # What waits for the thread of one recording.
 _WAITING_BYTES: Final = 32 * 1024 * 1024
+# What a step takes besides its data: a peer may send it byte by byte.
+_STEP_BYTES: Final = 512
 # Kept free in a file for what is said at its end.
 _END_BYTES: Final = 8 * 1024
 _READ_BYTES: Final = 256 * 1024
@@ -185,10 +187,11 @@ class Trace:
         """Record what one side said; False when there is no room for it."""
         if self.is_over:
             return False
+        taken = len(data) + _STEP_BYTES
         with self._lock:
-            fits = not self._is_full and self._waiting_bytes + len(data) <= self._most_waiting
+            fits = not self._is_full and self._waiting_bytes + taken <= self._most_waiting
         if fits:
-            self._put(len(data), lambda: talk.data(at, is_ours, data))
+            self._put(taken, lambda: talk.data(at, is_ours, data))
         elif not self._is_full:
             self.dropped_bytes += len(data)
         return fits
@@ -277,8 +280,9 @@ class Trace:
                 if self._unheard_bytes > _NEWS_BYTES or self._steps.empty():
                     self._tell()
             self._write_end()
-        except OSError as error:
-            words = f"it could not be written: {error.strerror}"
+        except Exception as error:
+            # Of the disk, or a fault of our own: nobody else is to notice it.
+            words = f"it could not be written: {error}"
             self._is_full = True
             self._call(lambda: self.finish(words))
         self._is_written = True

@@ -152,7 +152,7 @@ async def test_what_comes_too_fast_ends_its_association_in_the_file_and_is_count
     over = asyncio.Event()
     wanted = replace(WANTED, count=2)
     with Slow(tmp_path / "slow", "w+") as file:
-        trace = Trace(1, wanted, file, lambda _: over.set(), waiting_bytes=1000)
+        trace = Trace(1, wanted, file, lambda _: over.set(), waiting_bytes=3000)
         fixture = Fixture(tmp_path)
         fixture.tracing._running.append(trace)
         first, second = fixture.associate(), fixture.associate()
