@@ -13,7 +13,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format bench peers clean
+.PHONY: help install run test lint format package bench peers clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -37,6 +37,9 @@ format: $(INSTALLED_DEV) ## Rewrite the files in the project's style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+package: $(INSTALLED_DEV) ## Build wheel and sdist, install the wheel elsewhere and run it there
+	@.ci/check_package $(BIN)/python
+
 bench: $(INSTALLED_DEV) peers ## Measure against DCMTK and Orthanc; writes docs/benchmarks.md
 	@missed=0; \
 	for part in store query retrieve send worklist commitment; do \
@@ -44,7 +47,7 @@ bench: $(INSTALLED_DEV) peers ## Measure against DCMTK and Orthanc; writes docs/
 	done; \
 	exit $$missed
 
-peers: ## Install DCMTK, Orthanc, GDCM and tshark, where apt-get is there and allowed
+peers: ## Install DCMTK, Orthanc, GDCM, tshark and promtool, where apt-get is there and allowed
 	@.ci/install_peers
 
 clean: ## Remove the environment and the caches, never the stored objects under var/

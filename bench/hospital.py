@@ -24,8 +24,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from bench.data import ROOT, SEED, cache_directory
 from dicomnode.index import schema
 from dicomnode.index.catalog import Catalog, InstanceEntry
-from dicomnode.storage.files import object_path
 from dicomnode.storage.header import read_header
+from dicomnode.storage.paths import object_path
 from tests import peers
 from tests.wire import CT_IMAGE_STORAGE, EXPLICIT_LE, Wire
 

@@ -20,7 +20,7 @@ from dicomnode.scu.association import Association
 from dicomnode.scu.contexts import Wanted, contexts_of
 from dicomnode.scu.names import uid_of
 from dicomnode.scu.outgoing import RequestingProvider, associate
-from dicomnode.scu.peers import Directory, Entity, peer_of
+from dicomnode.scu.peers import Directory, Entity, named_title, peer_of
 from dicomnode.ul.items import (
     AsynchronousOperationsWindow,
     ExtendedNegotiation,
@@ -34,6 +34,11 @@ _ARTIM_SECONDS: Final = 30.0
 _STALLED_SECONDS: Final = 60.0
 _RECEIVE_BUFFER_BYTES: Final = 16 * 1024 * 1024
 _CLOSE_SECONDS: Final = 1.0
+# Two bytes have the window (PS3.7 §D.3.3.3).
+_MAX_WINDOW: Final = 0xFFFF
+# Shorter ones cost more than they carry; longer ones take receive buffers that nobody needs.
+_MIN_PDU_BYTES: Final = 4096
+_MAX_PDU_BYTES: Final = 16 * 1024 * 1024
 
 
 @asynccontextmanager
@@ -57,7 +62,8 @@ async def open_association(
 ) -> AsyncIterator[Association]:
     """Make an association with ``peer``, and release it at the end of the block.
 
-    ``peer`` is ``TITLE@host:port``, an AE of the registry, or a title that ``registry`` has.
+    ``peer`` is ``TITLE@host:port``, an AE of the registry, or a title that ``registry`` has, such
+    as what ``dicomnode.registry.load_registry`` returns.
     ``contexts`` are SOP classes by UID, keyword or word such as "echo", "find", "move",
     "worklist", alone or as (SOP class, transfer syntaxes); ``roles`` the role selection for C-GET
     and the like, ``extended`` extended negotiation by SOP class. ``max_operations`` is the
@@ -74,7 +80,7 @@ async def open_association(
         host=called.host,
         port=called.port,
         called_ae_title=called.title,
-        calling_ae_title=calling_ae_title,
+        calling_ae_title=named_title(calling_ae_title),
         contexts=contexts_of(contexts),
         roles=tuple(roles),
         window=_window(max_operations),
@@ -106,6 +112,8 @@ async def open_association(
 
 def _window(max_operations: int) -> AsynchronousOperationsWindow | None:
     """Propose a window for what we invoke; we perform one operation at a time."""
+    if not 0 <= max_operations <= _MAX_WINDOW:
+        raise ValueError(f"max_operations is {max_operations}: 1 to {_MAX_WINDOW}, 0 for no limit")
     return AsynchronousOperationsWindow(max_operations, 1) if max_operations != 1 else None
 
 
@@ -123,6 +131,9 @@ def _deadlines(connect_seconds: float, response_seconds: float) -> Deadlines:
 def _requestor(
     maximum_pdu_bytes: int, deadlines: Deadlines, observer: RequestObserver
 ) -> Requestor:
+    if not _MIN_PDU_BYTES <= maximum_pdu_bytes <= _MAX_PDU_BYTES:
+        bounds = f"{_MIN_PDU_BYTES} to {_MAX_PDU_BYTES}"
+        raise ValueError(f"maximum_pdu_bytes is {maximum_pdu_bytes}: {bounds}")
     pool = BufferPool(
         asyncio.get_running_loop(),
         block_bytes=max(256 * 1024, 2 * maximum_pdu_bytes),

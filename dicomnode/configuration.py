@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dicomnode.errors import ConfigurationError
+from dicomnode.ul.titles import ae_title as ae_title
 
 if TYPE_CHECKING:
     # The commands that need no more than a title and a path do without.
@@ -216,20 +217,6 @@ def _spelled(value: object) -> str:
         return "true" if value else "false"
     text = f"'{value}'" if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def ae_title(value: str) -> str:
-    """Return ``value`` without its outer spaces; raises ValueError if it is no AE title.
-
-    1 to 16 characters of the default repertoire, no backslash, no control characters, not
-    only spaces (PS3.5 §6.2, VR AE).
-    """
-    title = value.strip(" ")
-    if not 1 <= len(title) <= 16:
-        raise ValueError("must be an AE title of 1 to 16 characters")
-    if any(not " " <= character <= "~" or character == "\\" for character in title):
-        raise ValueError("must be an AE title of plain ASCII characters without a backslash")
-    return title
 
 
 def host(value: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
@@ -11,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from dicomnode import configuration
-from dicomnode.value_types import Number, Seconds
+from dicomnode.retries import Pause, RetrySettings
+from dicomnode.value_types import Number
 
 _TITLE_PATTERN = re.compile(r"[ -\[\]-~]{1,16}")
 _CODE_PATTERN = re.compile(r"[A-Z0-9 _*?]{1,16}")
@@ -28,7 +28,10 @@ class Window:
 
     def is_open(self, at: datetime) -> bool:
         """Tell whether ``at`` lies in it; it closes with the beginning of its last minute."""
-        now = at.time()
+        return self.is_open_at(at.time())
+
+    def is_open_at(self, now: time) -> bool:
+        """Tell the same of a time of day."""
         if self.opens < self.closes:
             return self.opens <= now < self.closes
         return now >= self.opens or now < self.closes
@@ -50,7 +53,8 @@ def read_window(text: str) -> Window:
     return Window(time(hours[0], hours[1]), time(hours[2], hours[3]))
 
 
-def _window(value: str) -> str:
+def checked_window(value: str) -> str:
+    """Check a setting that is a ``Window``; raises ValueError."""
     read_window(value)
     return value
 
@@ -75,7 +79,8 @@ def _class_pattern(value: str) -> str:
     return value
 
 
-def _name(value: str) -> str:
+def checked_name(value: str) -> str:
+    """Check the name of a rule; raises ValueError."""
     if not value.isprintable() or not value.strip():
         raise ValueError('must be a name such as "CT to archive"')
     return value
@@ -87,11 +92,11 @@ def _listed(value: object) -> object:
 
 
 _AETitle = Annotated[str, AfterValidator(configuration.ae_title)]
-_Pause = Annotated[Seconds, Field(gt=0, allow_inf_nan=False)]
 
 
 class ForwardRule(BaseModel):
-    """``[[forward]]``: which objects are sent on, where, and when.
+    """``[[forward]]``: which objects are sent on, where, and when; or, with ``what`` "mpps",
+    which performed procedure steps: their N-CREATE and all N-SET, in their order.
 
     An object has to satisfy every criterion that is given, each by one of its patterns; a rule
     without criteria takes everything. ``attributes`` has keywords or tags of attributes at the
@@ -101,7 +106,8 @@ class ForwardRule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, Field(max_length=64), AfterValidator(_name)]
+    name: Annotated[str, Field(max_length=64), AfterValidator(checked_name)]
+    what: Literal["objects", "mpps"] = "objects"
     sources: Annotated[
         tuple[Annotated[str, AfterValidator(_title_pattern)], ...], Field(alias="from")
     ] = ()
@@ -111,14 +117,14 @@ class ForwardRule(BaseModel):
     to: Annotated[tuple[_AETitle, ...], Field(min_length=1)]
     alternate: dict[_AETitle, _AETitle] = {}
     when: Literal["received", "study_stable"] = "received"
-    stable_seconds: _Pause = 120.0
-    window: Annotated[str, AfterValidator(_window)] | None = None
+    stable_seconds: Pause = 120.0
+    window: Annotated[str, AfterValidator(checked_window)] | None = None
     priority: Literal["high", "normal", "low"] = "normal"
     commit: bool = False
     delete_when_committed: bool = False
 
 
-class ForwardingSettings(BaseModel):
+class ForwardingSettings(RetrySettings):
     """``[forwarding]``: how objects are sent on.
 
     A destination that cannot be had is tried again after ``retry_seconds``, the next time after
@@ -129,16 +135,6 @@ class ForwardingSettings(BaseModel):
     many destinations are sent to at once.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    retry_seconds: _Pause = 30.0
-    max_retry_seconds: _Pause = 3600.0
     max_refusals: Annotated[Number, Field(ge=1)] = 10
-    give_up_seconds: _Pause = 7 * 24 * 3600.0
-    alternate_after_seconds: _Pause = 600.0
+    alternate_after_seconds: Pause = 600.0
     max_associations: Annotated[Number, Field(ge=1, le=1000)] = 8
-
-    def pause(self, failures: int) -> float:
-        """Return the pause after a failure with so many before it; no two are quite the same."""
-        pause = self.retry_seconds * 2.0 ** min(failures, 30)
-        return min(pause, self.max_retry_seconds) * random.uniform(0.8, 1.0)  # noqa: S311

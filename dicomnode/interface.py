@@ -14,7 +14,7 @@ from dicomnode.api.outbox import outbox_routes
 from dicomnode.api.trace import trace_routes
 from dicomnode.api.worklist import worklist_routes
 from dicomnode.observe.trace import Tracing
-from dicomnode.outbox.forwarding import Forwarding
+from dicomnode.outbox.desk import Desk
 from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.journal import Journal
 from dicomnode.services.worklist_desk import WorklistDesk
@@ -24,8 +24,8 @@ from dicomnode.services.worklist_desk import WorklistDesk
 class Served:
     """The parts of a node that something is served of."""
 
-    desk: WorklistDesk
-    forwarding: Forwarding
+    worklist: WorklistDesk
+    outbox: Desk
     requester: CommitmentRequester
     journal: Journal
     tracing: Tracing
@@ -35,9 +35,9 @@ def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
     """Return the routes of /api; most of them need one of ``tokens``."""
     access = Access(tokens)
     return [
-        *worklist_routes(served.desk, access),
-        *outbox_routes(served.forwarding, access),
+        *worklist_routes(served.worklist, access),
+        *outbox_routes(served.outbox, access),
         *commitment_routes(served.requester, access),
-        *activity_routes(served.journal, served.forwarding),
+        *activity_routes(served.journal, served.outbox),
         *trace_routes(served.tracing, access),
     ]

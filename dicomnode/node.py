@@ -9,11 +9,21 @@ import asyncio
 import contextlib
 import itertools
 import time
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
+from dicomnode.assembly import (
+    Base,
+    make_commitment_requester,
+    make_fetching,
+    make_forwarding,
+    make_performed_steps,
+    make_query,
+    make_retrieve,
+    make_storage_commitment,
+)
 from dicomnode.dimse.command import (
     CEchoRQ,
     CFindRQ,
@@ -27,54 +37,47 @@ from dicomnode.dimse.command import (
     NSetRQ,
     Request,
 )
-from dicomnode.errors import ConfigurationError
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
 from dicomnode.interface import Served, routes_of
-from dicomnode.net.acceptor import Acceptor, Listening
+from dicomnode.net.acceptor import Acceptor
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
-from dicomnode.observe.commitment_metrics import CommitmentMetrics
 from dicomnode.observe.http import OK, HTTPServer, build_app
-from dicomnode.observe.logs import Log
+from dicomnode.observe.logs import Log, Logger
 from dicomnode.observe.metrics import Metrics
+from dicomnode.observe.refusals import Refusals
+from dicomnode.outbox.desk import Desk
 from dicomnode.outbox.forwarding import Forwarding, Outbox
-from dicomnode.outbox.journal import Journal as ForwardingJournal
 from dicomnode.parameters import (
-    bounds_of,
     deadlines_of,
     forward_rules_of,
-    forwarding_of,
+    listening_of,
     rules_of,
+    synchronous_of,
     tracing_of,
 )
-from dicomnode.registry import Registry, load_registry
+from dicomnode.reload import Configuration, Reloading
 from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
-from dicomnode.services.commitment_journal import CommitmentJournal
-from dicomnode.services.commitment_reports import ReportRules
-from dicomnode.services.commitment_request import CommitmentRequester, RequestRules
+from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
 from dicomnode.services.holdings import Holdings
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
-from dicomnode.services.mpps import PerformedSteps
-from dicomnode.services.query import Query, QueryRules
-from dicomnode.services.query_archive import Archive
 from dicomnode.services.recovery import reconcile
-from dicomnode.services.retrieve import Retrieve
-from dicomnode.services.retrieve import Rules as RetrieveRules
+from dicomnode.services.settling import Settler, restore
 from dicomnode.services.storage import Storage
+from dicomnode.services.turns import Turns
 from dicomnode.services.verification import Verification
-from dicomnode.services.workers import Workers
-from dicomnode.services.worklist import Worklist
+from dicomnode.services.workers import GroupWorker, Workers
 from dicomnode.services.worklist_desk import WorklistDesk
 from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.services.worklist_intake import WorklistIntake
-from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
+from dicomnode.sync.fetching import Fetching
 from dicomnode.whereabouts import Whereabouts
 
 # As many objects wait for the disk at once; more threads would only wait for the interpreter.
@@ -88,13 +91,14 @@ _CLOSE_SECONDS = 1.0
 class Node:
     """One DICOM node: storage, index, acceptor and HTTP of one process."""
 
-    def __init__(self, settings: Settings, registry_path: Path) -> None:
-        self._settings = settings
-        self._registry_path = registry_path
+    def __init__(self, configuration: Configuration) -> None:
+        self._settings = settings = configuration.settings
         self._started_at = time.monotonic()
         self._draining = False
         self._log = Log(settings.log)
-        self._registry: Registry
+        self._registry = configuration.registry
+        self._whereabouts = Whereabouts(settings, configuration.file)
+        self._reloading = Reloading(configuration, self._take, self._log.logger)
         self._metrics: Metrics
         self._journal: Journal
         self._files: FileStore
@@ -104,6 +108,9 @@ class Node:
         self._worklist_intake: WorklistIntake
         self._worklist_files: WorklistFollowing
         self._workers: Workers
+        self._group: GroupWorker
+        self._turns = Turns()
+        self._settler: Settler
         self._pool: BufferPool
         self._admission: Admission
         self._requestor: Requestor
@@ -112,7 +119,14 @@ class Node:
         self._acceptor: Acceptor
         self._outbox: Outbox
         self._forwarding: Forwarding
+        self._outbox_desk: Desk
+        self._fetching: Fetching
         self._http: HTTPServer | None = None
+
+    @property
+    def log(self) -> Logger:
+        """The log, for what is said of the whole process."""
+        return self._log.logger
 
     @property
     def dicom_address(self) -> tuple[str, int]:
@@ -129,11 +143,9 @@ class Node:
     async def start(self) -> None:
         """Recover the store, then listen.
 
-        Raises ConfigurationError, StoreLocked, CatalogError or OSError; nothing is left behind.
+        Raises StoreLocked, CatalogError or OSError; nothing is left behind.
         """
-        strict = self._settings.node.strict_ae_titles
         async with contextlib.AsyncExitStack() as undo:
-            self._registry = load_registry(self._registry_path, strict)
             self._log.start()
             undo.callback(self._log.stop)
             self._metrics = Metrics(
@@ -160,11 +172,9 @@ class Node:
                 "storage.durability is relaxed: nothing is flushed, a power loss can lose objects"
                 " that were answered with Success"
             )
-        self._catalog = Catalog(
-            self._settings.index_url,
-            synchronous="FULL" if storage.durability == "full" else "OFF",
-        )
-        await asyncio.to_thread(self._catalog.open)
+        synchronous = synchronous_of(self._settings)
+        self._catalog = Catalog(self._settings.index_url, synchronous=synchronous)
+        await asyncio.to_thread(self._catalog.open, partial(restore, self._files))
         undo.push_async_callback(asyncio.to_thread, self._catalog.close)
         rules = forward_rules_of(self._settings, self._registry)
         self._outbox = await asyncio.to_thread(Outbox, self._catalog, rules)
@@ -183,35 +193,52 @@ class Node:
             self._steps.counts,
         )
         self._metrics.set_log_source(lambda: self._log.dropped)
-        self._workers = Workers(
-            _WORKERS, lambda error: self._journal.internal_error("a worker thread", error)
+        self._start_threads(undo)
+
+    def _start_threads(self, undo: contextlib.AsyncExitStack) -> None:
+        """Start what works on the archive; it ends in the opposite order, with nothing undone."""
+
+        def fault(error: BaseException) -> None:
+            self._journal.internal_error("a worker thread", error)
+
+        self._settler = Settler(
+            self._files, self._catalog, turns=self._turns, journal=self._journal
         )
-        self._workers.start()
-        undo.push_async_callback(asyncio.to_thread, self._workers.stop)
+        self._workers = Workers(_WORKERS, fault)
+        self._group = GroupWorker(self._catalog.grouped, fault)
+        for start, stop in (
+            (self._settler.start, self._settler.close),
+            (self._workers.start, self._workers.stop),
+            (self._group.start, self._group.stop),
+        ):
+            start()
+            undo.push_async_callback(asyncio.to_thread, stop)
 
     async def _listen(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings
-        self._open_network(undo)
+        base = self._open_network(undo)
         await self._commitment.start()
         await asyncio.to_thread(self._commitment_requester.recover)
         await self._follow_worklist(undo)
-        await self._forward(undo)
+        await self._forward(base, undo)
         if settings.http.enabled:
             await self._serve_http(undo)
         await self._acceptor.start()
+        # What is asked for by C-MOVE comes in at once.
+        await self._fetching.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
 
-    async def _forward(self, undo: contextlib.AsyncExitStack) -> None:
-        journal = ForwardingJournal(self._log.logger, self._metrics, self._journal.peers)
-        options = forwarding_of(self._settings)
-        self._forwarding = Forwarding(
-            self._outbox, self._files, self._requestor, lambda: self._registry, journal, options
+    async def _forward(self, base: Base, undo: contextlib.AsyncExitStack) -> None:
+        self._forwarding = make_forwarding(
+            base, self._outbox, self._intake, self._commitment_requester
         )
-        self._forwarding.commit_with(self._commitment_requester, self._placer.remove, journal)
         await self._forwarding.start()
         undo.push_async_callback(self._forwarding.stop, _CLOSE_SECONDS)
-        self._metrics.set_outbox_source(self._forwarding.waiting)
+        self._outbox_desk = Desk(self._forwarding, self._commitment)
+        self._metrics.set_outbox_source(self._outbox_desk.waiting)
+        self._fetching = make_fetching(base, self._intake, self._forwarding)
+        undo.push_async_callback(self._fetching.stop, _CLOSE_SECONDS)
 
     async def _serve_http(self, undo: contextlib.AsyncExitStack) -> None:
         settings, directory = self._settings.http, self._settings.storage.directory
@@ -220,7 +247,7 @@ class Node:
             self._metrics,
             self.ready,
             self.status,
-            Whereabouts(self._settings, self._registry_path).on(self._journal.explanations.listed),
+            self._whereabouts.on(self._journal.explanations.listed),
             routes_of(self._served(), (settings.token, token)),
         )
         self._http = HTTPServer(app, settings.host, settings.port)
@@ -234,8 +261,8 @@ class Node:
 
     def _served(self) -> Served:
         return Served(
-            desk=WorklistDesk(self._worklist_intake, self._steps),
-            forwarding=self._forwarding,
+            worklist=WorklistDesk(self._worklist_intake, self._steps),
+            outbox=self._outbox_desk,
             requester=self._commitment_requester,
             journal=self._journal,
             tracing=self._tracing,
@@ -259,7 +286,7 @@ class Node:
             self._worklist_files.reasons,
         )
 
-    def _open_network(self, undo: contextlib.AsyncExitStack) -> None:
+    def _open_network(self, undo: contextlib.AsyncExitStack) -> Base:
         settings = self._settings
         limits, deadlines, numbers = settings.limits, deadlines_of(settings), itertools.count(1)
         self._pool = BufferPool(
@@ -282,35 +309,42 @@ class Node:
             taps=self._tracing,
         )
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
+        base = Base(
+            settings=settings,
+            registry=lambda: self._registry,
+            log=self.log,
+            metrics=self._metrics,
+            journal=self._journal,
+            files=self._files,
+            catalog=self._catalog,
+            requestor=self._requestor,
+        )
         self._admission = Admission(rules_of(settings), self._registry)
         self._acceptor = Acceptor(
-            Listening(
-                settings.node.host,
-                settings.node.port,
-                maximum_pdu_bytes=limits.maximum_pdu_bytes,
-                max_connections=2 * limits.max_associations + 64,
-            ),
+            listening_of(settings, self.log.warning),
             numbers=numbers,
             pool=self._pool,
             deadlines=deadlines,
             admission=self._admission,
-            provider=Dispatcher(self._services(undo), self._journal),
+            provider=Dispatcher(self._services(base, undo), self._journal),
             observer=self._journal,
             on_connection=self._journal.connected,
+            on_refused=Refusals(self.log, self._metrics.registry).refused,
             taps=self._tracing,
         )
+        return base
 
     def _services(
-        self, undo: contextlib.AsyncExitStack
+        self, base: Base, undo: contextlib.AsyncExitStack
     ) -> dict[type[Request], tuple[Service, ...]]:
-        query, retrieve = self._query(), self._retrieve()
+        query, retrieve = make_query(base, self._items), make_retrieve(base)
         undo.push_async_callback(asyncio.to_thread, query.close)
         undo.push_async_callback(retrieve.close)
-        self._commitment = self._storage_commitment()
+        self._commitment = make_storage_commitment(base)
         undo.push_async_callback(self._commitment.close)
-        self._commitment_requester = self._requester_of_commitment()
+        self._commitment_requester = make_commitment_requester(base)
         undo.push_async_callback(self._commitment_requester.close)
-        performed = self._performed_steps()
+        performed = make_performed_steps(base, self._steps, self._outbox)
         undo.push_async_callback(asyncio.to_thread, performed.close)
         return {
             CEchoRQ: (Verification(),),
@@ -327,127 +361,41 @@ class Node:
 
     def _storage(self) -> Storage:
         storage = self._settings.storage
-        intake = Intake(
+        self._intake = Intake(
             self._files,
             self._catalog,
             workers=self._workers,
+            group=self._group,
+            turns=self._turns,
+            settler=self._settler,
             journal=self._journal,
             on_conflict=storage.on_conflict,
             min_free_bytes=storage.min_free_bytes,
             forwarding=self._outbox,
         )
-        self._placer = intake.placer
-        return Storage(intake)
-
-    def _query(self) -> Query:
-        settings = self._settings
-        bounds = bounds_of(settings)
-        archive = Archive(
-            self._catalog, self._files, settings.node.ae_title, bounds, lambda: self._registry
-        )
-        rules = QueryRules(settings.limits.max_matches, bounds.max_identifier_bytes)
-        worklist = Worklist(
-            self._items,
-            bounds,
-            lambda: self._registry,
-            in_progress=settings.worklist.in_progress == "show",
-        )
-        return Query((archive, worklist), self._journal, rules)
-
-    def _retrieve(self) -> Retrieve:
-        settings = self._settings
-        return Retrieve(
-            self._catalog,
-            self._files,
-            self._requestor,
-            lambda: self._registry,
-            self._journal,
-            self._log.logger,
-            RetrieveRules(
-                ae_title=settings.node.ae_title,
-                strict_ae_titles=settings.node.strict_ae_titles,
-                bounds=bounds_of(settings),
-                response_seconds=settings.timeouts.response_seconds,
-                min_free_bytes=settings.storage.min_free_bytes,
-            ),
-        )
-
-    def _performed_steps(self) -> PerformedSteps:
-        return PerformedSteps(
-            self._steps,
-            self._journal,
-            self._settings.limits.max_identifier_bytes,
-            lambda: self._registry,
-            time.time,
-        )
-
-    def _storage_commitment(self) -> StorageCommitment:
-        settings = self._settings
-        commitment = StorageCommitment(
-            self._catalog,
-            self._files,
-            self._requestor,
-            lambda: self._registry,
-            CommitmentJournal(
-                self._log.logger,
-                CommitmentMetrics(self._metrics.registry),
-                self._journal.explanations,
-                self._journal.internal_error,
-            ),
-            ReportRules(
-                retrieve_ae_title=settings.node.ae_title,
-                strict_ae_titles=settings.node.strict_ae_titles,
-                response_seconds=settings.timeouts.response_seconds,
-                retry_seconds=settings.commitment.retry_seconds,
-                max_retry_seconds=settings.commitment.max_retry_seconds,
-                give_up_seconds=settings.commitment.give_up_seconds,
-            ),
-        )
-        self._metrics.add_counts_source(
-            "dicomnode_commitments", "Storage commitments by state.", "state", commitment.counts
-        )
-        return commitment
-
-    def _requester_of_commitment(self) -> CommitmentRequester:
-        settings = self._settings
-        requester = CommitmentRequester(
-            self._catalog,
-            self._requestor,
-            lambda: self._registry,
-            self._journal,
-            self._journal.explanations,
-            self._log.logger,
-            RequestRules(
-                ae_title=settings.node.ae_title,
-                strict_ae_titles=settings.node.strict_ae_titles,
-                response_seconds=settings.timeouts.response_seconds,
-            ),
-        )
-        self._metrics.add_counts_source(
-            "dicomnode_commitment_requests",
-            "Storage commitments asked of other nodes, by state.",
-            "state",
-            requester.requests.counts,
-        )
-        return requester
+        return Storage(self._intake)
 
     # -- while running ---------------------------------------------------------------------------
 
-    async def reload_registry(self) -> None:
-        """Take the registry file anew as a whole, or keep the old one and say why."""
-        log = self._log.logger
-        strict = self._settings.node.strict_ae_titles
-        try:
-            registry = await asyncio.to_thread(load_registry, self._registry_path, strict)
-        except (ConfigurationError, OSError) as error:
-            problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
-            log.error("registry not reloaded, the old one stays in force")
-            for problem in problems:
-                log.error(problem)
-            return
+    async def reload(self) -> bool:
+        """Take settings and registry anew as a whole, or keep the old ones and say why."""
+        taken = await self._reloading.reload()
+        if taken:
+            self._fetching.registry_reloaded()
+            await self._commitment.registry_reloaded()
+            self._forwarding.registry_reloaded()
+        return taken
+
+    def _take(self, configuration: Configuration) -> None:
+        settings, registry = configuration.settings, configuration.registry
+        rules = forward_rules_of(settings, registry)
         self._registry = self._admission.registry = registry
-        log.info(f"registry reloaded: {len(registry.titles)} AEs")
-        await self._commitment.registry_reloaded()
+        self._log.set_level(settings.log.level)
+        self._forwarding.follow(rules)
+
+    def touch_index(self) -> None:
+        """Return once the index's writer has come to this; blocks. Raises CatalogError."""
+        self._catalog.transact(lambda cursor: None)
 
     async def ready(self) -> dict[str, str]:
         """Return what each readiness check says: "ok", or what is wrong (/readyz)."""
@@ -477,6 +425,8 @@ class Node:
                 lambda: {"items": self._items.counts(), **self._worklist_files.figures()}
             ),
             "performed_steps": self._steps.counts(),
+            "outbox": await asyncio.to_thread(self._outbox_desk.figures),
+            "fetch": self._fetching.figures(),
             "commitments": await self._commitment.figures(),
             "commitment_requests": await asyncio.to_thread(requester.requests.counts),
             **self._journal.figures(),
@@ -491,6 +441,8 @@ class Node:
         self._log.logger.info(
             f"stopping: {len(self._journal.associations)} associations have {seconds:g} s to finish"
         )
+        # What a peer sends us by C-MOVE would keep its association open.
+        await self._fetching.stop(_CLOSE_SECONDS)
         await self._acceptor.stop(seconds)
         await self._undo.aclose()
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from dicomnode.descriptors import connection_shares
+from dicomnode.index.backend import Synchronous
+from dicomnode.net.acceptor import Listening
 from dicomnode.net.ending import Deadlines
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.trace import Tracing
@@ -9,8 +14,14 @@ from dicomnode.outbox.forwarding import Options
 from dicomnode.outbox.rules import Rules as ForwardRules
 from dicomnode.registry import Registry
 from dicomnode.services.admission import Rules
+from dicomnode.services.commitment_reports import ReportRules
+from dicomnode.services.commitment_request import RequestRules
 from dicomnode.services.identifier import Bounds
+from dicomnode.services.query import QueryRules
+from dicomnode.services.retrieve import Rules as RetrieveRules
 from dicomnode.settings import Settings
+from dicomnode.sync.fetching import Options as FetchingOptions
+from dicomnode.sync.rules import make_rules as make_fetch_rules
 
 
 def bounds_of(settings: Settings) -> Bounds:
@@ -49,6 +60,67 @@ def forwarding_of(settings: Settings) -> Options:
     )
 
 
+def fetching_of(settings: Settings) -> FetchingOptions:
+    """Return what is fetched, and how."""
+    return FetchingOptions(
+        rules=make_fetch_rules(settings.fetch),
+        ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
+        pause=settings.forwarding.pause,
+    )
+
+
+def listening_of(settings: Settings, warn: Callable[[str], None]) -> Listening:
+    """Return where connections are taken, and how many; ``warn`` is told if they are too few."""
+    shares = connection_shares(settings.limits.max_associations)
+    if shares.lacking:
+        warn(shares.lacking)
+    return Listening(
+        settings.node.host,
+        settings.node.port,
+        maximum_pdu_bytes=settings.limits.maximum_pdu_bytes,
+        max_connections=shares.total,
+        max_connections_per_address=shares.per_address,
+    )
+
+
+def query_rules_of(settings: Settings) -> QueryRules:
+    """Return what a query may ask for and find."""
+    limits = settings.limits
+    return QueryRules(limits.max_matches, limits.max_identifier_bytes)
+
+
+def report_rules_of(settings: Settings) -> ReportRules:
+    """Return how storage commitment reports are delivered."""
+    return ReportRules(
+        retrieve_ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
+        retries=settings.commitment,
+    )
+
+
+def request_rules_of(settings: Settings) -> RequestRules:
+    """Return how storage commitment is asked of other nodes."""
+    return RequestRules(
+        ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        response_seconds=settings.timeouts.response_seconds,
+    )
+
+
+def retrieve_rules_of(settings: Settings) -> RetrieveRules:
+    """Return how objects are handed out."""
+    return RetrieveRules(
+        ae_title=settings.node.ae_title,
+        strict_ae_titles=settings.node.strict_ae_titles,
+        bounds=bounds_of(settings),
+        response_seconds=settings.timeouts.response_seconds,
+        min_free_bytes=settings.storage.min_free_bytes,
+    )
+
+
 def rules_of(settings: Settings) -> Rules:
     """Return who and what is admitted."""
     node, limits = settings.node, settings.limits
@@ -63,6 +135,11 @@ def rules_of(settings: Settings) -> Rules:
         max_associations_per_ae=limits.max_associations_per_ae,
         max_associations_per_address=limits.max_associations_per_address,
     )
+
+
+def synchronous_of(settings: Settings) -> Synchronous:
+    """Return how durable the index's commits are."""
+    return "FULL" if settings.storage.durability == "full" else "OFF"
 
 
 def tracing_of(settings: Settings, log: Logger) -> Tracing:

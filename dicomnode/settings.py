@@ -13,7 +13,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PrivateAttr,
     ValidationError,
     field_validator,
 )
@@ -28,7 +27,9 @@ from pydantic_settings import (
 from dicomnode import configuration
 from dicomnode.configuration import Document, Place, find_settings_file
 from dicomnode.errors import ConfigurationError
+from dicomnode.fetch_settings import FetchRule
 from dicomnode.forward_settings import ForwardingSettings, ForwardRule
+from dicomnode.retries import Pause, RetrySettings
 from dicomnode.value_types import Number, Seconds, Size
 
 _PREFIX = "DICOMNODE__"
@@ -165,16 +166,10 @@ class WorklistSettings(_Section):
     in_progress: Literal["remove", "show"] = "remove"
 
 
-class CommitmentSettings(_Section):
-    """``[commitment]``: how long to try to deliver a storage commitment report.
+class CommitmentSettings(RetrySettings):
+    """``[commitment]``: how long to try to deliver a storage commitment report."""
 
-    The first pause is ``retry_seconds``; each is twice the one before, up to
-    ``max_retry_seconds``. ``give_up_seconds`` after the request the report is given up.
-    """
-
-    retry_seconds: Deadline = 30.0
-    max_retry_seconds: Deadline = 3600.0
-    give_up_seconds: Deadline = 3 * 24 * 3600.0
+    give_up_seconds: Pause = 3 * 24 * 3600.0
 
 
 class Settings(BaseSettings):
@@ -196,6 +191,7 @@ class Settings(BaseSettings):
     commitment: CommitmentSettings = CommitmentSettings()
     forwarding: ForwardingSettings = ForwardingSettings()
     forward: tuple[ForwardRule, ...] = ()
+    fetch: tuple[FetchRule, ...] = ()
 
     @classmethod
     def settings_customise_sources(
@@ -209,13 +205,6 @@ class Settings(BaseSettings):
         """Read the environment and the arguments, and no hidden file."""
         return env_settings, init_settings
 
-    _file: Path | None = PrivateAttr(None)
-
-    @property
-    def file(self) -> Path | None:
-        """The file that the settings were read from, None for none."""
-        return self._file
-
     @property
     def index_url(self) -> str:
         """The index's URL, the default filled in."""
@@ -227,8 +216,7 @@ def load_settings(path: Path | None = None) -> Settings:
 
     Raises ConfigurationError with one line for each mistake: file, line, key, what to write.
     """
-    file = find_settings_file(path)
-    document = configuration.read_toml(file)
+    document = configuration.read_toml(find_settings_file(path))
     stray = _stray_variables(os.environ)
     try:
         settings = Settings(**document.data)
@@ -245,7 +233,6 @@ def load_settings(path: Path | None = None) -> Settings:
     found = stray + _contradictions(document, settings)
     if found:
         raise ConfigurationError(found)
-    settings._file = file
     return settings
 
 

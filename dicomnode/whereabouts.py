@@ -16,7 +16,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from dicomnode import configuration
-from dicomnode.configuration import Document
+from dicomnode.configuration import Document, registry_path
 from dicomnode.errors import ConfigurationError
 from dicomnode.registry import AE
 from dicomnode.settings import Settings, variable_of
@@ -36,9 +36,10 @@ Place = dict[str, Any]
 class Whereabouts:
     """Finds what explanations speak of in the files of a node; reading them blocks."""
 
-    def __init__(self, settings: Settings, registry_file: Path) -> None:
+    def __init__(self, settings: Settings, file: Path) -> None:
         self._settings = settings
-        self._registry_file = registry_file
+        self._file = file
+        self._registry_file = registry_path(file)
 
     def on(
         self, listed: Callable[[], Sequence[Mapping[str, Any]]]
@@ -52,7 +53,7 @@ class Whereabouts:
 
     def located(self, explanations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return ``explanations`` with the places in the configuration that each speaks of."""
-        settings = _document(self._settings.file)
+        settings = _document(self._file)
         registry = _document(self._registry_file)
         return [
             {**entry, "configuration": self._places(entry, settings, registry)}
@@ -169,10 +170,8 @@ def _titles_in(sentence: str, calling: str, known: Collection[str]) -> list[str]
     return list(dict.fromkeys(named)) or ([calling] if " its " in sentence else [])
 
 
-def _document(path: Path | None) -> Document | None:
+def _document(path: Path) -> Document | None:
     """Return a file as it is now; None where there is none, or what is there cannot be read."""
-    if path is None:
-        return None
     try:
         return configuration.read_toml(path)
     except ConfigurationError:

@@ -95,11 +95,11 @@ class RunningNode:
 
     async def _serve(self) -> None:
         from dicomnode.node import Node
-        from dicomnode.settings import load_settings
+        from dicomnode.reload import read_configuration
 
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self.node = Node(load_settings(self.config), self.config.with_name("ae.toml"))
+        self.node = Node(read_configuration(self.config))
         await self.node.start()
         self.dicom_address: peers.Address = self.node.dicom_address
         assert self.node.http_address is not None
@@ -118,6 +118,11 @@ class RunningNode:
         assert not self._thread.is_alive(), "the node did not stop"
         if self._failure is not None:
             raise self._failure
+
+    def reload(self) -> bool:
+        """Have the node read its files again, as SIGHUP does; return whether it took them."""
+        reloading = self.node.reload()
+        return asyncio.run_coroutine_threadsafe(reloading, self._loop).result(peers.START_SECONDS)
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of the samples of one metric."""

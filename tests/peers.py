@@ -42,6 +42,11 @@ PACKAGES = {
     "gdcmscu": "libgdcm-tools",
     "tshark": "tshark",
     "text2pcap": "tshark",
+    "promtool": "prometheus",
+    "prometheus": "prometheus",
+    "systemd-analyze": "systemd",
+    "systemd-sysusers": "systemd",
+    "systemd-tmpfiles": "systemd",
 }
 """Program → the Debian package that has it."""
 
@@ -353,12 +358,13 @@ def write_config(
     *,
     entities: Sequence[Mapping[str, object]] = (),
     forward: Sequence[Mapping[str, object]] = (),
+    fetch: Sequence[Mapping[str, object]] = (),
     **sections: Mapping[str, object],
 ) -> Path:
     """Write dicomnode.toml and ae.toml for a node on ports of the system's choice.
 
     ``sections`` are tables of dicomnode.toml whose keys replace those written by default;
-    ``entities`` are the ``[[ae]]`` tables, ``forward`` the ``[[forward]]`` tables.
+    ``entities`` are the ``[[ae]]`` tables, ``forward`` and ``fetch`` those of that name.
     """
     directory.mkdir(parents=True, exist_ok=True)
     tables: dict[str, dict[str, object]] = {
@@ -372,6 +378,7 @@ def write_config(
     path = directory / "dicomnode.toml"
     written = [_toml_table(f"[{name}]", keys) for name, keys in tables.items()]
     written += [_toml_table("[[forward]]", keys) for keys in forward]
+    written += [_toml_table("[[fetch]]", keys) for keys in fetch]
     path.write_text("\n".join(written))
     write_registry(directory, entities)
     return path
@@ -398,14 +405,17 @@ def _toml_value(value: object) -> str:
 
 
 class NodeProcess:
-    """``dicomnode run`` as a child process whose output can be waited for."""
+    """``dicomnode run`` as a child process whose output can be waited for.
 
-    def __init__(self, config: Path) -> None:
+    ``program`` is what Python runs instead of the command.
+    """
+
+    def __init__(self, config: Path, *program: str) -> None:
         self.config = config
         self._changed = threading.Condition()
         self._lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dicomnode", "run", "--config", str(config)],
+            [sys.executable, *(program or ("-m", "dicomnode")), "run", "--config", str(config)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -27,7 +27,7 @@ def test_the_try_out_settings_show_every_key_of_a_rule() -> None:
     shown = ForwardRule(**rule).model_dump(by_alias=True)
     assert set(rule) == set(shown)
     plain = ForwardRule(name="x", to=("ARCHIVE",)).model_dump(by_alias=True)
-    for key in ("when", "stable_seconds", "priority", "commit", "delete_when_committed"):
+    for key in ("what", "when", "stable_seconds", "priority", "commit", "delete_when_committed"):
         assert shown[key] == plain[key]
 
 
@@ -42,7 +42,7 @@ def test_the_try_out_settings_show_every_key_of_a_rule() -> None:
         ("[[forward]]\nname = ''\nto = ['A']", 2, 'must be a name such as "CT to archive"'),
         ("[[forward]]\nto = ['A']", 1, "forward.name: is missing"),
         (rule("form = ['CT']"), 4, "unknown key; did you mean from?"),
-        (rule("xyzzy = 1"), 4, "unknown key; [[forward]] has name, from, sop_classes"),
+        (rule("xyzzy = 1"), 4, "unknown key; [[forward]] has name, what, from, sop_classes"),
         (rule("from = ['A', 'SEVENTEEN_LETTERS']"), 4, "forward.from[1]: must be an AE title, or"),
         (rule("when = 'later'"), 4, "must be 'received' or 'study_stable', not 'later'"),
         (rule("modalities = ['ct']"), 4, 'must be a modality such as "CT"'),

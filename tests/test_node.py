@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import threading
@@ -137,7 +136,7 @@ def test_a_destination_is_explained_added_and_used_without_a_restart(
         assert 'title = "ARCHIVE"' in told["advice"][0]
 
         peers.write_registry(node.directory, [WORKSTATION, destination.entry])
-        asyncio.run_coroutine_threadsafe(node.node.reload_registry(), node._loop).result(10)
+        assert node.reload()
         assert move(association, uid) == 0x0000
     assert destination.received == 2
     since_start = shown(node, "/api/status")["since_start"]

@@ -46,7 +46,7 @@ def places(directory: Path, *sentences: str, calling: str = "CT_1") -> list[dict
     file.write_text(SETTINGS)
     registry.write_text(REGISTRY)
     entry = {"calling_ae_title": calling, "reasons": [], "advice": sentences}
-    (found,) = Whereabouts(load_settings(file), registry).located([entry])
+    (found,) = Whereabouts(load_settings(file), file).located([entry])
     assert found["advice"] == sentences
     return [
         place | {"where": place["where"].removeprefix(f"{directory}/")}
@@ -137,6 +137,6 @@ def test_without_files_the_values_in_force_are_told(tmp_path: Path) -> None:
     settings = load_settings(file)
     file.unlink()
     entry = {"reasons": [{"words": "limits.max_associations is 7 (ae.toml)"}], "advice": []}
-    (found,) = Whereabouts(settings, tmp_path / "ae.toml").located([entry])
+    (found,) = Whereabouts(settings, file).located([entry])
     (place,) = found["configuration"]
     assert place["value"] == "7"

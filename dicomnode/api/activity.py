@@ -16,11 +16,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dicomnode.errors import CatalogError
-from dicomnode.outbox.forwarding import Forwarding
+from dicomnode.outbox.desk import Desk
 from dicomnode.services.journal import Journal
 
 
-def activity_routes(journal: Journal, forwarding: Forwarding) -> list[Route]:
+def activity_routes(journal: Journal, outbox: Desk) -> list[Route]:
     """Return the routes of what goes on now, and of what has become of each AE's traffic."""
 
     async def show_associations(request: Request) -> Response:
@@ -29,7 +29,7 @@ def activity_routes(journal: Journal, forwarding: Forwarding) -> list[Route]:
     async def show_peers(request: Request) -> Response:
         figures = journal.peers.figures()
         try:
-            waiting = await run_in_threadpool(forwarding.figures)
+            waiting = await run_in_threadpool(outbox.figures)
         except CatalogError as error:
             raise HTTPException(503, str(error)) from None
         queues = {row["destination"]: row for row in waiting}

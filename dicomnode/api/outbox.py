@@ -1,4 +1,4 @@
-"""The outbox over HTTP: what waits to be forwarded, and stepping in."""
+"""The outbox over HTTP: what waits to be sent on, and stepping in."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from starlette.routing import Route
 from dicomnode.api.access import Access
 from dicomnode.api.bodies import read_json
 from dicomnode.errors import CatalogError
-from dicomnode.outbox.forwarding import Forwarding
+from dicomnode.outbox.desk import Desk
 
 _MAX_BYTES = 4096
+_MOST_NAMED = 20
 
 _T = TypeVar("_T")
 
 
-def outbox_routes(forwarding: Forwarding, access: Access) -> list[Route]:
+def outbox_routes(desk: Desk, access: Access) -> list[Route]:
     """Return the routes of /api/outbox; all of them need a token.
 
     ``destination`` is an AE title of the outbox everywhere; left out, it stands for all.
@@ -29,23 +30,21 @@ def outbox_routes(forwarding: Forwarding, access: Access) -> list[Route]:
 
     async def show(request: Request) -> Response:
         access.require(request)
-        figures = await _done(run_in_threadpool(forwarding.figures))
+        figures = await _done(run_in_threadpool(desk.figures))
         return JSONResponse({"destinations": figures})
 
     async def show_dead(request: Request) -> Response:
         access.require(request)
         title = request.query_params.get("destination")
         if title is not None:
-            _known(forwarding, title)
-        dead = await _done(run_in_threadpool(forwarding.dead, title))
+            await _known(desk, title)
+        dead = await _done(run_in_threadpool(desk.dead, title))
         return JSONResponse({"objects": dead})
 
     async def retry(request: Request) -> Response:
         access.require(request)
         body = await _body(request)
-        counts = {
-            title: await _done(forwarding.retry(title)) for title in _wanted(forwarding, body)
-        }
+        counts = {title: await _done(desk.retry(title)) for title in await _wanted(desk, body)}
         return JSONResponse({"retried": counts})
 
     async def drop(request: Request) -> Response:
@@ -55,8 +54,8 @@ def outbox_routes(forwarding: Forwarding, access: Access) -> list[Route]:
         if not isinstance(dead_only, bool):
             raise HTTPException(400, "dead_only must be true or false")
         counts = {
-            title: await _done(forwarding.drop(title, dead_only=dead_only))
-            for title in _wanted(forwarding, body)
+            title: await _done(desk.drop(title, dead_only=dead_only))
+            for title in await _wanted(desk, body)
         }
         return JSONResponse({"dropped": counts})
 
@@ -75,16 +74,19 @@ async def _body(request: Request) -> dict[str, Any]:
     return body
 
 
-def _wanted(forwarding: Forwarding, body: dict[str, Any]) -> list[str]:
+async def _wanted(desk: Desk, body: dict[str, Any]) -> list[str]:
     title = body.get("destination")
-    return forwarding.titles if title is None else [_known(forwarding, title)]
+    if title is None:
+        return await _done(run_in_threadpool(desk.titles))
+    return [await _known(desk, title)]
 
 
-def _known(forwarding: Forwarding, title: object) -> str:
-    if isinstance(title, str) and title in forwarding.titles:
+async def _known(desk: Desk, title: object) -> str:
+    titles = await _done(run_in_threadpool(desk.titles))
+    if isinstance(title, str) and title in titles:
         return title
-    known = ", ".join(forwarding.titles) or "none"
-    raise HTTPException(404, f"nothing is forwarded to {title!s:.64}; destinations are {known}")
+    known = ", ".join(titles[:_MOST_NAMED]) or "none"
+    raise HTTPException(404, f"nothing is sent to {title!s:.64}; destinations are {known}")
 
 
 async def _done(work: Awaitable[_T]) -> _T:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from importlib import import_module
 from typing import Any, Final
 
@@ -12,7 +14,9 @@ from typer.core import TyperGroup
 # run, so that none takes longer to start than what it needs.
 _COMMANDS: Final = {
     "run": ("serve", "run"),
+    "init": ("init", "init"),
     "check-config": ("serve", "check_config"),
+    "healthcheck": ("healthcheck", "healthcheck"),
     "status": ("status", "status"),
     "explain": ("explain", "explain"),
     "trace": ("trace", "trace"),
@@ -25,6 +29,7 @@ _COMMANDS: Final = {
     "find": ("find", "find"),
     "get": ("get", "get"),
     "move": ("move", "move"),
+    "sync": ("sync", "sync"),
     "commit": ("commit", "commit"),
     "version": ("serve", "version"),
 }
@@ -73,4 +78,7 @@ def _dicomnode() -> None:
 
 def main() -> None:
     """Run the command line; ends the process with the command's exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or a file that lacks a peer's characters still gets the rest.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="dicomnode")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -38,6 +40,7 @@ def _rebuild(settings: Settings) -> None:
     # Here, since the other commands are quicker without SQLAlchemy.
     from dicomnode.index.catalog import Catalog
     from dicomnode.services.recovery import rebuild
+    from dicomnode.services.settling import restore
     from dicomnode.storage.files import FileStore
 
     storage = settings.storage
@@ -48,7 +51,7 @@ def _rebuild(settings: Settings) -> None:
             settings.index_url,
             synchronous="FULL" if storage.durability == "full" else "OFF",
         )
-        catalog.open()
+        catalog.open(partial(restore, files))
         try:
             with _bar() as bar:
                 task = bar.add_task("indexing", total=None)

@@ -71,6 +71,15 @@ def ask(url: str, path: str) -> dict[str, Any]:
     return shown
 
 
+def ask_ready(url: str) -> dict[str, str]:
+    """Return what keeps the node at ``url`` from being ready; raises NodeUnavailable."""
+    status, shown = _exchange(url, "GET", "/readyz", None, {}, _REQUEST_SECONDS)
+    checks = shown.get("checks") if isinstance(shown, dict) else None
+    if status not in (200, 503) or not isinstance(checks, dict):
+        raise _no_dicomnode(url, status)
+    return {str(name): str(words) for name, words in checks.items() if words != "ok"}
+
+
 def call(
     settings: Settings,
     method: str,

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
-import typer
-
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
 from dicomnode.cli.peers import Called, Options
 from dicomnode.client import open_association
@@ -19,6 +17,7 @@ from dicomnode.scu.advice import on_failure
 from dicomnode.scu.answers import Answer
 from dicomnode.scu.association import Association
 from dicomnode.scu.contexts import Wanted, contexts_of
+from dicomnode.sync import source
 from dicomnode.ul.items import RoleSelection
 
 EXIT_INTERRUPTED: Final = 130
@@ -105,29 +104,26 @@ def perform_fast(course: Coroutine[Any, Any, T], called: Called) -> T:
 @contextlib.contextmanager
 def _failing(called: Called) -> Iterator[None]:
     try:
-        yield
+        with interruptible():
+            yield
     except (AssociationError, ContextNotAccepted) as error:
         fail(words(error, called))
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """End the command with its own exit code on Ctrl-C."""
+    try:
+        yield
     except KeyboardInterrupt:
-        typer.echo("dicomnode: interrupted", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        fail("interrupted", EXIT_INTERRUPTED)
 
 
 def refused(answer: Answer, called: Called) -> str:
     """Say what a peer answered that did not do what it was asked for."""
-    comment = f": {escape(answer.comment)}" if answer.comment else ""
-    offending = ", ".join(f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag in _offending(answer))
-    about = f" (about {offending})" if offending else ""
-    return (
-        f"{called.peer.title} answered {answer.response.service} with"
-        f" {answer.status:04X}H {answer.words}{comment}{about}"
-    )
+    return source.refused(answer, called.peer.title)
 
 
 def fail_with(answer: Answer, called: Called) -> NoReturn:
     """End the command over an answer that is no success."""
     fail(refused(answer, called), EXIT_FAILED)
-
-
-def _offending(answer: Answer) -> tuple[int, ...]:
-    return tuple(answer.response.offending_element or ())

@@ -15,7 +15,7 @@ from rich.text import Text
 from dicomnode.cli.asking import NodeUnavailable, Refused, call, moment, plain
 from dicomnode.cli.common import EXIT_FAILED, ConfigOption, explained, fail
 from dicomnode.settings import Settings, load_settings
-from dicomnode.storage.files import valid_uid
+from dicomnode.storage.paths import valid_uid
 
 _POLL_SECONDS = 0.5
 _MOST_ROWS = 50

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.cli.associating import associated, fail_with, perform, refused, words
+from dicomnode.cli.associating import associated, fail_with, interruptible, perform, refused, words
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, every_called, with_options
 from dicomnode.errors import AssociationError, ContextNotAccepted
@@ -81,7 +81,8 @@ async def _echo(target: Called, options: Options, repeat: int = 1) -> _Result:
 def _all(targets: list[Called], options: Options) -> None:
     if not targets:
         fail("no AE of ae.toml has a host, so there is nobody to ask")
-    results = asyncio.run(_echo_all(targets, options))
+    with interruptible():
+        results = asyncio.run(_echo_all(targets, options))
     # Late: one C-ECHO is answered before tables are loaded.
     from rich.table import Table
 

@@ -19,8 +19,8 @@ from dicomnode.settings import load_settings
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NOT_SELECTED = "Nothing to explain of that time and AE."
 _NOTHING = (
-    "Nothing to explain: since it started the node has refused nothing, and every query and"
-    " retrieval gave what was asked for."
+    "Nothing to explain: since it started the node has refused nothing, every query and"
+    " retrieval gave what was asked for, and what is forwarded reaches its destinations."
 )
 
 
@@ -39,7 +39,7 @@ def explain(
     ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON object.")] = False,
 ) -> None:
-    """Explain the last empty queries, failed operations, refusals and retries.
+    """Explain empty queries, failed operations, refusals, retries, and what is not forwarded.
 
     Newest first: when, who, what was asked, what was received, why it was not given, what to
     change, and where that stands. What came again and again is told once.

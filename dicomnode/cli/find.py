@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,7 +11,6 @@ import typer
 
 from dicomnode.cli.associating import associated, fail_with, perform
 from dicomnode.cli.common import explained, fail
-from dicomnode.cli.keys import Keys
 from dicomnode.cli.matches import AsCsv, AsJson, AsTable, Output
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, with_options
 from dicomnode.cli.queries import (
@@ -20,11 +20,11 @@ from dicomnode.cli.queries import (
     StudyRootOption,
     add_keys,
     at_level,
-    syntax_for,
 )
 from dicomnode.cli.query_files import read_query
 from dicomnode.errors import UnreadableAttributes
 from dicomnode.scu.answers import Answer
+from dicomnode.scu.keys import Keys
 from dicomnode.scu.names import FIND
 from dicomnode.storage.json_model import decode_attributes
 
@@ -113,17 +113,17 @@ def find(
         fail("-S, -P and -W exclude each other")
     with explained():
         target = called(peer, options)
-        for query in [read_query(file) for file in files] if files else [Keys()]:
+        queries = [read_query(file) for file in files] if files else [Keys()]
+        for query in queries:
             add_keys(query, keys)
-            model = "worklist" if worklist else "patient" if patient_root else "study"
-            shown = SHOWN_OF_WORKLIST if worklist else _SHOWN[at_level(query, level)]
-            ask(query, model, shown, target, options, limit, as_json=as_json, as_csv=as_csv)
+            query.add_shown(SHOWN_OF_WORKLIST if worklist else _SHOWN[at_level(query, level)])
+        model = "worklist" if worklist else "patient" if patient_root else "study"
+        ask(queries, model, target, options, limit, as_json=as_json, as_csv=as_csv)
 
 
 def ask(
-    query: Keys,
+    queries: Iterable[Keys],
     model: str,
-    shown: tuple[str, ...],
     target: Called,
     options: Options,
     limit: int,
@@ -131,25 +131,31 @@ def ask(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Perform one query and print what it finds; ends the command when it fails."""
+    """Perform queries and print what they find; ends the command when one fails.
+
+    What has been found by then is printed.
+    """
     if as_json and as_csv:
         fail("--json and --csv exclude each other")
-    if not query.asks:
-        query.add_missing(shown)
-    paths = [path for path in query.paths if path[-1] != 0x0008_0052]
-    output: Output
-    if as_json:
-        output = AsJson()
-    elif as_csv:
-        output = AsCsv(paths)
-    else:
-        output = AsTable(paths)
-    course = _find(query, model, target, options, limit, output)
-    count, answer = perform(course, target)
-    output.end()
+    output: Output = AsJson() if as_json else AsCsv() if as_csv else AsTable()
+    try:
+        for query in queries:
+            _ask(query, model, target, options, limit, output)
+    finally:
+        output.end()
+
+
+def _ask(
+    query: Keys, model: str, target: Called, options: Options, limit: int, output: Output
+) -> None:
+    output.begin([path for path in query.paths if path[-1] != 0x0008_0052])
+    try:
+        count, answer = perform(_find(query, model, target, options, limit, output), target)
+    finally:
+        output.flush()
     if answer is not None and not answer.ok:
         fail_with(answer, target)
-    if not count and not as_json:
+    if not count:
         typer.echo(f"{target.peer.title} found nothing", err=True)
     if limit and count == limit and answer is None:
         typer.echo(f"cancelled after {limit} matches (--limit)", err=True)
@@ -161,7 +167,7 @@ async def _find(
     uid = FIND[model]
     count = 0
     async with associated(target, options, [uid]) as association:
-        identifier = query.encoded(syntax_for(association, uid))
+        identifier = query.encoded(association.syntax_for(uid))
         matches = association.find_encoded(
             identifier, model=model, response_seconds=options.response_seconds
         )

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from dicomnode.cli.tree import Brought, Held
 from dicomnode.dimse.status import Status
 from dicomnode.errors import StatusError
 from dicomnode.scu.files import save
 from dicomnode.scu.proposals import Kind
 from dicomnode.scu.receiving import ReceivedObject
-from dicomnode.storage.disk import disk_errors
-from dicomnode.storage.files import uid_path_component
+from dicomnode.storage.disk import rename_without_replacing
 from dicomnode.storage.part10 import file_digest
+from dicomnode.storage.paths import uid_path_component
+from dicomnode.sync.tree import Brought, Held
 
 
 class Folder:
@@ -58,7 +56,6 @@ class Folder:
                 )
             _put_new(part, path, digest.hexdigest())
 
-        await asyncio.to_thread(_make, path.parent)
         size = await save(
             arriving,
             path,
@@ -82,19 +79,13 @@ class Folder:
         return self._root / study / series / f"{instance}.dcm"
 
 
-def _make(folder: Path) -> None:
-    with disk_errors():
-        folder.mkdir(parents=True, exist_ok=True)
-
-
 def _put_new(part: Path, path: Path, digest: str) -> None:
     """Give a file its name unless another one has it; the same bytes need no second file."""
     with suppress(FileExistsError):
-        os.link(part, path)
-        os.unlink(part)
+        rename_without_replacing(str(part), str(path))
         return
     if file_digest(str(path)) != digest:
         raise StatusError(
             "a file of that name is there, with other bytes", status=Status.DUPLICATE_SOP_INSTANCE
         )
-    os.unlink(part)
+    part.unlink()

@@ -11,13 +11,18 @@ import typer
 from dicomnode.cli.associating import perform_fast
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
 from dicomnode.cli.folder import Folder
-from dicomnode.cli.getting import Getting, Place, Report
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, settings_file, with_options
 from dicomnode.cli.progress import bar
 from dicomnode.cli.queries import KeysOption, SeriesOption, StudyOption, add_keys, keys_of
+from dicomnode.cli.target import Target
 from dicomnode.observe.words import duration, escape, size
+from dicomnode.scu.keys import Keys
+from dicomnode.sync.bringing import Report
+from dicomnode.sync.getting import Getting, Taker
 
 _MOST_TOLD: Final = 20
+# Query/Retrieve Level: objects are looked for at all of them.
+_LEVEL: Final = (0x0008_0052,)
 
 
 @with_options()
@@ -57,8 +62,7 @@ def get(
         fail("--into-store and -od exclude each other")
     query = keys_of(study, series)
     add_keys(query, keys)
-    if not any(map(query.text, query.paths)):
-        fail("say what to get: --study UID, or -k with a key and its value")
+    _check(query)
     started_at = time.monotonic()
     with explained():
         target = called(peer, options)
@@ -68,16 +72,30 @@ def get(
             def progress(report: Report) -> None:
                 shown.update(report.received, report.found - report.there, report.received_bytes)
 
-            getting = Getting(target, options, place, verify=verify, on_progress=progress)
-            perform_fast(getting.get(query), target)
+            getting = Getting(Target(target, options), place, verify=verify, on_progress=progress)
+            try:
+                perform_fast(getting.get(query), target)
+            except typer.Exit:
+                if count := getting.report.received:
+                    typer.echo(f"{count} received; the same command goes on from there", err=True)
+                raise
     _tell(getting.report, target, time.monotonic() - started_at, verify)
 
 
-def _folder(root: Path, target: Called) -> Place:
+def _check(query: Keys) -> None:
+    """End the command over keys that would not narrow what is retrieved."""
+    given = [path for path in query.paths if query.text(path) and path != _LEVEL]
+    if any(len(path) > 1 for path in given):
+        fail("-k: by what is in a sequence nothing is retrieved")
+    if not given:
+        fail("say what to get: --study UID, or -k with a key and its value")
+
+
+def _folder(root: Path, target: Called) -> Taker:
     return Folder(root, target.peer.title)
 
 
-def _own_node(options: Options) -> Place:
+def _own_node(options: Options) -> Taker:
     # Late: it takes the index.
     from dicomnode.cli.own_node import OwnNode, own_node
     from dicomnode.settings import load_settings

@@ -13,9 +13,11 @@ from dicomnode.cli.sources import Item, Skipped
 from dicomnode.errors import CatalogError
 from dicomnode.index.backend import Backend
 from dicomnode.index.schema import SCHEMA_VERSION, meta
+from dicomnode.index.search import Search
 from dicomnode.index.selection import Selection
 from dicomnode.scu.objects import file_instance
 from dicomnode.settings import Settings
+from dicomnode.sync.own import OwnIndex
 
 _ROWS_AT_ONCE = 1000
 
@@ -51,12 +53,35 @@ def held(settings: Settings, unique_keys: Mapping[str, Sequence[str]]) -> Iterat
                 )
 
 
+class _Index:
+    """What can be read of an index: ``sync.own.Reading``."""
+
+    def __init__(self, backend: Backend) -> None:
+        search, selection = Search(backend), Selection(backend)
+        self.find, self.fetch = search.find, search.fetch
+        self.select_instances = selection.select_instances
+        self.instance_rows = selection.instance_rows
+
+
+@contextmanager
+def own_index(settings: Settings) -> Iterator[OwnIndex]:
+    """Read the index of the node of ``settings``, while it runs or not. Raises CatalogError."""
+    with _opened(settings) as backend:
+        yield OwnIndex(_Index(backend))
+
+
 @contextmanager
 def _selection(settings: Settings) -> Iterator[Selection]:
+    with _opened(settings) as backend:
+        yield Selection(backend)
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Backend]:
     backend = Backend(settings.index_url, "FULL")
     try:
         _check(backend)
-        yield Selection(backend)
+        yield backend
     except (DBAPIError, backend.driver_error) as error:
         raise CatalogError(f"the index {backend.name} cannot be read: {error}") from error
     finally:

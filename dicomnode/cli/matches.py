@@ -10,36 +10,50 @@ from typing import Final, Protocol
 
 from rich.table import Table
 
-from dicomnode.cli.keys import Path, name_of, path_name, texts_at
 from dicomnode.cli.terminal import console, plain
 from dicomnode.observe.words import escape
+from dicomnode.scu.keys import Path, name_of, path_name, texts_at
 from dicomnode.storage.json_model import Attributes
 
-# Rows that a table is laid out for at once, so that a long answer takes no more memory.
+# What a table is laid out for at once, so that a long answer takes no more memory.
 _ROWS_AT_ONCE: Final = 500
+_CHARACTERS_AT_ONCE: Final = 1_000_000
 
 
 class Output(Protocol):
-    """Where matches are written."""
+    """Where the matches of one query after the other are written."""
+
+    def begin(self, paths: Sequence[Path]) -> None:
+        """The matches of a query for ``paths`` come next."""
 
     def add(self, match: Attributes) -> None:
         """Write a match."""
 
+    def flush(self) -> None:
+        """Let all that has been added be seen."""
+
     def end(self) -> None:
-        """There are no more."""
+        """There are no more queries."""
 
 
 class AsJson:
-    """A JSON array of the matches."""
+    """A JSON array of the matches, of all queries in one."""
 
     def __init__(self) -> None:
         self._count = 0
+        # What a terminal could take for commands is escaped; a file gets text as it is.
+        self._ensure_ascii = sys.stdout.isatty() or not _is_utf_8(sys.stdout.encoding)
+
+    def begin(self, paths: Sequence[Path]) -> None:
+        pass
 
     def add(self, match: Attributes) -> None:
-        # What a terminal could take for commands is escaped; a file gets text as it is.
-        written = json.dumps(match, ensure_ascii=sys.stdout.isatty())
+        written = json.dumps(match, ensure_ascii=self._ensure_ascii)
         sys.stdout.write(("," if self._count else "[") + "\n" + written)
         self._count += 1
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
     def end(self) -> None:
         sys.stdout.write("\n]\n" if self._count else "[]\n")
@@ -48,33 +62,49 @@ class AsJson:
 class AsCsv:
     """A line for each match, below one with the keywords."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
+    def __init__(self) -> None:
+        self._paths: Sequence[Path] = ()
         self._writer = csv.writer(sys.stdout, lineterminator="\n")
+        # A file gets the lines of a text as they are, in quotes.
+        self._kept = "" if sys.stdout.isatty() else "\t\r\n"
+
+    def begin(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
         self._writer.writerow([path_name(path) for path in paths])
 
     def add(self, match: Attributes) -> None:
-        self._writer.writerow([escape(_cell(match, path)) for path in self._paths])
+        cells = [escape(_cell(match, path), keep=self._kept) for path in self._paths]
+        self._writer.writerow(cells)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
     def end(self) -> None:
-        sys.stdout.flush()
+        pass
 
 
 class AsTable:
     """A table; where it is too wide for the terminal, a paragraph for each match."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-        self._names = [name_of(path[-1]) for path in paths]
+    def __init__(self) -> None:
+        self._paths: Sequence[Path] = ()
+        self._names: list[str] = []
         self._rows: list[list[str]] = []
+        self._characters = 0
         self._console = console()
 
-    def add(self, match: Attributes) -> None:
-        self._rows.append([escape(_cell(match, path)) for path in self._paths])
-        if len(self._rows) == _ROWS_AT_ONCE:
-            self.end()
+    def begin(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._names = [name_of(path[-1]) for path in paths]
 
-    def end(self) -> None:
+    def add(self, match: Attributes) -> None:
+        row = [escape(_cell(match, path)) for path in self._paths]
+        self._rows.append(row)
+        self._characters += sum(map(len, row))
+        if len(self._rows) == _ROWS_AT_ONCE or self._characters >= _CHARACTERS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
         if not self._rows:
             return
         widths = [
@@ -94,6 +124,10 @@ class AsTable:
             self._console.width = max(width, self._console.width)
             self._console.print(table)
         self._rows.clear()
+        self._characters = 0
+
+    def end(self) -> None:
+        pass
 
     def _paragraphs(self) -> None:
         longest = max(map(len, self._names))
@@ -106,3 +140,7 @@ class AsTable:
 
 def _cell(match: Attributes, path: Path) -> str:
     return "; ".join(texts_at(match, path))
+
+
+def _is_utf_8(encoding: str | None) -> bool:
+    return (encoding or "").lower().replace("-", "").replace("_", "") == "utf8"

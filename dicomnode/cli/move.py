@@ -10,11 +10,9 @@ import typer
 from dicomnode import configuration
 from dicomnode.cli.associating import associated, fail_with, perform, refused
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
-from dicomnode.cli.keys import Keys, texts_at
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, with_options
 from dicomnode.cli.progress import bar
 from dicomnode.cli.queries import (
-    UNIQUE_KEYS,
     KeysOption,
     LevelOption,
     PatientRootOption,
@@ -25,13 +23,13 @@ from dicomnode.cli.queries import (
     at_level,
     keys_of,
     level_of,
-    syntax_for,
 )
 from dicomnode.dimse.command import SubOperationsResponse
 from dicomnode.dimse.status import Status
 from dicomnode.errors import UnreadableAttributes
 from dicomnode.observe.words import escape
 from dicomnode.scu.answers import Answer
+from dicomnode.scu.keys import UNIQUE_KEYS, Keys, texts_at
 from dicomnode.scu.names import MOVE
 from dicomnode.storage.json_model import decode_attributes
 
@@ -95,7 +93,7 @@ async def _move(
     with bar(f"{target.peer.title} to {destination}") as shown:
         async with associated(target, options, [uid]) as association:
             moving = association.move(
-                query.encoded(syntax_for(association, uid)),
+                query.encoded(association.syntax_for(uid)),
                 destination,
                 model=model,
                 response_seconds=options.response_seconds,

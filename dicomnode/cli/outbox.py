@@ -24,7 +24,7 @@ _MOST_ROWS = 200
 _PIPE_COLUMNS = 200
 
 outbox = typer.Typer(
-    help="Show what waits to be forwarded, send it again, or drop it.",
+    help="Show what waits to be sent on, send it again, or drop it.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -41,7 +41,7 @@ def list_objects(
     config: ConfigOption = None,
     destination: DestinationOption = None,
     dead: Annotated[
-        bool, typer.Option("--dead", help="List the objects that have been set aside, and why.")
+        bool, typer.Option("--dead", help="List what has been set aside, and why.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -58,7 +58,7 @@ def list_objects(
             typer.echo(json.dumps(shown, indent=2))
             return
         if not shown:
-            typer.echo("nothing has been set aside" if dead else "nothing is forwarded")
+            typer.echo("nothing has been set aside" if dead else "nothing is sent on")
             return
         console = Console()
         if not console.is_terminal:
@@ -89,9 +89,9 @@ def drop(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Forget objects that have been set aside: they are not forwarded any more.
+    """Forget what has been set aside: it is not sent any more.
 
-    The objects themselves stay in the archive.
+    Objects and performed steps themselves stay in the archive.
     """
     what = "all that waits" if everything else "what has been set aside"
     where = f"for {destination}" if destination else "for every destination"
@@ -109,21 +109,22 @@ def drop(
 def _tell(done: str, counts: Mapping[str, int]) -> None:
     for title, count in counts.items():
         if count:
-            typer.echo(f"{title}: {count} {'object' if count == 1 else 'objects'} {done}")
+            typer.echo(f"{title}: {count:,} {done}")
     if not any(counts.values()):
         typer.echo(f"nothing {done}")
 
 
 def _destinations(rows: list[dict[str, Any]]) -> Table:
     table = Table("destination")
-    for heading in ("waiting", "for their study", "to be committed", "dead"):
+    for heading in ("waiting", "for their study", "to be committed", "reports", "dead"):
         table.add_column(heading, justify="right")
     for heading in ("oldest", "state", "last error"):
         table.add_column(heading)
     for row in rows:
-        objects = row["objects"]
+        objects, reports = row["objects"], row["reports"]
         waiting = objects["ready"] + objects["paused"]
-        counts = (waiting, objects["unsettled"], objects["sent"], objects["dead"])
+        dead = objects["dead"] + reports["dead"]
+        counts = (waiting, objects["unsettled"], objects["sent"], reports["waiting"], dead)
         table.add_row(
             plain(row["destination"]),
             *(f"{count:,}" if count else "" for count in counts),
@@ -142,11 +143,12 @@ def _state(row: Mapping[str, Any]) -> Text:
 
 
 def _dead_objects(rows: list[dict[str, Any]]) -> Table:
-    table = Table("destination", "SOP Instance UID", "rule", "queued", "attempts", "last error")
+    table = Table("destination", "what", "UID", "rule", "queued", "attempts", "last error")
     for row in rows:
         table.add_row(
             plain(row["destination"]),
-            plain(row["sop_instance_uid"]),
+            plain(row["what"]),
+            plain(row.get("sop_instance_uid") or row.get("transaction_uid", "")),
             plain(row["rule"]),
             moment(row["queued_at"]),
             str(row["attempts"]),

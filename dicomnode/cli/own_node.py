@@ -15,14 +15,13 @@ from dicomnode.cli.asking import ask, url_of
 from dicomnode.cli.associating import associated, words
 from dicomnode.cli.held import held_digests
 from dicomnode.cli.peers import Called, Options
-from dicomnode.cli.tree import Brought, Held
 from dicomnode.dimse.status import Status
 from dicomnode.errors import (
+    AssociationAborted,
     AssociationError,
     ContextNotAccepted,
     OutOfResources,
     StatusError,
-    Unreadable,
 )
 from dicomnode.scu.association import Association
 from dicomnode.scu.objects import Instance
@@ -30,6 +29,7 @@ from dicomnode.scu.peers import Peer
 from dicomnode.scu.proposals import Kind
 from dicomnode.scu.receiving import ReceivedObject
 from dicomnode.settings import Settings
+from dicomnode.sync.tree import Brought, Held
 
 # Where a node is called that listens on every address.
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -83,7 +83,8 @@ class OwnNode:
     async def receive(self, held: Held, arriving: ReceivedObject) -> Brought:
         """Hand an object on as it arrives.
 
-        Raises StatusError with what the node answered.
+        Raises StatusError with what the node answered, or for other bytes than the peer holds;
+        AssociationAborted when the peer did not send all of it.
         """
         data_set = _Checked(arriving, held)
         instance = Instance(
@@ -97,11 +98,11 @@ class OwnNode:
             answer = await (await self._opened()).store(
                 instance, response_seconds=self._options.response_seconds
             )
-        except Unreadable as error:
-            self._association = None
-            raise StatusError(str(error), status=Status.CANNOT_UNDERSTAND) from error
         except (AssociationError, ContextNotAccepted) as error:
             self._association = None
+            if data_set.fault is not None:
+                # The association with the node ended for what the peer did.
+                raise data_set.fault from error
             raise OutOfResources(words(error, self._node)) from error
         if not answer.ok:
             raise StatusError(answer.comment or answer.words, status=answer.status)
@@ -124,9 +125,20 @@ class _Checked:
         self._digest = hashlib.sha256()
         self.size = 0
         self.is_expected: bool | None = None
+        self.fault: AssociationAborted | StatusError | None = None
 
     async def read(self) -> bytes:
-        """Return the next piece, b"" at the end. Raises Unreadable, AssociationAborted."""
+        """Return the next piece, b"" at the end.
+
+        Raises AssociationAborted, and StatusError for other bytes; it is kept as ``fault``.
+        """
+        try:
+            return await self._next()
+        except (AssociationAborted, StatusError) as error:
+            self.fault = error
+            raise
+
+    async def _next(self) -> bytes:
         piece = await self._arriving.read()
         self._digest.update(piece)
         self.size += len(piece)
@@ -134,5 +146,8 @@ class _Checked:
             syntax = self._arriving.transfer_syntax_uid
             self.is_expected = self._held.is_expected(syntax, self._digest.hexdigest())
             if self.is_expected is False:
-                raise Unreadable("the bytes that came are not those that are held")
+                raise StatusError(
+                    "the bytes that came are not those that are held",
+                    status=Status.CANNOT_UNDERSTAND,
+                )
         return piece

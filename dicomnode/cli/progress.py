@@ -55,7 +55,8 @@ def bar(what: str) -> Iterator[Bar]:
     )
 
     with Progress(
-        TextColumn("{task.description}"),
+        # An AE title may have brackets.
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[amount]}"),

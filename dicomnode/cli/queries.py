@@ -7,16 +7,8 @@ from typing import Annotated, Final
 import typer
 
 from dicomnode.cli.common import fail
-from dicomnode.cli.keys import Keys
-from dicomnode.scu.association import Association
+from dicomnode.scu.keys import UNIQUE_KEYS, Keys
 
-# The unique key of each level (PS3.4 §C.6).
-UNIQUE_KEYS: Final = {
-    "PATIENT": "PatientID",
-    "STUDY": "StudyInstanceUID",
-    "SERIES": "SeriesInstanceUID",
-    "IMAGE": "SOPInstanceUID",
-}
 LEVELS: Final = tuple(UNIQUE_KEYS)
 _DEFAULT_LEVEL: Final = "STUDY"
 _LEVEL: Final = "QueryRetrieveLevel"
@@ -68,14 +60,6 @@ def at_level(query: Keys, level: str | None) -> str:
         fail(f"the level is one of {', '.join(LEVELS)}, not {wanted!r}")
     query.set(_LEVEL, wanted)
     return wanted
-
-
-def syntax_for(association: Association, sop_class_uid: str) -> str:
-    """Return the transfer syntax accepted for a SOP class, "" where none is."""
-    for context in association.negotiated.contexts.values():
-        if context.abstract_syntax == sop_class_uid and context.as_scu:
-            return context.transfer_syntax
-    return ""
 
 
 def keys_of(study: list[str] | None, series: list[str] | None) -> Keys:

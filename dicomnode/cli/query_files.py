@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from dicomnode.cli.keys import Keys
 from dicomnode.errors import CannotUnderstand, Unreadable, UnreadableAttributes
+from dicomnode.scu.keys import Keys
 from dicomnode.storage.encoding import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from dicomnode.storage.json_model import decode_attributes
 from dicomnode.storage.part10 import is_part10, parse_file_meta

@@ -16,7 +16,7 @@ from dicomnode.cli.associating import perform_fast
 from dicomnode.cli.common import EXIT_FAILED, explained, fail
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, settings_file, with_options
 from dicomnode.cli.progress import Bar, bar
-from dicomnode.cli.sending import Result, Sending
+from dicomnode.cli.sending import NOT_SENT, Result, Sending
 from dicomnode.cli.sources import Found, Item, Skipped, named
 from dicomnode.dimse.command import Priority
 from dicomnode.observe.words import duration, escape, size
@@ -70,11 +70,19 @@ def send(
             _held({"StudyInstanceUID": study or []}, options),
             _held({"SeriesInstanceUID": series or []}, options),
         )
-        with bar(f"to {target.peer.title}") as shown:
-            account.bar = shown
-            course = _send(found, target, options, account, window, Priority[priority.upper()])
-            perform_fast(course, target)
+        try:
+            with bar(f"to {target.peer.title}") as shown:
+                account.bar = shown
+                course = _send(found, target, options, account, window, Priority[priority.upper()])
+                perform_fast(course, target)
+        except typer.Exit:
+            # Broken off: what has been stored by then is worth knowing.
+            if account.done:
+                account.tell(target)
+            raise
     account.tell(target)
+    if account.failures or not account.total:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _held(unique_keys: dict[str, list[str]], options: Options) -> Found:
@@ -133,8 +141,9 @@ class _Account:
     stored_bytes: int = 0
     by_status: Counter[str] = field(default_factory=Counter)
     by_reason: Counter[str] = field(default_factory=Counter)
-    failed: list[str] = field(default_factory=list)
-    warned: list[str] = field(default_factory=list)
+    # Names, and what became of them.
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    warned: list[tuple[str, str]] = field(default_factory=list)
     failures: int = 0
     warnings: int = 0
     started_at: float = field(default_factory=time.monotonic)
@@ -146,6 +155,9 @@ class _Account:
     def skipped(self, one: Skipped) -> None:
         """Something is not sent."""
         if one.is_wanted:
+            self.total += 1
+            self.done += 1
+            self.by_status[NOT_SENT] += 1
             self._fail(one.name, one.why)
         else:
             self.by_reason[one.why] += 1
@@ -169,19 +181,17 @@ class _Account:
     def _warn(self, name: str, what: str) -> None:
         self.warnings += 1
         if self.verbose or len(self.warned) < _MOST_TOLD:
-            self.warned.append(f"{name}: {what}")
+            self.warned.append((name, what))
 
     def _fail(self, name: str, why: str) -> None:
         self.failures += 1
         if self.verbose or len(self.failed) < _MOST_TOLD:
-            self.failed.append(f"{name}: {why}")
+            self.failed.append((name, why))
 
     def tell(self, target: Called) -> None:
-        """Print the summary, and end the command with its exit code."""
-        for line in self.warned:
-            typer.echo(f"stored with a warning {escape(line)}", err=True)
-        for line in self.failed:
-            typer.echo(f"failed {escape(line)}", err=True)
+        """Print the summary."""
+        _list("stored with a warning", self.warned)
+        _list("failed", self.failed)
         told = len(self.warned) + len(self.failed)
         if (more := self.warnings + self.failures - told) > 0:
             typer.echo(f"and {more} more: -v names them all", err=True)
@@ -196,7 +206,13 @@ class _Account:
         if len(self.by_status) > 1 or self.failures:
             for summary, count in self.by_status.most_common():
                 typer.echo(f"  {count}  {summary}")
-        if not self.total and not self.failures:
+        if not self.total:
             typer.echo("dicomnode: there was nothing to send", err=True)
-        if self.failures or not self.total:
-            raise typer.Exit(EXIT_FAILED)
+
+
+def _list(what: str, named: list[tuple[str, str]]) -> None:
+    """Print objects with what became of them, a reason that goes for many in a row once."""
+    said = ""
+    for name, why in named:
+        typer.echo(f"{what} {escape(name)}: {'the same' if why == said else escape(why)}", err=True)
+        said = why

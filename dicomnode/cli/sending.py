@@ -28,6 +28,8 @@ from dicomnode.scu.objects import Instance
 from dicomnode.scu.proposals import proposals
 from dicomnode.ul.items import PresentationContextRQ
 
+# What objects are counted under that the peer has not answered.
+NOT_SENT: Final = "not sent"
 # Associations in a row that were lost before a single object got through.
 _MOST_LOSSES: Final = 5
 _FIRST_PAUSE_SECONDS: Final = 0.5
@@ -52,7 +54,7 @@ class Result:
     def summary(self) -> str:
         """What it is counted under."""
         if self.status is None:
-            return "not sent"
+            return NOT_SENT
         return f"{self.status:04X}H {describe(self.status, 'C-STORE')}"
 
 

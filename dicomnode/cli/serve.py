@@ -11,26 +11,26 @@ from typing import Annotated
 
 import typer
 
-from dicomnode import __version__, configuration
+from dicomnode import __version__
 from dicomnode.cli.common import ConfigOption, explained
-from dicomnode.configuration import find_settings_file, registry_path
-from dicomnode.errors import ConfigurationError
-from dicomnode.registry import Registry, load_registry
-from dicomnode.settings import Settings, load_settings
+from dicomnode.configuration import registry_path
+from dicomnode.registry import Registry
+from dicomnode.reload import read_configuration
+from dicomnode.settings import Settings
 
 
 def run(config: ConfigOption = None) -> None:
     """Run the node.
 
     It ends on SIGTERM or Ctrl-C when the open associations have finished, and at once on the
-    second one. SIGHUP makes it read ae.toml again.
+    second one. SIGHUP makes it read settings and ae.toml again.
     """
     with explained():
-        settings, _, file = _load(config)
+        found = read_configuration(config)
         # Here, since the other commands are quicker without the whole node.
         from dicomnode import daemon
 
-        code = daemon.run(settings, registry_path(file))
+        code = daemon.run(found)
     raise typer.Exit(code)
 
 
@@ -45,7 +45,8 @@ def check_config(
     Names file, line and key of each mistake, and what to write instead.
     """
     with explained():
-        settings, registry, file = _load(config)
+        found = read_configuration(config)
+    settings, registry, file = found.settings, found.registry, found.file
     if show:
         typer.echo(_as_toml(settings), nl=False)
         return
@@ -63,37 +64,6 @@ def check_config(
 def version() -> None:
     """Print the version."""
     typer.echo(f"dicomnode {__version__}")
-
-
-def _load(config: Path | None) -> tuple[Settings, Registry, Path]:
-    """Load settings and registry; raises ConfigurationError with the mistakes of both."""
-    file = find_settings_file(config)
-    problems: list[str] = []
-    settings, registry = None, None
-    try:
-        settings = load_settings(file)
-    except ConfigurationError as error:
-        problems += error.problems
-    try:
-        strict = settings is not None and settings.node.strict_ae_titles
-        registry = load_registry(registry_path(file), strict)
-    except ConfigurationError as error:
-        problems += error.problems
-    if settings is not None and registry is not None:
-        problems += _forward_mistakes(settings, registry, file)
-    if problems or settings is None or registry is None:
-        raise ConfigurationError(problems)
-    return settings, registry, file
-
-
-def _forward_mistakes(settings: Settings, registry: Registry, file: Path) -> list[str]:
-    if not settings.forward:
-        return []
-    # Here, since the other commands are quicker without the outbox.
-    from dicomnode.outbox.rules import mistakes
-
-    strict = settings.node.strict_ae_titles
-    return mistakes(settings.forward, registry, configuration.read_toml(file), strict=strict)
 
 
 def notes(settings: Settings, registry: Registry) -> list[str]:

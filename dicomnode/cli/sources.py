@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from lzma import LZMAError
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
@@ -20,12 +21,15 @@ from dicomnode.errors import Unreadable
 from dicomnode.scu.objects import FileKind, Instance, file_instance, file_kind
 from dicomnode.scu.sources import PIECE_BYTES, Pieces
 from dicomnode.storage.disk import OpenFile
+from dicomnode.storage.part10 import is_part10
 
 if TYPE_CHECKING:
     from dicomnode.scu.fronts import Front
 
 # No storage SOP class: a directory of other objects (PS3.4 Annex F).
 _MEDIA_DIRECTORY: Final = "1.2.840.10008.1.3.10"
+# Preamble and prefix (PS3.10 §7.1).
+_PREFIX_END: Final = 132
 _ZIP_PREFIX: Final = b"PK\x03\x04"
 # Members are sent as they are read, so this bounds time and not memory.
 _MAX_MEMBER_BYTES: Final = 64 * 1024**3
@@ -36,6 +40,7 @@ _ZIP_ERRORS: Final = (
     RuntimeError,  # encrypted, or a way of compressing that this Python lacks
     zipfile.BadZipFile,
     zlib.error,
+    LZMAError,
 )
 
 
@@ -58,7 +63,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What is not sent; ``is_wanted`` tells that it was named on the command line."""
+    """What is not sent; ``is_wanted`` tells that it should have been, and its absence is a failure.
+
+    So is what was named on the command line, and a DICOM file that is damaged or cannot be read.
+    """
 
     name: str
     why: str
@@ -128,7 +136,7 @@ def _file(path: str, *, is_wanted: bool = False) -> Item | Skipped:
             kind, load = _bare_file(path)
         except (OSError, Unreadable):
             why = str(error).removeprefix(f"{path}: ")
-            return Skipped(path, why, is_wanted=is_wanted)
+            return Skipped(path, why, is_wanted=is_wanted or not _is_foreign(path))
     if kind.sop_class_uid == _MEDIA_DIRECTORY:
         return Skipped(path, "a DICOMDIR: it is no object", is_wanted=is_wanted)
     return Item(
@@ -136,12 +144,20 @@ def _file(path: str, *, is_wanted: bool = False) -> Item | Skipped:
     )
 
 
+def _is_foreign(path: str) -> bool:
+    """Tell whether a file does not even claim to be DICOM, and can be read so far."""
+    try:
+        return not is_part10(OpenFile.at(path).read(_PREFIX_END, 0))
+    except OSError:
+        return False
+
+
 def _bare_file(path: str) -> tuple[FileKind, Callable[[], Instance]]:
     """Tell what a file holds that lacks preamble or File Meta. Raises OSError, Unreadable."""
     # Late, as below: most files need no look into their data sets, and it takes pydicom.
     from dicomnode.scu.fronts import FRONT_BYTES, read_identity
 
-    file = _open(path)
+    file = OpenFile.at(path)
     size = os.fstat(file.fileno()).st_size
     front = read_identity(file.read(FRONT_BYTES, 0), is_whole=size <= FRONT_BYTES)
     kind = FileKind(
@@ -156,7 +172,7 @@ def _bare_file(path: str) -> tuple[FileKind, Callable[[], Instance]]:
 
 def _bare_instance(path: str, front: Front) -> Instance:
     try:
-        file = _open(path)
+        file = OpenFile.at(path)
         size = os.fstat(file.fileno()).st_size - front.data_set_offset
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from error
@@ -169,10 +185,6 @@ def _bare_instance(path: str, front: Front) -> Instance:
         path=os.path.abspath(path),
         offset=front.data_set_offset,
     )
-
-
-def _open(path: str) -> OpenFile:
-    return OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 # -- ZIP files ---------------------------------------------------------------------------------
@@ -194,7 +206,7 @@ def _archive(path: Path) -> Found:
         yield Skipped(str(path), f"a damaged ZIP file: {error}", is_wanted=True)
         return
     for member in archive.infolist():
-        if not member.is_dir():
+        if not member.filename.endswith("/"):
             yield _member(f"{path}!{member.filename}", archive, member)
 
 
@@ -203,11 +215,13 @@ def _member(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Ite
 
     if member.file_size > _MAX_MEMBER_BYTES:
         return Skipped(name, "too long")
+    data = b""
     try:
         with archive.open(member) as file:
-            front = read_identity(file.read(FRONT_BYTES), is_whole=member.file_size <= FRONT_BYTES)
+            data = file.read(FRONT_BYTES)
+        front = read_identity(data, is_whole=member.file_size <= FRONT_BYTES)
     except Unreadable as error:
-        return Skipped(name, str(error))
+        return Skipped(name, str(error), is_wanted=is_part10(data))
     except _ZIP_ERRORS as error:
         return Skipped(name, f"cannot be unpacked: {error}", is_wanted=True)
     if front.sop_class_uid == _MEDIA_DIRECTORY:

@@ -21,6 +21,8 @@ from dicomnode.settings import load_settings
 
 _REFRESH_SECONDS = 2.0
 _MOST_ROWS = 15
+# What a run of a fetch rule has moved, in words.
+_MOVED = {"fetched": "received", "sent": "queued"}
 
 Figures = Mapping[str, Any]
 
@@ -75,8 +77,10 @@ def summary(figures: Figures) -> RenderableType:
     parts += _since_start(figures.get("since_start", {}))
     parts += _worklist(figures.get("worklist", {}))
     parts += _performed_steps(figures.get("performed_steps", {}))
+    parts += _fetches(figures.get("fetch", []))
     parts += _commitments(figures.get("commitments", {}))
     parts += _commitment_requests(figures.get("commitment_requests", {}))
+    parts += _outbox(figures.get("outbox", []))
     associations = figures.get("associations", [])
     if associations:
         parts += ["", _associations(associations)]
@@ -181,6 +185,64 @@ def _commitments(commitments: Figures) -> list[RenderableType]:
 def _commitment_requests(counts: Figures) -> list[RenderableType]:
     told = ", ".join(f"{int(number):,} {state}" for state, number in counts.items() if number)
     return [plain(f"storage commitments asked of others: {told}")] if told else []
+
+
+def _outbox(rows: list[Figures]) -> list[RenderableType]:
+    told = [row for row in rows if row["oldest"] is not None or row["down_since"] is not None]
+    told.sort(key=lambda row: row["down_since"] is None)
+    lines: list[RenderableType] = [Text("outbox:")] if told else []
+    lines += [_destination(row) for row in told[:_MOST_ROWS]]
+    if (more := len(told) - _MOST_ROWS) > 0:
+        lines.append(Text(f"  and {more} more: see dicomnode outbox list", style="dim"))
+    return lines
+
+
+def _destination(row: Figures) -> Text:
+    """Say of one AE what waits for it, since when, and why."""
+    objects, reports, now = row["objects"], row["reports"], time.time()
+    dead = int(objects["dead"]) + int(reports["dead"])
+    counts = {
+        "waiting": int(objects["ready"]) + int(objects["paused"]),
+        "waiting for their study": int(objects["unsettled"]),
+        "to be committed": int(objects["sent"]),
+        "reports waiting": int(reports["waiting"]),
+        "set aside": dead,
+    }
+    told = [f"{number:,} {words}" for words, number in counts.items() if number]
+    if row["oldest"] is not None:
+        told.append(f"oldest {duration(max(now - row['oldest'], 0.0))}")
+    line = plain(f"  {row['destination']}: {', '.join(told) or 'nothing waits'}")
+    if dead:
+        line.append(" (see dicomnode outbox list --dead)")
+        line.stylize("yellow")
+    if row["down_since"] is not None:
+        since = duration(max(now - row["down_since"], 0.0))
+        until = duration(max(row["next_attempt"] - now, 0.0))
+        line.append(f"; down for {since}, tried in {until}: ")
+        line.append_text(plain(row["last_error"])).stylize("red")
+    return line
+
+
+def _fetches(rules: list[Figures]) -> list[RenderableType]:
+    """Tell how it stands with the rules of fetching."""
+    lines: list[RenderableType] = []
+    for row in rules[:_MOST_ROWS]:
+        line = Text("fetch ").append_text(_text(row, "name")).append(" with ")
+        line.append_text(_text(row, "from"))
+        moved = [f"{int(row.get(key, 0)):,} {word}" for key, word in _MOVED.items()]
+        line.append(f": {', '.join(moved)}, last run {_moment(row.get('last_run'))}")
+        line.append(f", last complete {_moment(row.get('last_success'))}")
+        line.append(", running" if row.get("running") else f", next {_moment(row.get('next_run'))}")
+        lines.append(line)
+        if missing := int(row.get("missing_studies", 0)):
+            lines.append(Text(f"  studies that lack something: {missing:,}", style="yellow"))
+        if error := row.get("last_error"):
+            lines.append(Text("  ", style="yellow").append_text(plain(error)))
+    return lines
+
+
+def _moment(seconds: float | None) -> str:
+    return moment(float(seconds)) if seconds else "never"
 
 
 def _associations(rows: list[Figures]) -> Table:

@@ -9,9 +9,9 @@ import typer
 
 from dicomnode.cli.common import explained
 from dicomnode.cli.find import SHOWN_OF_WORKLIST, CsvOption, JsonOption, LimitOption, ask
-from dicomnode.cli.keys import Keys
 from dicomnode.cli.peers import Options, PeerArgument, called, with_options
 from dicomnode.cli.queries import KeysOption, add_keys
+from dicomnode.scu.keys import Keys
 
 _STEP: Final = "ScheduledProcedureStepSequence[0]."
 
@@ -53,16 +53,8 @@ def query(
     add_keys(wanted, keys)
     with explained():
         target = called(peer, options)
-        ask(
-            wanted,
-            "worklist",
-            SHOWN_OF_WORKLIST,
-            target,
-            options,
-            limit,
-            as_json=as_json,
-            as_csv=as_csv,
-        )
+        wanted.add_shown(SHOWN_OF_WORKLIST)
+        ask([wanted], "worklist", target, options, limit, as_json=as_json, as_csv=as_csv)
 
 
 def _day(date: str) -> str:

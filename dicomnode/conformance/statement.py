@@ -18,8 +18,9 @@ from dicomnode.settings import Settings
 
 _PARTS: Final = (
     *("overview", "introduction", "model", "policies", "contexts", "verification"),
-    *("storage_scp", "storage_scu", "query", "retrieve", "worklist", "mpps"),
-    *("commitment_scp", "commitment_scu", "interfaces", "media", "character_sets"),
+    *("storage_scp", "storage_scu", "query", "retrieve", "retrieve_scu"),
+    *("worklist", "mpps", "mpps_scu", "commitment_scp", "commitment_scu"),
+    *("interfaces", "media", "character_sets"),
     *("security", "annexes"),
 )
 _WIDTH: Final = 100

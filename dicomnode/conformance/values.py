@@ -21,13 +21,15 @@ from dicomnode.services.sop_classes import (
     STORAGE_COMMITMENT_PUSH_MODEL,
     TRANSFER_SYNTAXES,
     VERIFICATION,
+    Root,
 )
 from dicomnode.settings import Settings
 
 _STORED_ANYWHERE: Final = "every storage SOP class of the annex"
 _INITIATES: Final = (
     "It initiates associations to send objects to the destination of a C-MOVE, to forward objects,"
-    " to report on storage commitment, and to ask for it; never to an address that a request names."
+    " and performed procedure steps, to report on storage commitment, to ask for it, and to fetch"
+    " objects from other archives; never to an address that a request names."
 )
 
 
@@ -144,10 +146,6 @@ def _storage(settings: Settings) -> dict[str, str]:
 
 def _services(settings: Settings, registry: Registry) -> dict[str, str]:
     forwarding, commitment, worklist = settings.forwarding, settings.commitment, settings.worklist
-    rules = [
-        [code(rule.name), _titles(rule.sources) if rule.sources else "any", _titles(rule.to)]
-        for rule in settings.forward
-    ]
     shown = worklist.in_progress == "show"
     reached = [ae.title for ae in registry.entries if ae.host is not None]
     own = [
@@ -156,10 +154,9 @@ def _services(settings: Settings, registry: Registry) -> dict[str, str]:
         if ae.character_set
     ]
     return {
-        "forwarding": "Objects are forwarded by these rules:\n\n"
-        + table(("rule", "received from", "forwarded to"), rules)
-        if rules
-        else "Objects are forwarded by rules of the configuration; there are none here.",
+        "forwarding": _forwarding(settings, "objects", "Objects"),
+        "step_forwarding": _forwarding(settings, "mpps", "Performed procedure steps"),
+        "fetching": _fetching(settings),
         "forward_seconds": _seconds(forwarding.give_up_seconds),
         "max_refusals": f"{forwarding.max_refusals} times",
         "deletes": "An object is deleted once all destinations of a forwarding rule that says so"
@@ -176,6 +173,30 @@ def _services(settings: Settings, registry: Registry) -> dict[str, str]:
         "commitment_seconds": _seconds(commitment.give_up_seconds),
         "character_sets": ", ".join(own) or "no AE here",
     }
+
+
+def _forwarding(settings: Settings, what: str, words: str) -> str:
+    """Say by which rules ``what`` is forwarded."""
+    rules = [
+        (code(rule.name), _titles(rule.sources) if rule.sources else "any", _titles(rule.to))
+        for rule in settings.forward
+        if rule.what == what
+    ]
+    if not rules:
+        return f"{words} are forwarded by rules of the configuration; there are none here."
+    head = ("rule", "received from", "forwarded to")
+    return f"{words} are forwarded by these rules:\n\n{table(head, rules)}"
+
+
+def _fetching(settings: Settings) -> str:
+    rules = [(code(rule.name), code(rule.source), rule.direction) for rule in settings.fetch]
+    if not rules:
+        return (
+            "Other archives are compared and fetched from by rules of the configuration; there are"
+            " none here."
+        )
+    head = ("rule", "other archive", "direction")
+    return f"Other archives are compared and fetched from by these rules:\n\n{table(head, rules)}"
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -198,9 +219,12 @@ def _sop_rows(settings: Settings, registry: Registry) -> str:
         ("private and further storage SOP classes", "as stored", unknown),
         (_named(STORAGE_COMMITMENT_PUSH_MODEL), "yes", scp("commitment")),
         (_named(MODALITY_WORKLIST), "no", scp("worklist")),
-        (_named(MODALITY_PERFORMED_PROCEDURE_STEP), "no", scp("mpps")),
-        (_named(MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE), "no", scp("mpps")),
-        *((_named(uid), "no", scp(service)) for uid, (service, _) in QUERY_RETRIEVE.items()),
+        (_named(MODALITY_PERFORMED_PROCEDURE_STEP), "for forwarding", scp("mpps")),
+        (_named(MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE), "for forwarding", scp("mpps")),
+        *(
+            (_named(uid), "for fetching" if root is Root.STUDY else "no", scp(service))
+            for uid, (service, root) in QUERY_RETRIEVE.items()
+        ),
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

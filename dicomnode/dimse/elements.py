@@ -201,7 +201,8 @@ def broken(rule: str) -> RemoteProtocolError:
 def split(data: bytes) -> dict[int, bytes]:
     """Give the values of a command set by element number; the last one of a number counts.
 
-    Raises RemoteProtocolError.
+    Elements of other groups behind those of group 0000 are passed over: Orthanc puts the Failed SOP
+    Instance UID List (0008,0058) there, in Pending responses. Raises RemoteProtocolError.
     """
     elements: dict[int, bytes] = {}
     unpack = _HEADER.unpack_from
@@ -209,14 +210,15 @@ def split(data: bytes) -> dict[int, bytes]:
     while start + 8 <= end:
         group, number, length = unpack(data, start)
         start += 8
-        if group:
-            raise broken(f"an element ({group:04X},{number:04X}) in a command set")
         if length > end - start:
             raise broken(
-                f"a command element (0000,{number:04X}) of {length} bytes"
+                f"a command element ({group:04X},{number:04X}) of {length} bytes"
                 f" where {end - start} are left"
             )
-        elements[number] = data[start : start + length]
+        if not group:
+            elements[number] = data[start : start + length]
+        elif not elements:
+            raise broken(f"an element ({group:04X},{number:04X}) at the head of a command set")
         start += length
     if start != end:
         raise broken(f"{end - start} bytes after the last element of a command set")

@@ -11,18 +11,18 @@ import threading
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import groupby
-from operator import itemgetter
+from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, MetaData, func, inspect, select
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.sql import ClauseElement
 
-from dicomnode.errors import CatalogError
-from dicomnode.index import records, schema
+from dicomnode.errors import CatalogError, OutOfResources
+from dicomnode.index import intake, records, schema
+from dicomnode.index.attachment import Attachment, ObjectAttachment
 from dicomnode.index.backend import Backend, Prepared, Synchronous
 from dicomnode.index.conditions import Condition
 from dicomnode.index.entry import (
@@ -34,11 +34,13 @@ from dicomnode.index.entry import (
     InstanceEntry,
     InstanceRow,
 )
+from dicomnode.index.intake import Restore, Unsettled
 from dicomnode.index.keys import Level
 from dicomnode.index.reading import SearchStopped, Stop
 from dicomnode.index.registrar import Registrar
 from dicomnode.index.search import Row, Search, Wanted
 from dicomnode.index.selection import Selection
+from dicomnode.index.series_paths import series_paths
 from dicomnode.index.statements import ROW
 from dicomnode.index.writer import Operation, Writer
 
@@ -52,24 +54,16 @@ __all__ = [
     "IdentityConflict",
     "InstanceEntry",
     "InstanceRow",
+    "ObjectAttachment",
     "SearchStopped",
     "Stop",
+    "Unsettled",
     "Wanted",
 ]
 
-_STUDIES_PER_STEP = 20
+_SETTLED_AT_ONCE = 256
 
 _T = TypeVar("_T")
-
-
-class Attachment(Protocol):
-    """Changes of other tables that are made with the entry of an object, or not at all."""
-
-    def apply(self, cursor: DBAPICursor) -> None:
-        """Make them, in the writer's thread and transaction."""
-
-    def committed(self) -> None:
-        """They are durable; called on the writer's thread."""
 
 
 class Catalog:
@@ -79,7 +73,9 @@ class Catalog:
 
     ``rebuilt_from`` is set by ``open`` when it found tables of another schema version and
     replaced them by empty ones: the files then have to be entered again (``recovery``).
-    ``is_new`` tells that there were no tables of this version before.
+    ``is_new`` tells that there were no tables of this version before. ``restored`` counts the
+    files that were only in the index; ``unrestored`` says why those that still are could not be
+    written.
     """
 
     def __init__(self, url: str | URL, *, synchronous: Synchronous = "FULL") -> None:
@@ -90,15 +86,21 @@ class Catalog:
         self._writer: Writer | None = None
         self._selection = Selection(self._backend)
         self._search = Search(self._backend)
+        self._synchronous = synchronous
         self.rebuilt_from: str | None = None
         self.is_new = False
+        self.restored = 0
+        self.unrestored = ""
 
     # -- opening -----------------------------------------------------------------------------------
 
-    def open(self) -> None:
-        """Open the database, making its tables where there are none. Raises CatalogError."""
+    def open(self, restore: Restore | None = None) -> None:
+        """Open the database, making its tables where there are none. Raises CatalogError.
+
+        ``restore`` is given the objects whose files may have been lost with the power.
+        """
         try:
-            self._make_tables()
+            self._make_tables(restore)
             with self._backend.reader.connect() as connection:
                 counts = _count(connection)
             registrar = Registrar(self._backend)
@@ -107,8 +109,8 @@ class Catalog:
             cause = error.orig if isinstance(error, DBAPIError) else error
             raise CatalogError(
                 f"cannot open the index {self._backend.name}: {cause}. If it is damaged, remove "
-                "it and run `dicomnode reindex`: all but worklist, performed steps and commitments "
-                "comes from the stored files"
+                "it and run `dicomnode reindex`: the stored files have all but worklist, performed "
+                "steps, commitments, and small objects of the last seconds before a power loss"
             ) from error
         self._registrar = registrar
 
@@ -130,8 +132,10 @@ class Catalog:
     ) -> None:
         self.close()
 
-    def _make_tables(self) -> None:
+    def _make_tables(self, restore: Restore | None) -> None:
         found = self._schema_version()
+        if found is not None and self._backend.is_sqlite:
+            self._restore(restore, found)
         if found is not None and found != str(schema.SCHEMA_VERSION):
             if not self._backend.is_sqlite:
                 raise CatalogError(
@@ -161,6 +165,30 @@ class Catalog:
                     held.remove(held.tables[table])
             held.drop_all(connection)
 
+    def _restore(self, restore: Restore | None, found: str) -> None:
+        """Have the files that are only here written before anything here is changed.
+
+        What cannot be written now stays, to be tried again. It cannot in a database of another
+        schema version: raises CatalogError.
+        """
+        engine = self._backend.writer
+        if next(intake.unsettled(engine), None) is None:
+            return
+        try:
+            if restore is None:
+                raise OutOfResources("start the node, or run `dicomnode reindex`, which does that")
+            self.restored = restore(intake.unsettled(engine))
+        except OutOfResources as error:
+            self.unrestored = error.comment
+            if found != str(schema.SCHEMA_VERSION):
+                raise CatalogError(
+                    f"the index {self._backend.name} of schema version {found} has the only copy of"
+                    f" some objects, and their files cannot be written: {error.comment}"
+                ) from error
+            return
+        with engine.begin() as connection:
+            connection.execute(schema.intake.delete())
+
     def _schema_version(self) -> str | None:
         with self._backend.writer.connect() as connection:
             if not inspect(connection).has_table("meta"):
@@ -176,15 +204,22 @@ class Catalog:
         self,
         entry: InstanceEntry,
         done: Callable[[AddOutcome | BaseException], None],
+        contents: bytes | None = None,
         also: Attachment | None = None,
     ) -> None:
         """Enter an object; callable from any thread that may wait for the disk.
 
         ``done`` is called on the writer's thread when the outcome is durable, or with a
-        CatalogError when nothing has changed. With an object that is Added, and only then, the
-        changes of ``also`` are made, in the same transaction.
+        CatalogError when nothing has changed. ``contents`` is the object's whole file where
+        that has not been flushed: it is kept here, as durable as the row, until ``settle``.
+        With an object that is Added, and only then, the changes of ``also`` are made, in the
+        same transaction.
         """
-        self._enter(lambda cursor: self._registrar.add(cursor, entry), done, also)
+        self._enter(lambda cursor: self._registrar.add(cursor, entry, contents), done, also)
+
+    def grouped(self) -> AbstractContextManager[None]:
+        """Let what this thread enters in the block wait for its end, for one transaction."""
+        return self._opened().grouped()
 
     def replace(
         self,
@@ -222,11 +257,33 @@ class Catalog:
         self,
         sop_instance_uid: str,
         done: Callable[[InstanceRow | BaseException | None], None],
+        also: ObjectAttachment | None = None,
     ) -> None:
-        """Remove an object's row; ``done`` gets what it was, None when there was none."""
-        self._submit(
-            Operation(lambda cursor: self._registrar.remove(cursor, sop_instance_uid), done)
-        )
+        """Remove an object's row; ``done`` gets what it was, None when there was none.
+
+        The changes that ``also`` made with the row are undone in the same transaction.
+        """
+
+        def apply(cursor: DBAPICursor) -> InstanceRow | None:
+            if also is not None:
+                also.undo(cursor)
+            return self._registrar.remove(cursor, sop_instance_uid)
+
+        self._submit(Operation(apply, done))
+
+    def settle(self, last: int) -> None:
+        """Forget the contents of objects up to the id ``last``; their files are durable.
+
+        Returns when that is committed. Raises CatalogError.
+        """
+        # In steps, as whoever adds an object meanwhile waits for the end of one.
+        while (first := self._first_unsettled()) is not None and first <= last:
+            end = min(last, first + _SETTLED_AT_ONCE - 1)
+            self.transact(partial(self._registrar.settle, first=first, last=end))
+
+    def _first_unsettled(self) -> int | None:
+        with self.read() as connection:
+            return intake.first_unsettled(connection)
 
     def remove_if(
         self, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
@@ -289,6 +346,42 @@ class Catalog:
         """Return how much is held, as of the last commit; takes no query."""
         return self._opened().counts
 
+    @property
+    def keeper(self) -> str:
+        """The file in which ``contents`` would be durable; "" where they are not to be kept."""
+        durable = self._backend.is_sqlite and self._synchronous == "FULL"
+        return (self._backend.url.database or "") if durable else ""
+
+    def unsettled(self) -> Iterator[Unsettled]:
+        """Yield the objects whose contents are kept, oldest first. Raises CatalogError."""
+        try:
+            yield from intake.unsettled(self._backend.reader)
+        except SQLAlchemyError as error:
+            raise CatalogError(f"index failed: {error}") from error
+
+    def last_unsettled(self) -> int | None:
+        """Return the id of the latest object whose contents are kept. Raises CatalogError."""
+        with self.read() as connection:
+            return intake.last_unsettled(connection)
+
+    def is_unsettled(self, instance_id: int) -> bool:
+        """Tell whether the contents of an object are kept. Raises CatalogError."""
+        statement = select(schema.intake.c.id).where(schema.intake.c.id == instance_id)
+        with self.read() as connection:
+            return connection.scalar(statement) is not None
+
+    def unsettled_path(self, sop_instance_uid: str) -> str | None:
+        """Return the path of an object if its contents are kept. Raises CatalogError."""
+        kept, instance = schema.intake, schema.instance
+        statement = (
+            select(kept.c.path)
+            .join(instance, instance.c.id == kept.c.id)
+            .where(instance.c.sop_instance_uid == sop_instance_uid)
+        )
+        with self.read() as connection:
+            path: str | None = connection.scalar(statement)
+        return path
+
     def get(self, sop_instance_uid: str) -> InstanceRow | None:
         """Return what the index holds of an object. Raises CatalogError."""
         statement = ROW.where(schema.instance.c.sop_instance_uid == sop_instance_uid)
@@ -339,42 +432,9 @@ class Catalog:
     def series_paths(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield each series' directory and its objects' SOP Instance UIDs by path.
 
-        Directories come in byte order of study directory, then series. Memory: a few studies.
-        No transaction stays open between two steps, so that the write-ahead log stays short.
+        See ``series_paths.series_paths``. Raises CatalogError.
         """
-        last = ""
-        while studies := self._studies_after(last):
-            last = studies[-1][1]
-            rows = self._paths_of(dict(studies))
-            for (directory, series_uid), group in groupby(rows, key=itemgetter(0, 1)):
-                yield f"{directory}/{series_uid}", {row[2]: row[3] for row in group}
-
-    def _studies_after(self, directory: str) -> list[tuple[int, str]]:
-        column = schema.study.c.directory.collate(self._backend.byte_collation)
-        statement = (
-            select(schema.study.c.id, schema.study.c.directory)
-            .where(column > directory)
-            .order_by(column)
-            .limit(_STUDIES_PER_STEP)
-        )
-        with self.read() as connection:
-            return [(row[0], row[1]) for row in connection.execute(statement)]
-
-    def _paths_of(self, directories: dict[int, str]) -> list[tuple[str, str, str, str]]:
-        series, instance = schema.series, schema.instance
-        statement = (
-            select(
-                series.c.study,
-                series.c.series_instance_uid,
-                instance.c.path,
-                instance.c.sop_instance_uid,
-            )
-            .select_from(series.join(instance))
-            .where(series.c.study.in_(directories))
-        )
-        with self.read() as connection:
-            rows = connection.execute(statement).all()
-        return sorted((directories[row[0]], row[1], row[2], row[3]) for row in rows)
+        return series_paths(self.read, self._backend.byte_collation)
 
     def read(self) -> AbstractContextManager[Connection]:
         """Lend a reader's connection; what it raises inside leaves as CatalogError."""
@@ -412,6 +472,7 @@ def _count(connection: Connection) -> Counts:
         return connection.scalar(select(func.count()).select_from(table)) or 0  # type: ignore[arg-type]
 
     sizes = select(func.coalesce(func.sum(schema.instance.c.size_bytes), 0))
+    kept = select(func.coalesce(func.sum(func.length(schema.intake.c.bytes)), 0))
     return Counts(
         patients=rows(schema.patient),
         studies=rows(schema.study),
@@ -419,4 +480,6 @@ def _count(connection: Connection) -> Counts:
         instances=rows(schema.instance),
         bytes=int(connection.scalar(sizes) or 0),
         identity_conflicts=rows(schema.identity_conflict),
+        unsettled=rows(schema.intake),
+        unsettled_bytes=int(connection.scalar(kept) or 0),
     )

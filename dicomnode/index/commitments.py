@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.backend import Prepared, Value, new_names, new_values
@@ -46,6 +56,7 @@ class Standing:
     """A commitment without its instances; times are in seconds since 1970 UTC.
 
     ``requester`` is the AE title that asked, ``called_ae_title`` the title of ours that it asked.
+    ``due_since`` is when it was checked, or taken up again; until then, when it was asked for.
     """
 
     id: int
@@ -55,6 +66,7 @@ class Standing:
     instances: int
     failures: int
     requested_at: float
+    due_since: float
     attempts: int
     last_error: str
 
@@ -68,7 +80,25 @@ class Commitment:
     reasons: Mapping[int, int]
 
 
-_STANDING: Final = tuple(_C[name] for name in Standing.__slots__)
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Reports for one requester, and since when the first of them waits.
+
+    ``next_attempt_at`` is when the next of them is due; those that were given up have none.
+    """
+
+    requester: str
+    count: int
+    since: float
+    last_error: str
+    next_attempt_at: float | None
+
+
+_STANDING: Final = tuple(
+    _C["changed_at" if name == "due_since" else name] for name in Standing.__slots__
+)
+# Requesters that are told apart: whoever may ask can give himself any number of titles.
+_MOST_REQUESTERS: Final = 1000
 
 
 class Commitments:
@@ -134,10 +164,48 @@ class Commitments:
             *(State.PENDING, State.CHECKED),
         )
 
-    def finish(self, id: int, state: State, words: str = "") -> None:
-        """Give a checked commitment its last state; its instances are forgotten."""
-        finish, now = self._statements.finish, time.time()
-        self._move(finish, (state, b"", b"", now, words), id, State.CHECKED, state)
+    def deliver(self, id: int) -> None:
+        """Note that a report has been taken; its instances are forgotten."""
+        now, after = time.time(), State.DELIVERED
+        self._move(self._statements.deliver, (after, b"", b"", now, ""), id, State.CHECKED, after)
+
+    def give_up(self, id: int, words: str) -> None:
+        """Set a report aside, until somebody has it sent again or dropped."""
+        now, after = time.time(), State.GIVEN_UP
+        self._move(self._statements.give_up, (after, now, words), id, State.CHECKED, after)
+
+    def retry(self, requester: str) -> int:
+        """Have every report for a requester attempted now; return how many that changes.
+
+        What was given up is tried as long as if it were new.
+        """
+        statements, now = self._statements, time.time()
+
+        def apply(cursor: DBAPICursor) -> tuple[int, int]:
+            statements.hurry.run(cursor, now, requester, now)
+            waiting = cursor.rowcount
+            statements.revive.run(cursor, State.CHECKED, now, 0, now, requester)
+            return waiting, cursor.rowcount
+
+        waiting, revived = self._catalog.transact(apply)
+        self._count(State.GIVEN_UP, State.CHECKED, revived)
+        return waiting + revived
+
+    def drop(self, requester: str, states: Sequence[State]) -> int:
+        """Forget commitments of a requester that are in ``states``; return how many."""
+        statements = self._statements
+
+        def apply(cursor: DBAPICursor) -> dict[State, int]:
+            dropped = {}
+            for state in states:
+                statements.drop.run(cursor, requester, state)
+                dropped[state] = cursor.rowcount
+            return dropped
+
+        dropped = self._catalog.transact(apply)
+        for state, number in dropped.items():
+            self._count(state, None, number)
+        return sum(dropped.values())
 
     def _move(
         self,
@@ -245,14 +313,33 @@ class Commitments:
             .limit(limit)
         )
 
-    def given_up(self, limit: int) -> list[Standing]:
+    def given_up(self, limit: int, requester: str | None = None) -> list[Standing]:
         """Return the commitments whose reports were given up, the last first."""
-        return self._standings(
-            select(*_STANDING)
-            .where(_C.state == State.GIVEN_UP)
-            .order_by(_C.changed_at.desc())
-            .limit(limit)
+        statement = select(*_STANDING).where(_C.state == State.GIVEN_UP)
+        if requester is not None:
+            statement = statement.where(_C.requester == requester)
+        return self._standings(statement.order_by(_C.changed_at.desc()).limit(limit))
+
+    def waiting(self, state: State) -> list[Waiting]:
+        """Return by requester how many commitments are in a state: CHECKED or GIVEN_UP."""
+        # All but one row of each requester from the index: rows hold long lists.
+        grouped = (
+            select(
+                func.count().label("number"),
+                func.min(_C.next_attempt_at).label("next"),
+                func.min(_C.id).label("first"),
+            )
+            .where(_C.state == state)
+            .group_by(_C.requester)
+            .limit(_MOST_REQUESTERS)
+            .subquery()
         )
+        columns = _C.requester, grouped.c.number, _C.changed_at, _C.last_error, grouped.c.next
+        statement = select(*columns).join_from(grouped, commitment, _C.id == grouped.c.first)
+        with self._catalog.read() as connection:
+            rows = connection.execute(statement).all()
+        is_due = state is State.CHECKED
+        return [Waiting(*row[:-1], row[-1] if is_due else None) for row in rows]
 
     def _standings(self, statement: Any) -> list[Standing]:
         with self._catalog.read() as connection:
@@ -282,10 +369,33 @@ class _Statements:
             update(commitment).values(new_values(check)).where(of_id, of_state),
             [*new_names(check), "of_id", "of_state"],
         )
-        finish = ["state", "referenced", "reasons", "changed_at", "last_error"]
-        self.finish = prepare(
-            update(commitment).values(new_values(finish)).where(of_id, of_state),
-            [*new_names(finish), "of_id", "of_state"],
+        deliver = ["state", "referenced", "reasons", "changed_at", "last_error"]
+        self.deliver = prepare(
+            update(commitment).values(new_values(deliver)).where(of_id, of_state),
+            [*new_names(deliver), "of_id", "of_state"],
+        )
+        give_up = ["state", "changed_at", "last_error"]
+        self.give_up = prepare(
+            update(commitment).values(new_values(give_up)).where(of_id, of_state),
+            [*new_names(give_up), "of_id", "of_state"],
+        )
+        of_requester = _C.requester == bindparam("of_requester")
+        checked, given_up = (
+            _C.state == literal_column(f"'{state}'") for state in (State.CHECKED, State.GIVEN_UP)
+        )
+        self.hurry = prepare(
+            update(commitment)
+            .values(new_values(["next_attempt_at"]))
+            .where(of_requester, checked, _C.next_attempt_at > bindparam("now")),
+            ["new_next_attempt_at", "of_requester", "now"],
+        )
+        revive = ["state", "attempts", "changed_at", "next_attempt_at"]
+        self.revive = prepare(
+            update(commitment).values(new_values(revive)).where(of_requester, given_up),
+            ["new_state", "new_changed_at", "new_attempts", "new_next_attempt_at", "of_requester"],
+        )
+        self.drop = prepare(
+            delete(commitment).where(of_requester, of_state), ["of_requester", "of_state"]
         )
         put_off = ["attempts", "next_attempt_at", "last_error"]
         self.put_off = prepare(

@@ -105,7 +105,10 @@ AddOutcome = Added | AlreadyHeld
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How much the index holds; ``bytes`` sums the sizes of the files."""
+    """How much the index holds; ``bytes`` sums the sizes of the files.
+
+    ``unsettled`` are those of ``instances`` whose files the index keeps as well.
+    """
 
     patients: int = 0
     studies: int = 0
@@ -113,6 +116,8 @@ class Counts:
     instances: int = 0
     bytes: int = 0
     identity_conflicts: int = 0
+    unsettled: int = 0
+    unsettled_bytes: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -122,6 +127,8 @@ class Counts:
             self.instances + other.instances,
             self.bytes + other.bytes,
             self.identity_conflicts + other.identity_conflicts,
+            self.unsettled + other.unsettled,
+            self.unsettled_bytes + other.unsettled_bytes,
         )
 
     def __sub__(self, other: Counts) -> Counts:
@@ -132,6 +139,8 @@ class Counts:
             -other.instances,
             -other.bytes,
             -other.identity_conflicts,
+            -other.unsettled,
+            -other.unsettled_bytes,
         )
 
 

@@ -1,8 +1,7 @@
 """Tables of what no stored file holds: kept when the archive's tables are made anew.
 
-Worklist items, performed procedure steps, storage commitments, and what is to be forwarded. A
-change of these tables needs
-a migration; a new table needs none.
+Worklist items, performed procedure steps, storage commitments, what is to be forwarded, and how
+fetching went. A change of these tables needs a migration; a new table needs none.
 """
 
 from __future__ import annotations
@@ -233,6 +232,32 @@ outbox_object = Table(
     ),
 )
 
+# What a row of ``outbox_object`` is of where that is no object: an N-CREATE or N-SET of a performed
+# procedure step. ``attributes`` is the DICOM JSON model of its data set. Those of one step go to a
+# destination one after the other, in the order of their ids.
+outbox_message = Table(
+    "outbox_message",
+    metadata,
+    Column("id", RowId, ForeignKey("outbox_object.id", ondelete="CASCADE"), primary_key=True),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("attributes", Text, nullable=False),
+    Index("outbox_message_by_step", "sop_instance_uid", "id"),
+)
+
+# Who is told of a performed procedure step as it goes on: whoever was to get its N-CREATE.
+# ``meant_for`` is the destination of the rule, ``destination`` its alternate where that has taken
+# its place. What is over has no row.
+outbox_step = Table(
+    "outbox_step",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("meant_for", Text, primary_key=True),
+    Column("destination", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+)
+
 # A destination that could not be had: since when, how often in a row, when it is tried again.
 outbox_destination = Table(
     "outbox_destination",
@@ -241,5 +266,31 @@ outbox_destination = Table(
     Column("down_since", Float(53), nullable=False),
     Column("failures", Integer, nullable=False),
     Column("not_before", Float(53), nullable=False),
+    Column("last_error", Text, nullable=False),
+)
+
+
+# -- Fetching --------------------------------------------------------------------------------------
+
+# How it went with each rule, by its name. ``is_running`` is set from the beginning of a run to its
+# end, so that one that was broken off is begun again. ``failures`` counts the runs in a row that
+# came to no end, and ``not_before`` puts the next one off. Times are in seconds since 1970 UTC, 0
+# for never. ``fetched`` and ``sent`` count objects of the last run that ended, ``missing_studies``
+# and ``missing_objects`` what was still missing then.
+fetch_state = Table(
+    "fetch_state",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("is_running", Integer, nullable=False),
+    Column("started_at", Float(53), nullable=False),
+    Column("ended_at", Float(53), nullable=False),
+    Column("succeeded_at", Float(53), nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("not_before", Float(53), nullable=False),
+    Column("compared_studies", Integer, nullable=False),
+    Column("fetched", Integer, nullable=False),
+    Column("sent", Integer, nullable=False),
+    Column("missing_studies", Integer, nullable=False),
+    Column("missing_objects", Integer, nullable=False),
     Column("last_error", Text, nullable=False),
 )

@@ -111,8 +111,13 @@ class Registrar:
 
     # -- operations ------------------------------------------------------------------------------
 
-    def add(self, cursor: DBAPICursor, entry: InstanceEntry) -> AddOutcome:
-        """Enter an object unless its SOP Instance UID is there already."""
+    def add(
+        self, cursor: DBAPICursor, entry: InstanceEntry, contents: bytes | None = None
+    ) -> AddOutcome:
+        """Enter an object unless its SOP Instance UID is there already.
+
+        ``contents`` is its whole file, which is kept until ``settle``.
+        """
         series = self._series.get((entry.study_instance_uid, entry.series_instance_uid))
         if series is None:
             # Looked up first, so that a study is not made for an object held elsewhere.
@@ -120,9 +125,10 @@ class Registrar:
             if held is not None:
                 return AlreadyHeld(held)
             series = self._find_or_make_series(cursor, entry)
+        instance_id = self._take_id("instance")
         self._sql.add_instance.run(
             cursor,
-            self._take_id("instance"),
+            instance_id,
             series.id,
             *key_values(entry.header, INSTANCE_KEYS),
             entry.transfer_syntax_uid,
@@ -137,7 +143,16 @@ class Registrar:
             held = self.row(cursor, entry.sop_instance_uid)
             assert held is not None
             return AlreadyHeld(held)
-        self.delta += Counts(instances=1, bytes=entry.size_bytes)
+        kept = 0
+        if contents is not None:
+            self._sql.add_intake.run(cursor, instance_id, entry.path, contents)
+            kept = len(contents)
+        self.delta += Counts(
+            instances=1,
+            bytes=entry.size_bytes,
+            unsettled=int(contents is not None),
+            unsettled_bytes=kept,
+        )
         if _raw_identity(entry) != series.raw_identity:
             self._compare(cursor, series, entry)
         return Added()
@@ -154,7 +169,8 @@ class Registrar:
         if row is None:
             return None
         self._sql.parents.run(cursor, sop_instance_uid)
-        series_id, study_id, patient_id, *identity = cursor.fetchall()[0]
+        instance_id, series_id, study_id, patient_id, *identity = cursor.fetchall()[0]
+        self.settle(cursor, instance_id, instance_id)
         self._sql.remove_instance.run(cursor, sop_instance_uid)
         self.delta += Counts(instances=-1, bytes=-row.size_bytes)
         self._sql.remove_series.run(cursor, series_id)
@@ -170,6 +186,14 @@ class Registrar:
                     self.delta += Counts(patients=-1)
                     self._unflag(cursor, _Identity(*identity))
         return row
+
+    def settle(self, cursor: DBAPICursor, first: int, last: int) -> None:
+        """Forget the contents of the objects from the id ``first`` to ``last``."""
+        self._sql.intake_sizes.run(cursor, first, last)
+        count, size_bytes = cursor.fetchall()[0]
+        if count:
+            self._sql.remove_intake.run(cursor, first, last)
+            self.delta += Counts(unsettled=-count, unsettled_bytes=-int(size_bytes))
 
     def row(self, cursor: DBAPICursor, sop_instance_uid: str) -> InstanceRow | None:
         """Return what the index holds of an object."""

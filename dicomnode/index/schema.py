@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 from dicomnode.index.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key, Level
 
 # Counts up with every change of the tables or of what is written into them.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 
@@ -136,6 +137,18 @@ identity_conflict = Table(
     Column("source_ae", Text, nullable=False),
     Column("noticed_at", Float(53), nullable=False),
     UniqueConstraint("patient_id", "issuer_of_patient_id", "other_name_folded", "other_birth_date"),
+)
+
+# The whole Part 10 file of each small object whose file may not survive a power loss yet. It stands
+# alone, without foreign key, and keeps its shape whatever the schema version: the rows that
+# another version left behind have to be read before its database goes (``intake``). ``id`` is
+# that of the object in ``instance``.
+intake = Table(
+    "intake",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("bytes", LargeBinary, nullable=False),
 )
 
 TABLES = {

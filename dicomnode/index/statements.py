@@ -8,7 +8,7 @@ from sqlalchemy.sql import ClauseElement
 from dicomnode.index import schema
 from dicomnode.index.backend import Backend, Prepared
 from dicomnode.index.keys import PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
-from dicomnode.index.schema import identity_conflict, instance, patient, series, study
+from dicomnode.index.schema import identity_conflict, instance, intake, patient, series, study
 
 # The columns of an ``entry.InstanceRow``, in its order.
 ROW = select(
@@ -59,6 +59,7 @@ class Statements:
         self.add_study = insert(study, ["id", "patient", "directory", *value_columns(STUDY_KEYS)])
         self.add_series = insert(series, ["id", "study", *value_columns(SERIES_KEYS)])
         self.add_instance = insert(instance, ["id", *_without_id(instance)])
+        self.add_intake = insert(intake, ["id", "path", "bytes"])
         self.add_conflict = insert(identity_conflict, _without_id(identity_conflict))
 
     def _prepare_finding(self) -> None:
@@ -90,13 +91,28 @@ class Statements:
         of_this_uid = instance.c.sop_instance_uid == bindparam("uid")
         self.row = self._prepared(ROW.where(of_this_uid), "uid")
         self.parents = self._prepared(
-            select(series.c.id, study.c.id, patient.c.id, *_IDENTITY)
+            select(instance.c.id, series.c.id, study.c.id, patient.c.id, *_IDENTITY)
             .select_from(instance.join(series).join(study).join(patient))
             .where(of_this_uid),
             "uid",
         )
 
+        self.intake_sizes = self._prepared(
+            select(func.count(intake.c.id), func.sum(func.length(intake.c.bytes)))
+            .where(intake.c.id >= bindparam("first"))
+            .where(intake.c.id <= bindparam("last")),
+            "first",
+            "last",
+        )
+
     def _prepare_removing(self) -> None:
+        self.remove_intake = self._prepared(
+            delete(intake)
+            .where(intake.c.id >= bindparam("first"))
+            .where(intake.c.id <= bindparam("last")),
+            "first",
+            "last",
+        )
         self.remove_instance = self._prepared(
             delete(instance).where(instance.c.sop_instance_uid == bindparam("uid")), "uid"
         )
@@ -123,7 +139,7 @@ class Statements:
         ]
         self.remove_all = [
             self._prepared(delete(table))
-            for table in (identity_conflict, instance, series, study, patient)
+            for table in (intake, identity_conflict, instance, series, study, patient)
         ]
 
     def _remove_childless(self, table: Table, is_child: ColumnElement[bool]) -> Prepared:

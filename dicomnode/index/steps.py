@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -18,7 +18,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.errors import StatusError
 from dicomnode.index.backend import Prepared, new_names, new_values
-from dicomnode.index.catalog import Catalog
+from dicomnode.index.catalog import Attachment, Catalog
 from dicomnode.index.records import performed_step, performed_step_schedule, worklist_item
 from dicomnode.index.worklist import Standing, State, WorklistItems
 from dicomnode.storage.json_model import Attributes, items_of, text_of
@@ -122,16 +122,17 @@ class Steps:
 
     # -- changing ----------------------------------------------------------------------------------
 
-    def create(self, step: PerformedStep) -> list[str] | None:
+    def create(self, step: PerformedStep, also: Attachment | None = None) -> list[str] | None:
         """Enter a step and have the worklist follow; return the keys of its items, when durable.
 
-        Nothing is changed and None returned when there is a step with its UID. Raises StatusError
-        (0213H) for one that is too long to be kept, as ``change`` does.
+        The changes of ``also`` are made in the same transaction. Nothing is changed and None
+        returned when there is a step with its UID. Raises StatusError (0213H) for one that is too
+        long to be kept, as ``change`` does.
         """
         scheduled = _scheduled(step.attributes)
         encoded = _encoded(step.attributes)
-        followed = self._catalog.transact(
-            partial(self._statements.create, step=step, encoded=encoded, scheduled=scheduled)
+        followed = self._followed(
+            partial(self._statements.create, step=step, encoded=encoded, scheduled=scheduled), also
         )
         if followed is not None:
             with self._lock:
@@ -139,7 +140,12 @@ class Steps:
         return followed
 
     def change(
-        self, held: PerformedStep, attributes: Attributes, status: State, changed_at: float
+        self,
+        held: PerformedStep,
+        attributes: Attributes,
+        status: State,
+        changed_at: float,
+        also: Attachment | None = None,
     ) -> list[str] | None:
         """Give a step other attributes, as ``create`` does.
 
@@ -148,13 +154,29 @@ class Steps:
         step = replace(held, status=status, attributes=attributes, changed_at=changed_at)
         scheduled = _scheduled(attributes)
         encoded = _encoded(attributes)
-        followed = self._catalog.transact(
-            partial(self._statements.change, step=step, encoded=encoded, scheduled=scheduled)
+        followed = self._followed(
+            partial(self._statements.change, step=step, encoded=encoded, scheduled=scheduled), also
         )
         if followed is not None:
             with self._lock:
                 self._counts[held.status] -= 1
                 self._counts[status] += 1
+        return followed
+
+    def _followed(
+        self, enter: Callable[[DBAPICursor], list[str] | None], also: Attachment | None
+    ) -> list[str] | None:
+        """Make a change, and with it that of ``also`` unless nothing is changed."""
+
+        def apply(cursor: DBAPICursor) -> list[str] | None:
+            followed = enter(cursor)
+            if followed is not None and also is not None:
+                also.apply(cursor)
+            return followed
+
+        followed = self._catalog.transact(apply)
+        if followed is not None and also is not None:
+            also.committed()
         return followed
 
     def begun(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -45,6 +46,8 @@ class Writer:
         self._backend = backend
         self._registrar = registrar
         self._queue: SimpleQueue[Operation] = SimpleQueue()
+        # ``open`` while a thread gathers operations for one transaction.
+        self._group = threading.local()
         self._gate = threading.Lock()
         self._closed = False
         # Held by the thread that is using the connection.
@@ -69,7 +72,22 @@ class Writer:
                 self._queue.put(operation)
         if closed:
             operation.done(CatalogError("the index is closed"))
-        elif self._turn.acquire(blocking=False):
+        elif not getattr(self._group, "open", False):
+            self._commit_if_free()
+
+    @contextmanager
+    def grouped(self) -> Iterator[None]:
+        """Let what this thread submits in the block wait for its end, for one transaction."""
+        self._group.open = True
+        try:
+            yield
+        finally:
+            self._group.open = False
+            if not self._queue.empty():
+                self._commit_if_free()
+
+    def _commit_if_free(self) -> None:
+        if self._turn.acquire(blocking=False):
             self._commit_queued()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 
@@ -30,6 +31,7 @@ class AcceptedConnection(Connection):
         provider: Provider,
         observer: Observer,
         on_closed: Callable[[Connection], None],
+        on_made: Callable[[Connection], None] = lambda connection: None,
         taps: Taps | None = None,
     ) -> None:
         super().__init__(
@@ -43,7 +45,12 @@ class AcceptedConnection(Connection):
         )
         self._admission = admission
         self._observer = observer
+        self._on_made = on_made
         self._release_slot: Callable[[], None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._on_made(self)
 
     @property
     def peer_ae_title(self) -> str:

@@ -1,15 +1,16 @@
 """Listens for associations; owns the connections that it accepted.
 
-Slots of associations belong to ``Admission``; here is only the cap on TCP connections, which
-keeps peers that connect and say nothing from using up descriptors.
+Slots of associations belong to ``Admission``; here are only the caps on TCP connections, which
+keep peers that connect and say nothing from using up descriptors, and one address from leaving
+none to the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
 
 from dicomnode.dimse.channel import Admission, Observer, Provider
 from dicomnode.net.accepted import AcceptedConnection
@@ -28,6 +29,7 @@ class Listening:
     port: int
     maximum_pdu_bytes: int
     max_connections: int
+    max_connections_per_address: int
     backlog: int = 256
 
 
@@ -45,6 +47,7 @@ class Acceptor:
         provider: Provider,
         observer: Observer,
         on_connection: Callable[[], None],
+        on_refused: Callable[[str, str, str], None],
         taps: Taps | None = None,
     ) -> None:
         self._listening = listening
@@ -56,6 +59,9 @@ class Acceptor:
         self._observer = observer
         self._on_connection = on_connection
         self._taps = taps
+        self._on_refused = on_refused
+        self._admitted: set[Connection] = set()
+        self._by_address: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
         self._all_closed = asyncio.Event()
@@ -86,8 +92,6 @@ class Acceptor:
 
     def _connection(self) -> asyncio.BaseProtocol:
         self._on_connection()
-        if len(self._connections) >= self._listening.max_connections:
-            return _Full(self._observer, self._listening.max_connections)
         association = Association(
             Role.ACCEPTOR,
             maximum_length=self._listening.maximum_pdu_bytes,
@@ -103,13 +107,38 @@ class Acceptor:
             observer=self._observer,
             on_closed=self._closed,
             taps=self._taps,
+            on_made=self._made,
         )
         self._connections.add(connection)
         self._all_closed.clear()
         return connection
 
+    def _made(self, connection: Connection) -> None:
+        """Admit a connection, or close it at once.
+
+        Not before it is made: many may be accepted before the first of them is.
+        """
+        limits, address = self._listening, connection.peer_address
+        if self._by_address[address] >= limits.max_connections_per_address:
+            reason, held = "too many from one address", f"{self._by_address[address]} from there"
+        elif len(self._admitted) >= limits.max_connections:
+            reason, held = "too many", str(len(self._admitted))
+        else:
+            self._admitted.add(connection)
+            self._by_address[address] += 1
+            return
+        self._on_refused(
+            address, reason, f"{held} are open already (follows limits.max_associations)"
+        )
+        connection.close()
+
     def _closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        if connection in self._admitted:
+            self._admitted.discard(connection)
+            self._by_address[connection.peer_address] -= 1
+            if not self._by_address[connection.peer_address]:
+                del self._by_address[connection.peer_address]
         if not self._connections:
             self._all_closed.set()
 
@@ -140,20 +169,3 @@ class Acceptor:
                 await self._all_closed.wait()
         except TimeoutError:
             pass
-
-
-class _Full(asyncio.Protocol):
-    """Closes a connection beyond the cap at once."""
-
-    def __init__(self, observer: Observer, limit: int) -> None:
-        self._observer = observer
-        self._limit = limit
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer = transport.get_extra_info("peername")
-        self._observer.failed(
-            peer[0] if peer else "unknown",
-            How.ABORTED,
-            f"{self._limit} connections are open already (limits.max_associations)",
-        )
-        cast(asyncio.Transport, transport).abort()

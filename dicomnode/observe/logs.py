@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, WrappedLogger
 
 from dicomnode.observe.words import escape
 from dicomnode.settings import LogSettings
@@ -102,13 +102,22 @@ class Log:
         self._stopped = False
         self._processors = _renderers(settings)
         self._library_handler = _LibraryHandler(self)
-        threshold = _LEVELS[settings.level]
-        self.logger: Logger = Logger(_Sink(self.put), [_filter(threshold), _stamp], {})
+        self._threshold = _LEVELS[settings.level]
+        self.logger: Logger = Logger(_Sink(self.put), [self._drop_below, _stamp], {})
 
     @property
     def dropped(self) -> int:
         """Lines that found the queue full, since start."""
         return self._dropped
+
+    def set_level(self, level: str) -> None:
+        """Leave out what is less than ``level`` from now on."""
+        self._threshold = _LEVELS[level]
+
+    def _drop_below(self, logger: WrappedLogger, level: str, line: EventDict) -> EventDict:
+        if _LEVELS[level] < self._threshold:
+            raise structlog.DropEvent
+        return line
 
     def put(self, line: EventDict) -> None:
         """Queue ``line``; never waits."""
@@ -194,15 +203,6 @@ class _LibraryHandler(logging.Handler):
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = "".join(traceback.format_exception(record.exc_info[1]))
         self._log.put(line)
-
-
-def _filter(threshold: int) -> Processor:
-    def drop_below(logger: WrappedLogger, level: str, line: EventDict) -> EventDict:
-        if _LEVELS[level] < threshold:
-            raise structlog.DropEvent
-        return line
-
-    return drop_below
 
 
 class _Sink:

@@ -54,7 +54,7 @@ class Metrics:
         self._spellings: dict[str, str] = {}
         self._reasons = _Phrases()
         self._requests: dict[tuple[str, str, int], _RequestSeries] = {}
-        self._sources = Sources()
+        self._sources = Sources(self._title)
         self._declare_associations()
         self._declare_operations()
         self._declare_queries()
@@ -141,6 +141,11 @@ class Metrics:
             ["policy"],
             registry=registry,
         )
+        self._settling_failures = Counter(
+            "dicomnode_settling_failures_total",
+            "Times that files of small objects could not be made durable.",
+            registry=registry,
+        )
 
     def _declare_queries(self) -> None:
         registry = self.registry
@@ -186,7 +191,7 @@ class Metrics:
     def _declare_forwarding(self) -> None:
         self._forwarded = Counter(
             "dicomnode_forwarded_total",
-            "Objects that were forwarded, or tried to be: sent, refused, lost or set aside.",
+            "Objects and messages forwarded, or tried to be: sent, refused, lost or set aside.",
             ["destination", "result"],
             registry=self.registry,
         )
@@ -262,6 +267,10 @@ class Metrics:
     def objects_conflicting(self, policy: str) -> None:
         """Count an object that came again with other bytes."""
         self._conflicting.labels(policy).inc()
+
+    def settling_failed(self) -> None:
+        """Count that files of small objects could not be made durable."""
+        self._settling_failures.inc()
 
     def query_finished(self, level: str, matches: int, sent_bytes: int, seconds: float) -> None:
         """Count a C-FIND; ``level`` is its Query/Retrieve Level, or "WORKLIST"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +20,21 @@ _ARCHIVE = {
         "dicomnode_identity_conflicts",
         "Patient IDs that came with two different names and birth dates.",
     ),
+    "unsettled": (
+        "dicomnode_unsettled_objects",
+        "Objects whose files are not known to be durable yet; their bytes are, in the index.",
+    ),
+    "unsettled_bytes": ("dicomnode_unsettled_bytes", "Size of these objects."),
     "free_bytes": ("dicomnode_storage_free_bytes", "Free space where objects are stored."),
 }
+
+# The state of objects that nobody waits for.
+_SET_ASIDE = "dead"
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """So many objects of a destination are in a state; ``oldest_seconds`` is the oldest's age."""
+    """So much for a destination is in a state; ``oldest_seconds`` is the oldest's age."""
 
     destination: str
     state: str
@@ -34,9 +43,13 @@ class Waiting:
 
 
 class Sources(Collector):
-    """Figures that others keep and that are read when they are asked for."""
+    """Figures that others keep and that are read when they are asked for.
 
-    def __init__(self) -> None:
+    ``title`` gives the label of an AE title.
+    """
+
+    def __init__(self, title: Callable[[str], str]) -> None:
+        self._title = title
         self.archive: Callable[[], Mapping[str, float]] | None = None
         self.outbox: Callable[[], Iterable[Waiting]] | None = None
         self.receive_buffer: Callable[[], tuple[int, int]] | None = None
@@ -93,24 +106,27 @@ class Sources(Collector):
             return
         depth = GaugeMetricFamily(
             "dicomnode_outbox_depth",
-            "Objects that wait to be forwarded.",
+            "Objects, messages of performed steps and reports that wait to be sent on.",
             labels=["destination", "state"],
         )
         oldest = GaugeMetricFamily(
             "dicomnode_outbox_oldest_seconds",
-            "Since when the oldest of them waits.",
+            "Since when the oldest of them waits, but for those that were set aside.",
             labels=["destination"],
         )
+        counts: Counter[tuple[str, str]] = Counter()
         ages: dict[str, float] = {}
         try:
             for waiting in self.outbox():
-                depth.add_metric([waiting.destination, waiting.state], waiting.count)
-                ages[waiting.destination] = max(
-                    waiting.oldest_seconds, ages.get(waiting.destination, 0.0)
-                )
+                title = self._title(waiting.destination)
+                counts[title, waiting.state] += waiting.count
+                if waiting.state != _SET_ASIDE:
+                    ages[title] = max(waiting.oldest_seconds, ages.get(title, 0.0))
         except Exception:
             # As above: the index has failed, and dicomnode_archive_readable says so.
             return
+        for labels, count in counts.items():
+            depth.add_metric(labels, count)
         for destination, seconds in ages.items():
             oldest.add_metric([destination], seconds)
         yield depth

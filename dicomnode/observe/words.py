@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+# Unicode's space separators (Zs): names in Japanese have U+3000 between their parts.
+_SPACES = frozenset("\u00a0\u1680\u202f\u205f\u3000").union(map(chr, range(0x2000, 0x200B)))
 
-def escape(text: str) -> str:
+
+def escape(text: str, *, keep: str = "") -> str:
     """Return ``text`` with everything that is not printable written as ``\\n``, ``\\x1b``, …
 
     Python's idea of printable leaves out controls, line separators, bidirectional marks and
-    lone surrogates, whose encoding would fail.
+    lone surrogates, whose encoding would fail. Spaces, and what is in ``keep``, stay.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(
+        c if c.isprintable() or c in _SPACES or c in keep else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """Write a number with its noun."""
+    return f"{count} {one if count == 1 else many}"
 
 
 def size(count: int) -> str:

@@ -77,7 +77,7 @@ class CommitmentRows:
     def unasked(self, limit: int) -> dict[str, list[Sent]]:
         """Return what each destination may be asked to commit to now."""
         due = _o.transaction_uid == "", _o.not_before <= self._now()
-        return {title: self._sent(title, *due)[:limit] for title in self._destinations(*due)}
+        return {title: self._sent(title, *due, limit=limit) for title in self._destinations(*due)}
 
     def transactions(self) -> list[tuple[str, str]]:
         """Return destination and Transaction UID of what has been asked."""
@@ -106,7 +106,7 @@ class CommitmentRows:
         with self._catalog.read() as connection:
             return list(connection.scalars(statement.distinct()))
 
-    def _sent(self, destination: str, *conditions: Any) -> list[Sent]:
+    def _sent(self, destination: str, *conditions: Any, limit: int | None = None) -> list[Sent]:
         columns = _o.id, instance.c.sop_class_uid, _o.sop_instance_uid, _o.attempts, _o.to_delete
         held = outbox_object.outerjoin(instance, instance.c.sop_instance_uid == _o.sop_instance_uid)
         statement = (
@@ -114,6 +114,7 @@ class CommitmentRows:
             .select_from(held)
             .where(in_state(OutboxState.SENT), _o.destination == destination, *conditions)
             .order_by(_o.id)
+            .limit(limit)
         )
         with self._catalog.read() as connection:
             rows = connection.execute(statement)

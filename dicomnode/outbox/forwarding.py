@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,23 +14,27 @@ from typing import Any, Final
 from dicomnode.dimse.channel import Requestor
 from dicomnode.errors import CatalogError
 from dicomnode.forward_settings import ForwardingSettings
-from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry
-from dicomnode.observe.sources import Waiting
+from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry, ObjectAttachment
 from dicomnode.outbox.commitments import CommitmentRows
 from dicomnode.outbox.committing import Committing, Remove, Requester
 from dicomnode.outbox.committing import Observer as CommittingObserver
+from dicomnode.outbox.items import Down
 from dicomnode.outbox.lane import Lane, Observer, Shared
-from dicomnode.outbox.pace import Pace
-from dicomnode.outbox.queue import Down, OutboxState, Queue
-from dicomnode.outbox.rules import Order, Rules
+from dicomnode.outbox.messages import StoredMessages
+from dicomnode.outbox.pace import Pace, Places
+from dicomnode.outbox.queue import Queue
+from dicomnode.outbox.rules import Order, Priority, Rules
 from dicomnode.outbox.session import Sending
 from dicomnode.registry import AE, Registry
 from dicomnode.scu.conversion import Converters
 from dicomnode.services.stored_objects import StoredObjects
 from dicomnode.storage.files import FileStore
+from dicomnode.storage.json_model import Attributes
 
 _THREADS: Final = 8
-_LISTED: Final = 1000
+# What is due later than after the longest pause, or time of day, and this was put off by a clock
+# that was wrong.
+_CLOCK_SECONDS: Final = 25 * 3600.0
 # Among the titles that there is news for: no title, but studies that are not complete.
 _UNSETTLED: Final = ""
 
@@ -45,23 +49,60 @@ class Outbox:
     def __init__(self, catalog: Catalog, rules: Rules) -> None:
         self.catalog = catalog
         self.queue = Queue(catalog)
-        self.rules = rules
+        self.rules = self._former = rules
         self.pace = Pace()
-        # Called in the index's writer thread when rows have been committed.
-        self.on_queued: Callable[[Sequence[Order]], None] = lambda orders: None
+        # Called, in any thread, when rows for these destinations have been committed.
+        self.on_queued: Callable[[Iterable[str]], None] = lambda titles: None
 
     @property
     def header_end(self) -> int:
         """The tag up to which headers are read for the rules."""
         return self.rules.header_end
 
-    def attachment(self, entry: InstanceEntry) -> Attachment | None:
+    def follow(self, rules: Rules) -> None:
+        """Apply other rules to what is received from now on."""
+        self._former, self.rules = self.rules, rules
+
+    def attachment(self, entry: InstanceEntry) -> ObjectAttachment | None:
         """Return the rows that belong to an object, None for none."""
         self.pace.received()
-        orders = self.rules.orders(entry)
+        rules = self.rules
+        if entry.header.end < rules.header_end:
+            # Its header was read before the rules changed, not as far as these look.
+            rules = self._former
+        orders = rules.orders(entry)
         if not orders:
             return None
-        return self.queue.attachment(entry, orders, lambda made: self.on_queued(made))
+        return self.queue.attachment(entry, orders, self._tell)
+
+    def _tell(self, orders: Sequence[Order]) -> None:
+        self.on_queued(
+            order.destination if order.rule.stable_seconds is None else _UNSETTLED
+            for order in orders
+        )
+
+    # -- performed procedure steps (``mpps.Forwarding``) -------------------------------------------
+
+    def step_created(
+        self, sop_instance_uid: str, attributes: Attributes, source: str
+    ) -> Attachment | None:
+        """Return the rows of an N-CREATE, None for none."""
+        orders = self.rules.step_orders(attributes, source)
+        if not orders:
+            return None
+        return self.queue.messages.created(
+            sop_instance_uid, attributes, orders, lambda titles: self.on_queued(titles)
+        )
+
+    def step_changed(
+        self, sop_instance_uid: str, changes: Attributes, *, is_over: bool
+    ) -> Attachment | None:
+        """Return the rows of an N-SET, None where its N-CREATE had none."""
+        if not self.queue.messages.is_followed(sop_instance_uid):
+            return None
+        return self.queue.messages.changed(
+            sop_instance_uid, changes, lambda titles: self.on_queued(titles), is_over=is_over
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +132,7 @@ class Forwarding:
     ) -> None:
         self._outbox = outbox
         self._queue = outbox.queue
-        self._rules = outbox.rules
+        self._queue.longest_wait_seconds = options.settings.max_retry_seconds + _CLOCK_SECONDS
         self._registry = registry
         self._strict = options.strict_ae_titles
         self._observer = observer
@@ -108,18 +149,23 @@ class Forwarding:
         self._now = now
         self._shared = Shared(
             queue=outbox.queue,
-            rules=outbox.rules,
+            rules=lambda: outbox.rules,
             settings=options.settings,
             sending=Sending(
                 requestor=requestor,
                 objects=StoredObjects(files, self._converters, self._threads),
+                messages=StoredMessages(
+                    outbox.queue.messages.get,
+                    lambda title: registry().character_set(title),
+                    self._threads,
+                ),
                 calling_ae_title=options.ae_title,
                 response_seconds=options.response_seconds,
                 pace=outbox.pace,
             ),
             observer=observer,
             threads=self._threads,
-            limit=asyncio.Semaphore(options.settings.max_associations),
+            places=Places(options.settings.max_associations),
             find=self._find,
             wake=self._wake,
             on_sent=self._on_sent,
@@ -149,16 +195,20 @@ class Forwarding:
         """Begin with what is left from before. Raises CatalogError."""
         self._outbox.on_queued = self._queued
         downs = await self._in_thread(self._queue.downs)
-        named = {
-            title
-            for rule in self._rules.all
-            for title in (*rule.destinations, *rule.alternates.values())
-        }
+        named = self._outbox.rules.titles
         for title in sorted(named | set(await self._in_thread(self._queue.destinations))):
             self._open(title, downs.get(title))
         self._others = [asyncio.create_task(self._watch_studies(), name="outbox studies")]
         if self._committing is not None:
             self._others += [asyncio.create_task(self._committing.run(), name="outbox commitment")]
+
+    def follow(self, rules: Rules) -> None:
+        """Go by other rules from now on; what is queued already stays queued."""
+        self._outbox.follow(rules)
+        for title in rules.titles | set(self._lanes):
+            # Windows and alternates may be others.
+            self._wake(title)
+        self._unsettled.set()
 
     def _open(self, title: str, down: Down | None = None) -> Lane:
         lane = self._lanes[title] = Lane(title, self._shared, down)
@@ -184,14 +234,11 @@ class Forwarding:
 
     # -- news --------------------------------------------------------------------------------------
 
-    def _queued(self, orders: Sequence[Order]) -> None:
+    def _queued(self, titles: Iterable[str]) -> None:
         """Rows have been committed; callable from any thread."""
         with self._lock:
             is_first = not self._news
-            self._news.update(
-                order.destination if order.rule.stable_seconds is None else _UNSETTLED
-                for order in orders
-            )
+            self._news.update(titles)
         if is_first:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._look)
@@ -218,18 +265,23 @@ class Forwarding:
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await self._loop.run_in_executor(self._threads, function, *arguments)
 
+    def registry_reloaded(self) -> None:
+        """Try every destination that could not be had: it may have another address now."""
+        for lane in self._lanes.values():
+            lane.hurry()
+
     # -- studies that are to be complete -----------------------------------------------------------
 
     async def _watch_studies(self) -> None:
         """Let studies go when nothing has come for them for a while."""
-        seconds = {
-            rule.name: rule.stable_seconds
-            for rule in self._rules.all
-            if rule.stable_seconds is not None
-        }
-        shortest = min(seconds.values(), default=1.0)
         while True:
             self._unsettled.clear()
+            seconds = {
+                rule.name: rule.stable_seconds
+                for rule in self._outbox.rules.all
+                if rule.stable_seconds is not None
+            }
+            shortest = min(seconds.values(), default=1.0)
             following: float | None
             try:
                 titles, following = await self._in_thread(self._queue.release_studies, seconds)
@@ -245,45 +297,26 @@ class Forwarding:
 
     # -- looking and stepping in -------------------------------------------------------------------
 
-    def figures(self) -> list[dict[str, Any]]:
-        """Return each destination and what waits for it; blocks. Raises CatalogError."""
-        found = {title: self._figures_of(title) for title in self._lanes}
-        for tally in self._queue.tallies():
-            shown = found.setdefault(tally.destination, self._figures_of(tally.destination))
-            shown["objects"][tally.state.name.lower()] = tally.count
-            oldest = shown["oldest"]
-            shown["oldest"] = tally.oldest if oldest is None else min(oldest, tally.oldest)
-            shown["last_error"] = shown["last_error"] or tally.last_error
-        return [found[title] for title in sorted(found)]
+    @property
+    def queue(self) -> Queue:
+        """What waits."""
+        return self._queue
 
-    def _figures_of(self, title: str) -> dict[str, Any]:
+    def down(self, title: str) -> Down | None:
+        """Return since when and why a destination cannot be had, None if it can."""
         lane = self._lanes.get(title)
-        down = lane.down if lane is not None else None
-        return {
-            "destination": title,
-            "objects": {state.name.lower(): 0 for state in OutboxState},
-            "oldest": None,
-            "down_since": down.since if down is not None else None,
-            "next_attempt": down.not_before if down is not None else None,
-            "last_error": down.words if down is not None else "",
-        }
+        return lane.down if lane is not None else None
 
-    def waiting(self) -> list[Waiting]:
-        """Return how much is in the queue, for the metrics; blocks. Raises CatalogError."""
-        now = self._now()
-        return [
-            Waiting(
-                tally.destination,
-                tally.state.name.lower(),
-                tally.count,
-                max(now - tally.oldest, 0.0),
-            )
-            for tally in self._queue.tallies()
-        ]
+    async def send(self, destination: str, rule: str, objects: Mapping[str, str]) -> dict[str, str]:
+        """Queue objects that are held, given by SOP Instance UID with the UID of their study.
 
-    def dead(self, destination: str | None) -> list[dict[str, Any]]:
-        """Return the objects that have been set aside; blocks. Raises CatalogError."""
-        return self._queue.dead(destination, _LISTED)
+        Returns those that cannot be queued, and why. Raises CatalogError.
+        """
+        why_not: dict[str, str] = await self._in_thread(
+            self._queue.enqueue, destination, rule, Priority.LOW, objects
+        )
+        self._wake(destination)
+        return why_not
 
     async def retry(self, destination: str) -> int:
         """Send to a destination now what waits or was set aside; return how much that is.
@@ -291,7 +324,10 @@ class Forwarding:
         Raises CatalogError.
         """
         count: int = await self._in_thread(self._queue.revive, destination)
-        (self._lanes.get(destination) or self._open(destination)).retry()
+        if destination in self._lanes:
+            self._lanes[destination].retry()
+        elif count:
+            self._open(destination)
         return count
 
     async def drop(self, destination: str, *, dead_only: bool) -> int:
@@ -299,6 +335,9 @@ class Forwarding:
         count: int = await self._in_thread(
             lambda: self._queue.drop(destination, dead_only=dead_only)
         )
+        if destination in self._lanes:
+            # What is dropped may have kept back what follows it.
+            self._wake(destination)
         return count
 
     @property

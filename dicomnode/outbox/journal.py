@@ -12,12 +12,22 @@ from dicomnode.index.entry import InstanceRow
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.metrics import Metrics
 from dicomnode.observe.words import duration, size
-from dicomnode.outbox.queue import Down, Failure
+from dicomnode.outbox.items import Down, Failure
 from dicomnode.outbox.session import Report
+from dicomnode.services.explanations import Explanations
 from dicomnode.services.peers import Peers
 
 # Objects that are named in the log, of those that failed on one association.
 _MOST_NAMED: Final = 20
+_DOWN: Final = "the destination cannot be had: what is for it waits"
+_WAITING: Final = (
+    "dicomnode outbox list shows what waits and when it is tried again; dicomnode outbox retry"
+    " tries at once."
+)
+_DEAD: Final = (
+    "dicomnode outbox list --dead shows what was set aside; once its cause is mended, dicomnode"
+    " outbox retry sends it."
+)
 
 
 @dataclass(slots=True)
@@ -26,6 +36,7 @@ class _Account:
 
     since: float = field(default_factory=time.monotonic)
     sent: int = 0
+    messages: int = 0
     sent_bytes: int = 0
     failed: int = 0
 
@@ -33,10 +44,13 @@ class _Account:
 class Journal:
     """Observes forwarding; called on the event loop."""
 
-    def __init__(self, log: Logger, metrics: Metrics, peers: Peers) -> None:
+    def __init__(
+        self, log: Logger, metrics: Metrics, explanations: Explanations, peers: Peers
+    ) -> None:
         self._log = log
         self._peers = peers
         self._metrics = metrics
+        self._explanations = explanations
         self._accounts: dict[str, _Account] = {}
 
     def forwarded(self, destination: str, report: Report) -> None:
@@ -48,19 +62,22 @@ class Journal:
             "lost": len(report.lost),
         }
         self._metrics.forwarded(destination, results, report.sent_bytes)
-        self._peers.sent(destination, len(report.sent), report.sent_bytes)
+        messages = sum(1 for item in report.sent if item.operation)
+        objects = len(report.sent) - messages
+        self._peers.sent(destination, objects, report.sent_bytes)
         if report.sent:
             self._peers.succeeded(destination, "forwarding")
         if report.refused:
-            self._peers.failed(destination, "an object to be forwarded was refused")
-        account.sent += len(report.sent)
+            self._peers.failed(destination, "what was to be forwarded was refused")
+        account.messages += messages
+        account.sent += objects
         account.sent_bytes += report.sent_bytes
         for item, words in (*report.refused, *report.lost):
             account.failed += 1
             if account.failed > _MOST_NAMED:
                 continue
             self._log.warning(
-                f"an object was not forwarded to {destination}: {words}",
+                f"{item.words} was not forwarded to {destination}: {words}",
                 sop_instance_uid=item.sop_instance_uid,
                 rule=item.rule,
                 attempt=item.attempts + 1,
@@ -69,11 +86,14 @@ class Journal:
     def session_ended(self, destination: str) -> None:
         """The association with a destination has been left."""
         account = self._accounts.pop(destination, None)
-        if account is None or (not account.sent and not account.failed):
+        if account is None or not (account.sent or account.messages or account.failed):
             return
         took = duration(time.monotonic() - account.since)
         noun = "object" if account.sent == 1 else "objects"
         line = f"forwarded to {destination}: {account.sent} {noun}, {size(account.sent_bytes)}"
+        if account.messages:
+            of_steps = "N-CREATE or N-SET" if account.messages == 1 else "N-CREATE and N-SET"
+            line += f", {account.messages} {of_steps}"
         if account.failed:
             self._log.warning(f"{line}, {account.failed} not taken, {took}")
         else:
@@ -82,15 +102,18 @@ class Journal:
     def set_aside(self, destination: str, failures: Sequence[Failure]) -> None:
         """Objects have been refused too often."""
         self._metrics.forwarded(destination, {"set aside": len(failures)}, 0)
+        self._explain_dead(destination, "refused too often", failures[0].words)
         noun = "an object is" if len(failures) == 1 else f"{len(failures)} objects are"
         self._log.error(
             f"{noun} no longer tried to be forwarded to {destination}: {failures[0].words}",
             sop_instance_uid=failures[0].item.sop_instance_uid,
-            advice="See dicomnode outbox list --dead; dicomnode outbox retry tries again.",
+            advice=_DEAD,
         )
 
     def destination_down(self, destination: str, down: Down) -> None:
         """A destination cannot be had."""
+        advice = self._explanations.advisor.on_forwarding(destination)
+        self._explanations.not_forwarded(destination, _DOWN, down.words, advice, _WAITING)
         pause = duration(max(down.not_before - time.time(), 0.0))
         self._log.warning(f"forwarding to {destination} waits for {pause}: {down.words}")
 
@@ -102,11 +125,17 @@ class Journal:
     def given_up(self, destination: str, count: int, words: str) -> None:
         """So many objects have waited too long for a destination."""
         self._metrics.forwarded(destination, {"set aside": count}, 0)
+        self._explain_dead(destination, "waited too long (forwarding.give_up_seconds)", words)
         self._log.error(
             f"{count} objects for {destination} are no longer tried to be forwarded"
             f" (forwarding.give_up_seconds): {words}",
-            advice="dicomnode outbox retry tries again.",
+            advice=_DEAD,
         )
+
+    def _explain_dead(self, destination: str, why: str, words: str) -> None:
+        advice = self._explanations.advisor.on_forwarding(destination)
+        answer = f"set aside: {why}"
+        self._explanations.not_forwarded(destination, answer, words, advice, _DEAD)
 
     def redirected(self, destination: str, alternate: str, count: int) -> None:
         """So many objects go to the alternate of a destination that is down."""
@@ -117,6 +146,9 @@ class Journal:
 
     def cannot_ask(self, destination: str, words: str) -> None:
         """A destination cannot be asked to commit to anything."""
+        answer = "storage commitment cannot be asked for: it is asked for again later"
+        advice = self._explanations.advisor.on_forwarding(destination)
+        self._explanations.not_forwarded(destination, answer, words, advice)
         self._log.warning(f"{destination} cannot be asked for storage commitment: {words}")
 
     def not_committed(self, destination: str, count: int, words: str) -> None:

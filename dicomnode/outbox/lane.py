@@ -7,13 +7,15 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 
 from dicomnode.errors import AssociationError, CatalogError
 from dicomnode.forward_settings import ForwardingSettings
-from dicomnode.outbox.queue import Down, Failure, Item, Queue, Settlement
+from dicomnode.outbox.items import Down, Failure, Item, Settlement
+from dicomnode.outbox.pace import Places
+from dicomnode.outbox.queue import Queue
 from dicomnode.outbox.rules import Rules
 from dicomnode.outbox.session import Report, Sending, Session
 from dicomnode.registry import AE
@@ -65,12 +67,12 @@ class Shared:
     """What all destinations share."""
 
     queue: Queue
-    rules: Rules
+    rules: Callable[[], Rules]
     settings: ForwardingSettings
     sending: Sending
     observer: Observer
     threads: Executor
-    limit: asyncio.Semaphore
+    places: Places
     find: Callable[[str], AE | str]
     wake: Callable[[str], None]
     is_down: Callable[[str], bool]
@@ -89,6 +91,7 @@ class Lane:
         self._session = Session(shared.sending)
         self._woken = asyncio.Event()
         self._stopping = False
+        self._retried = False
         # Objects over which associations ended since something was last answered.
         self._suspects: set[int] = set()
 
@@ -98,8 +101,14 @@ class Lane:
 
     def retry(self) -> None:
         """Forget that the destination was down, and look at the queue."""
-        self.down = None
+        self._retried = True
         self._woken.set()
+
+    def hurry(self) -> None:
+        """Try a destination that is down at once."""
+        if self.down is not None:
+            self.down = replace(self.down, not_before=0.0)
+            self._woken.set()
 
     def stop(self) -> None:
         """Take no further batch."""
@@ -140,15 +149,20 @@ class Lane:
 
     async def _send_due(self) -> float | None:
         """Send what is due; return when to look again, None for when there is something new."""
-        if self.down is not None and self.down.not_before > self._shared.now():
+        if self._retried:
+            self._retried, self.down = False, None
+            await self._in_thread(self._shared.queue.set_down, self.title, None)
+        if self.down is not None and self._is_left_alone(self.down):
             await self._divert(self.down)
             return self._next_look(self.down)
         items = await self._take()
         if items:
-            async with self._shared.limit:
+            async with self._shared.places:
                 try:
                     while items and not self._stopping:
                         await self._send(items)
+                        if self._shared.places.are_wanted:
+                            return self._shared.now()
                         items = await self._take_next()
                 except AssociationError as error:
                     await self._went_down(str(error))
@@ -158,6 +172,11 @@ class Lane:
                     await self._session.close()
                     self._shared.observer.session_ended(self.title)
         return await self._in_thread(self._shared.queue.next_due, self.title)
+
+    def _is_left_alone(self, down: Down) -> bool:
+        left = down.not_before - self._shared.now()
+        # Later than any pause ends: the clock was wrong.
+        return 0 < left <= self._shared.queue.longest_wait_seconds
 
     async def _take(self) -> list[Item]:
         """Take the next objects; those whose rule's time is not now are put off."""
@@ -178,7 +197,7 @@ class Lane:
 
     def _opening(self, rule_name: str, now: datetime) -> datetime | None:
         """Return when objects of a rule may be sent next, None for now."""
-        rule = self._shared.rules.by_name.get(rule_name)
+        rule = self._shared.rules().by_name.get(rule_name)
         if rule is None or rule.window is None or rule.window.is_open(now):
             return None
         return rule.window.opening(now)
@@ -187,7 +206,7 @@ class Lane:
         """Take more objects; the association waits for them a little, unless others want it."""
         items = await self._take()
         leaving = self._shared.now() + _LINGER_SECONDS
-        while not items and not self._stopping and not self._shared.limit.locked():
+        while not items and not self._stopping and not self._shared.places.are_taken:
             due = await self._in_thread(self._shared.queue.next_due, self.title)
             await self._wait(leaving if due is None else min(due, leaving))
             items = await self._take()
@@ -250,7 +269,7 @@ class Lane:
             # It listens: it may be the objects, and others will come.
             pause = min(pause, _LONGEST_PAUSE_OF_LISTENER_SECONDS)
         self.down = Down(
-            since=before.since if before is not None else now,
+            since=min(before.since, now) if before is not None else now,
             failures=failures + 1,
             not_before=now + pause,
             words=words,
@@ -282,7 +301,7 @@ class Lane:
         if self._shared.now() < down.since + self._shared.settings.alternate_after_seconds:
             return
         for alternate, rules in self._alternates().items():
-            if self._shared.is_down(alternate):
+            if self._shared.is_down(alternate) or isinstance(self._shared.find(alternate), str):
                 continue
             queue = self._shared.queue
             count = await self._in_thread(queue.redirect, self.title, alternate, rules)
@@ -293,7 +312,7 @@ class Lane:
     def _alternates(self) -> dict[str, list[str]]:
         """Return the rules that name an alternate of this destination, by that."""
         found: dict[str, list[str]] = {}
-        for rule in self._shared.rules.all:
+        for rule in self._shared.rules().all:
             if (alternate := rule.alternates.get(self.title)) is not None:
                 found.setdefault(alternate, []).append(rule.name)
         return found

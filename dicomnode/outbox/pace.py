@@ -15,6 +15,34 @@ _SECONDS_PER_OBJECT: Final = 0.002
 _BYTES_PER_SECOND: Final = 100e6
 
 
+class Places:
+    """So many destinations are sent to at once; whoever waits gets the next place."""
+
+    def __init__(self, count: int) -> None:
+        self._semaphore = asyncio.Semaphore(count)
+        self._waiting = 0
+
+    async def __aenter__(self) -> None:
+        self._waiting += 1
+        try:
+            await self._semaphore.acquire()
+        finally:
+            self._waiting -= 1
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._semaphore.release()
+
+    @property
+    def are_taken(self) -> bool:
+        """Whether there is no place left."""
+        return self._semaphore.locked()
+
+    @property
+    def are_wanted(self) -> bool:
+        """Whether a destination waits for a place."""
+        return self._waiting > 0
+
+
 class Pace:
     """Shared by all destinations; ``received`` is called from any thread."""
 

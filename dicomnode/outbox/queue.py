@@ -8,80 +8,36 @@ nothing. Everything here blocks; what changes rows is committed by the index's o
 from __future__ import annotations
 
 import itertools
+import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select, union_all
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from dicomnode.index.catalog import Attachment, Catalog, InstanceEntry, InstanceRow
-from dicomnode.index.records import OutboxState, outbox_destination, outbox_object
+from dicomnode.index.catalog import Catalog, InstanceEntry, InstanceRow, ObjectAttachment
+from dicomnode.index.records import (
+    OutboxState,
+    outbox_destination,
+    outbox_message,
+    outbox_object,
+)
 from dicomnode.index.schema import instance, series, study
 from dicomnode.index.statements import ROW
-from dicomnode.outbox.rules import Order
-from dicomnode.outbox.statements import Statements, in_state
-
-__all__ = ["Down", "Failure", "Item", "OutboxState", "Queue", "Settlement", "Tally"]
+from dicomnode.outbox.items import Down, Item, Settlement, Tally
+from dicomnode.outbox.rules import Order, Priority
+from dicomnode.outbox.statements import Drop, Statements, in_state, is_to_delete
+from dicomnode.outbox.steps import N_CREATE, StepMessages, waits_for_another
 
 # So many rows are changed in one transaction: whoever receives waits for no more.
 CHUNK: Final = 1000
+_SET_ASIDE: Final = "set aside in the outbox: see dicomnode outbox list --dead"
+_TO_DELETE: Final = "about to be deleted here, as other destinations have it"
 _o = outbox_object.c
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One object for one destination; ``row`` is None when the archive no longer has it."""
-
-    id: int
-    rule: str
-    priority: int
-    attempts: int
-    queued_at: float
-    sop_instance_uid: str
-    to_commit: bool
-    meant_for: str
-    row: InstanceRow | None
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An object that was not sent: why, and when it is tried again (None: it is set aside)."""
-
-    item: Item
-    words: str
-    not_before: float | None
-
-
-@dataclass(slots=True)
-class Settlement:
-    """What became of objects that were taken; ``deferred`` wait for a time, through no fault."""
-
-    done: list[Item] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
-    deferred: list[tuple[Item, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Down:
-    """A destination that cannot be had; times are in seconds since 1970 UTC."""
-
-    since: float
-    failures: int
-    not_before: float
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """How many objects of a destination are in a state, since when the oldest is queued."""
-
-    destination: str
-    state: OutboxState
-    count: int
-    oldest: float
-    last_error: str
+_operation: Final = func.coalesce(outbox_message.c.operation, "")
+_ROWS: Final = outbox_object.outerjoin(outbox_message)
 
 
 class Queue:
@@ -95,6 +51,9 @@ class Queue:
             last = connection.scalar(select(func.max(_o.id))) or 0
         # Never given twice while this runs: a row that is settled late meets no other.
         self._ids = itertools.count(last + 1)
+        # Pauses are no longer than this.
+        self.longest_wait_seconds = math.inf
+        self.messages = StepMessages(catalog, self.insert_message)
 
     # -- entering ----------------------------------------------------------------------------------
 
@@ -103,35 +62,116 @@ class Queue:
         entry: InstanceEntry,
         orders: Sequence[Order],
         committed: Callable[[Sequence[Order]], None],
-    ) -> Attachment:
+    ) -> ObjectAttachment:
         """Return the rows of an object, for the transaction that enters it."""
         return _Entry(self, entry, orders, committed)
 
-    def insert(self, cursor: DBAPICursor, entry: InstanceEntry, orders: Sequence[Order]) -> None:
-        """Insert the rows of an object; part of somebody's transaction."""
-        now = self._now()
+    def insert(
+        self, cursor: DBAPICursor, entry: InstanceEntry, orders: Sequence[Order]
+    ) -> list[int]:
+        """Insert the rows of an object, part of somebody's transaction; return their ids."""
         to_delete = any(order.rule.delete_when_committed for order in orders)
+        made: list[int] = []
         for order in orders:
             rule = order.rule
             settled = rule.stable_seconds is None
-            self._sql.insert.run(
+            row_id = self._insert(
                 cursor,
-                next(self._ids),
-                order.destination,
-                "",
-                rule.name,
-                rule.priority,
+                *(order.destination, "", rule.name, rule.priority),
                 OutboxState.READY if settled else OutboxState.UNSETTLED,
-                0,
-                0.0,
-                now,
                 entry.study_instance_uid,
                 entry.sop_instance_uid,
-                int(rule.commit),
-                "",
-                int(to_delete),
-                "",
+                *(int(rule.commit), int(to_delete)),
             )
+            made.append(row_id)
+        return made
+
+    def withdraw(self, cursor: DBAPICursor, ids: Iterable[int]) -> None:
+        """Delete rows whose object was not stored after all; part of somebody's transaction."""
+        for row_id in ids:
+            self._sql.delete.run(cursor, row_id)
+
+    def insert_message(
+        self,
+        cursor: DBAPICursor,
+        destination: str,
+        meant_for: str,
+        rule: str,
+        priority: Priority,
+        sop_instance_uid: str,
+    ) -> int:
+        """Insert the row of a message of a performed step, part of a transaction; return its id."""
+        row = destination, meant_for, rule, priority
+        return self._insert(cursor, *row, OutboxState.READY, "", sop_instance_uid, 0, 0)
+
+    def _insert(
+        self,
+        cursor: DBAPICursor,
+        destination: str,
+        meant_for: str,
+        rule: str,
+        priority: Priority,
+        state: OutboxState,
+        study_instance_uid: str,
+        sop_instance_uid: str,
+        to_commit: int,
+        to_delete: int,
+    ) -> int:
+        row_id = next(self._ids)
+        self._sql.insert.run(
+            *(cursor, row_id, destination, meant_for, rule, priority, state, 0, 0.0, self._now()),
+            *(study_instance_uid, sop_instance_uid, to_commit, "", to_delete, ""),
+        )
+        return row_id
+
+    def enqueue(
+        self, destination: str, rule: str, priority: Priority, objects: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Queue objects that are held, given by SOP Instance UID with the UID of their study.
+
+        What waits for the destination already is not queued again. Returns those that cannot be
+        queued, and why. Raises CatalogError.
+        """
+        waiting, why_not = self._queued(destination, objects)
+        rest = [pair for pair in objects.items() if pair[0] not in waiting | why_not.keys()]
+        for start in range(0, len(rest), CHUNK):
+
+            def apply(
+                cursor: DBAPICursor, some: list[tuple[str, str]] = rest[start : start + CHUNK]
+            ) -> None:
+                for uid, study_uid in some:
+                    order = destination, "", rule, priority, OutboxState.READY
+                    self._insert(cursor, *order, study_uid, uid, 0, 0)
+
+            self._catalog.transact(apply)
+        return why_not
+
+    def _queued(
+        self, destination: str, objects: Mapping[str, str]
+    ) -> tuple[set[str], dict[str, str]]:
+        """Return which of ``objects`` wait for a destination, and which cannot be queued for it."""
+        waiting: set[str] = set()
+        why_not: dict[str, str] = {}
+        uids = list(objects)
+        with self._catalog.read() as connection:
+            for some in (uids[start : start + CHUNK] for start in range(0, len(uids), CHUNK)):
+                for state in OutboxState:
+                    # One after the other, as each has an index of its own.
+                    found = connection.scalars(
+                        select(_o.sop_instance_uid).where(
+                            in_state(state),
+                            _o.destination == destination,
+                            _o.sop_instance_uid.in_(some),
+                        )
+                    )
+                    if state is OutboxState.DEAD:
+                        why_not |= dict.fromkeys(found, _SET_ASIDE)
+                    else:
+                        waiting.update(found)
+                going = select(_o.sop_instance_uid).where(is_to_delete())
+                found = connection.scalars(going.where(_o.sop_instance_uid.in_(some)))
+                why_not |= dict.fromkeys(set(found) - waiting, _TO_DELETE)
+        return waiting, why_not
 
     # -- taking ------------------------------------------------------------------------------------
 
@@ -140,41 +180,56 @@ class Queue:
         with self._catalog.read() as connection:
             return list(connection.scalars(select(_o.destination).distinct()))
 
-    def take(self, destination: str, limit: int, skip: Collection[int] = ()) -> list[Item]:
-        """Return the objects whose turn it is, but for those of ``skip``. Raises CatalogError."""
+    def take(self, destination: str, limit: int) -> list[Item]:
+        """Return what is to be sent next, of a performed step one message. Raises CatalogError."""
         now = self._now()
         due = self.next_due(destination)
         if due is not None and due <= now:
+            latest = now + self.longest_wait_seconds
             self._catalog.transact(
-                lambda cursor: self._sql.promote.run(cursor, destination, now, CHUNK)
+                lambda cursor: self._sql.promote.run(cursor, destination, now, latest, CHUNK)
             )
         statement = (
             select(
                 *(_o.id, _o.rule, _o.priority, _o.attempts, _o.queued_at),
-                *(_o.sop_instance_uid, _o.to_commit, _o.meant_for),
+                *(_o.sop_instance_uid, _o.to_commit, _o.meant_for, _operation),
             )
+            .select_from(_ROWS)
             .where(_o.destination == destination, in_state(OutboxState.READY))
+            .where(~waits_for_another())
             .order_by(_o.priority, _o.id)
-            .limit(limit + len(skip))
+            .limit(limit)
         )
         with self._catalog.read() as connection:
-            found = [row for row in connection.execute(statement) if row[0] not in skip][:limit]
-            uids = {row[5] for row in found}
+            found = connection.execute(statement).all()
+            uids = {row[5] for row in found if not row[8]}
             held = connection.execute(ROW.where(instance.c.sop_instance_uid.in_(uids)))
             rows = {row[0]: InstanceRow(*row) for row in held}
         return [
-            Item(*row[:6], to_commit=bool(row[6]), meant_for=row[7], row=rows.get(row[5]))
+            Item(*row[:6], bool(row[6]), meant_for=row[7], operation=row[8], row=rows.get(row[5]))
             for row in found
         ]
 
     def next_due(self, destination: str) -> float | None:
-        """Return when the first paused object is due, None for none. Raises CatalogError."""
-        statement = select(func.min(_o.not_before)).where(
-            _o.destination == destination, in_state(OutboxState.PAUSED)
+        """Return when the first paused object is due, None for none. Raises CatalogError.
+
+        What would wait longer than anything should is due at once: the clock has gone back.
+        """
+        paused = _o.destination == destination, in_state(OutboxState.PAUSED)
+        # Each is the end of an index; of both at once SQLite would read it whole.
+        first_and_last = select(
+            *(
+                select(end(_o.not_before)).where(*paused).scalar_subquery()
+                for end in (func.min, func.max)
+            )
         )
         with self._catalog.read() as connection:
-            due: float | None = connection.scalar(statement)
-        return due
+            row = connection.execute(first_and_last).one()
+        first: float | None = row[0]
+        now = self._now()
+        if first is None or row[1] <= now + self.longest_wait_seconds:
+            return first
+        return min(first, now)
 
     def settle(self, settlement: Settlement) -> None:
         """Write down what became of objects. Raises CatalogError."""
@@ -279,15 +334,23 @@ class Queue:
     def redirect(self, destination: str, alternate: str, rules: Collection[str]) -> int:
         """Give what waits for a destination, by some rules, to another; return how much that is.
 
-        Raises CatalogError.
+        Performed steps go as a whole: those whose N-CREATE it has already stay. Raises
+        CatalogError.
         """
-        waiting = select(_o.id).where(
-            _o.destination == destination, _o.rule.in_(rules), _o.meant_for == ""
+        waiting = (
+            select(_o.id, _operation)
+            .select_from(_ROWS)
+            .where(_o.destination == destination, _o.rule.in_(rules), _o.meant_for == "")
+            .where(_operation.in_(("", N_CREATE)))
         )
-        return self._each(
-            waiting,
-            lambda cursor, row_id: self._sql.redirect.run(cursor, alternate, destination, row_id),
-        )
+
+        def change(cursor: DBAPICursor, row_id: int, operation: str) -> None:
+            self._sql.redirect.run(cursor, alternate, destination, row_id)
+            if operation:
+                self._sql.redirect_step.run(cursor, alternate, destination, row_id, destination)
+                self._sql.follow_step.run(cursor, alternate, row_id, destination)
+
+        return self._each(waiting, change)
 
     def give_up(self, destination: str, queued_before: float, words: str) -> int:
         """Set aside what has waited too long for a destination; return how much that is.
@@ -297,48 +360,49 @@ class Queue:
         waiting = select(_o.id).where(_o.destination == destination, _o.queued_at < queued_before)
         return self._each(waiting, lambda cursor, row_id: self._sql.bury.run(cursor, words, row_id))
 
-    def _each(self, waiting: Any, change: Callable[[DBAPICursor, int], None]) -> int:
+    def _each(self, waiting: Any, change: Callable[..., None]) -> int:
         """Change each row of READY and PAUSED, some at a time; ``change`` takes it from there."""
         total = 0
         for state in (OutboxState.READY, OutboxState.PAUSED):
             while True:
                 with self._catalog.read() as connection:
-                    ids = list(connection.scalars(waiting.where(in_state(state)).limit(CHUNK)))
-                if not ids:
+                    rows = connection.execute(waiting.where(in_state(state)).limit(CHUNK)).all()
+                if not rows:
                     break
 
-                def apply(cursor: DBAPICursor, ids: list[int] = ids) -> None:
-                    for row_id in ids:
-                        change(cursor, row_id)
+                def apply(cursor: DBAPICursor, rows: Sequence[Any] = rows) -> None:
+                    for row in rows:
+                        change(cursor, *row)
 
                 self._catalog.transact(apply)
-                total += len(ids)
+                total += len(rows)
         return total
 
     # -- looking and stepping in -------------------------------------------------------------------
 
     def tallies(self) -> list[Tally]:
         """Return how much is in the queue, by destination and state. Raises CatalogError."""
-        return [tally for state in OutboxState for tally in self._tallies(state)]
-
-    def _tallies(self, state: OutboxState) -> Iterator[Tally]:
-        # From the index of the state alone; the oldest row is the one with the lowest id.
-        counted = (
-            select(_o.destination, func.count(), func.min(_o.id))
-            .where(in_state(state))
-            .group_by(_o.destination)
-        )
+        # Each state from its own index; the oldest row is the one with the lowest id. One statement
+        # for all: a row that goes from one state to another meanwhile would be missed.
+        counted = union_all(*map(_counted, OutboxState)).subquery()
+        statement = select(
+            counted.c.destination, _o.state, counted.c.rows, _o.queued_at, _o.last_error
+        ).join_from(counted, outbox_object, _o.id == counted.c.first)
         with self._catalog.read() as connection:
-            for destination, count, first in connection.execute(counted).all():
-                oldest = select(_o.queued_at, _o.last_error).where(_o.id == first)
-                for queued_at, last_error in connection.execute(oldest):
-                    yield Tally(destination, state, count, queued_at, last_error)
+            rows = connection.execute(statement).all()
+        return [Tally(row[0], OutboxState(row[1]), *row[2:]) for row in rows]
 
     def dead(self, destination: str | None, limit: int) -> list[dict[str, Any]]:
         """Return objects that have been set aside, oldest first. Raises CatalogError."""
         shown = ("id", "destination", "rule", "sop_instance_uid", "attempts", "queued_at")
         columns = [_o[name] for name in (*shown, "last_error")]
-        statement = select(*columns).where(in_state(OutboxState.DEAD)).order_by(_o.id).limit(limit)
+        statement = (
+            select(*columns, func.coalesce(outbox_message.c.operation, "object").label("what"))
+            .select_from(_ROWS)
+            .where(in_state(OutboxState.DEAD))
+            .order_by(_o.id)
+            .limit(limit)
+        )
         if destination is not None:
             statement = statement.where(_o.destination == destination)
         with self._catalog.read() as connection:
@@ -347,7 +411,6 @@ class Queue:
     def revive(self, destination: str) -> int:
         """Have all that waits or was set aside for a destination sent now. Raises CatalogError."""
         now = self._now()
-        self.set_down(destination, None)
         paused = self._in_chunks(lambda cursor: self._sql.unpause.run(cursor, destination, CHUNK))
         return paused + self._in_chunks(
             lambda cursor: self._sql.revive.run(cursor, now, destination, CHUNK)
@@ -356,16 +419,16 @@ class Queue:
     def drop(self, destination: str, *, dead_only: bool) -> int:
         """Remove what is to be sent to a destination; return how much. Raises CatalogError.
 
-        An object that was to be deleted once all destinations have it now stays.
+        An object that was to be deleted once all destinations have it now stays. With the N-CREATE
+        of a performed step goes whatever follows it.
         """
         states = (OutboxState.DEAD,) if dead_only else tuple(OutboxState)
         total = 0
         for state in states:
-            keep, remove = self._sql.drop[state]
+            drop = self._sql.drop[state]
 
-            def apply(cursor: DBAPICursor, keep: Any = keep, remove: Any = remove) -> None:
-                keep.run(cursor, destination, CHUNK)
-                remove.run(cursor, destination, CHUNK)
+            def apply(cursor: DBAPICursor, drop: Drop = drop) -> None:
+                drop.run(cursor, destination, CHUNK)
 
             total += self._in_chunks(apply)
         return total
@@ -383,17 +446,29 @@ class Queue:
         return total
 
 
-@dataclass(frozen=True, slots=True)
+def _counted(state: OutboxState) -> Select[tuple[str, int, int]]:
+    return (
+        select(_o.destination, func.count().label("rows"), func.min(_o.id).label("first"))
+        .where(in_state(state))
+        .group_by(_o.destination)
+    )
+
+
+@dataclass(slots=True)
 class _Entry:
-    """The rows of one object, as an ``Attachment``."""
+    """The rows of one object, as an ``ObjectAttachment``."""
 
     queue: Queue
     entry: InstanceEntry
     orders: Sequence[Order]
     tell: Callable[[Sequence[Order]], None]
+    made: Sequence[int] = ()
 
     def apply(self, cursor: DBAPICursor) -> None:
-        self.queue.insert(cursor, self.entry, self.orders)
+        self.made = self.queue.insert(cursor, self.entry, self.orders)
 
     def committed(self) -> None:
         self.tell(self.orders)
+
+    def undo(self, cursor: DBAPICursor) -> None:
+        self.queue.withdraw(cursor, self.made)

@@ -22,11 +22,21 @@ from dicomnode.index.matching import BadKey, Match, read_key
 from dicomnode.index.wildcards import Wild, is_wild
 from dicomnode.registry import Registry
 from dicomnode.storage.header import HEADER_END, Header
+from dicomnode.storage.json_model import Attributes, text_of
 
 _MODALITY: Final = 0x0008_0060
 _PIXELS: Final = 0x7FE0_0000
 _TEXT_VR: Final = re.compile("A[ES]|CS|D[AST]|IS|L[OT]|PN|S[HT]|TM|U[CIRST]")
 _NUMBER_VRS: Final = frozenset(("IS", "US"))
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}")
+# What a rule for performed steps does not have.
+_OF_OBJECTS: Final = (
+    "sop_classes",
+    "when",
+    "stable_seconds",
+    "commit",
+    "delete_when_committed",
+)
 
 
 class Priority(IntEnum):
@@ -55,6 +65,19 @@ class Wanted:
             return self.match.accepts(header.uid(self.tag))
         return self.match.accepts(header.text(self.tag, self.vr))
 
+    def accepts_step(self, attributes: Attributes) -> bool:
+        """Tell the same of a performed step."""
+        held = text_of(attributes, self.tag)
+        if self.match is None:
+            return True
+        if self.vr in _NUMBER_VRS:
+            return any(
+                self.match.accepts(int(part))
+                for part in held.split("\\")
+                if _INTEGER.fullmatch(part)
+            )
+        return self.match.accepts(held)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
@@ -64,6 +87,7 @@ class Rule:
     """
 
     name: str
+    of_steps: bool
     sources: tuple[Wild, ...]
     sop_classes: tuple[Wild, ...]
     modalities: tuple[Wild, ...]
@@ -75,6 +99,15 @@ class Rule:
     window: Window | None
     commit: bool
     delete_when_committed: bool
+
+    def takes_step(self, attributes: Attributes, source: str) -> bool:
+        """Tell whether a performed step that ``source`` creates satisfies every criterion."""
+        modality = text_of(attributes, _MODALITY)
+        return (
+            _any(self.sources, (source,))
+            and _any(self.modalities, (modality,))
+            and all(wanted.accepts_step(attributes) for wanted in self.attributes)
+        )
 
     def takes(self, entry: InstanceEntry, source: str) -> bool:
         """Tell whether an object that came from ``source`` satisfies every criterion."""
@@ -103,9 +136,18 @@ class Rules:
         self._fold: Callable[[str], str] = str if strict else str.upper
         self.all = tuple(_rule(each, registry, self._fold, strict) for each in settings)
         self.by_name = {rule.name: rule for rule in self.all}
-        wanted = [each.tag for rule in self.all for each in rule.attributes]
+        self._of_objects = tuple(rule for rule in self.all if not rule.of_steps)
+        self._of_steps = tuple(rule for rule in self.all if rule.of_steps)
+        wanted = [each.tag for rule in self._of_objects for each in rule.attributes]
         # Headers are read up to here, so that every rule finds its attributes.
         self.header_end = max([HEADER_END, *(tag + 1 for tag in wanted)])
+
+    @property
+    def titles(self) -> set[str]:
+        """All destinations, alternates included."""
+        return {
+            title for rule in self.all for title in (*rule.destinations, *rule.alternates.values())
+        }
 
     def orders(self, entry: InstanceEntry) -> list[Order]:
         """Return where an object goes: to each destination once, by the first rule that says so.
@@ -113,12 +155,21 @@ class Rules:
         It is not sent back to where it came from.
         """
         source = self._fold(entry.source_ae.strip(" "))
+        rules = (rule for rule in self._of_objects if rule.takes(entry, source))
+        return self._orders(rules, source)
+
+    def step_orders(self, attributes: Attributes, source_ae: str) -> list[Order]:
+        """Return who is told of a performed step that ``source_ae`` creates, likewise."""
+        source = self._fold(source_ae.strip(" "))
+        rules = (rule for rule in self._of_steps if rule.takes_step(attributes, source))
+        return self._orders(rules, source)
+
+    def _orders(self, rules: Iterable[Rule], source: str) -> list[Order]:
         found: dict[str, Order] = {}
-        for rule in self.all:
-            if rule.takes(entry, source):
-                for destination in rule.destinations:
-                    if self._fold(destination) != source:
-                        found.setdefault(destination, Order(destination, rule))
+        for rule in rules:
+            for destination in rule.destinations:
+                if self._fold(destination) != source:
+                    found.setdefault(destination, Order(destination, rule))
         return list(found.values())
 
 
@@ -140,6 +191,7 @@ def _rule(
 
     return Rule(
         name=settings.name,
+        of_steps=settings.what == "mpps",
         sources=tuple(Wild(fold(pattern.strip(" "))) for pattern in settings.sources),
         sop_classes=tuple(map(Wild, settings.sop_classes)),
         modalities=tuple(map(Wild, settings.modalities)),
@@ -231,7 +283,11 @@ def _mistakes_of(rule: ForwardRule, registry: Registry, strict: bool) -> Iterato
             _wanted(name, patterns)
         except ValueError as error:
             yield "attributes", f"{name}: {error}"
-    if rule.delete_when_committed and not rule.commit:
+    if rule.what == "mpps":
+        for key in _OF_OBJECTS:
+            if key in rule.model_fields_set:
+                yield key, 'is of objects; a rule with what = "mpps" does not have it'
+    elif rule.delete_when_committed and not rule.commit:
         yield "delete_when_committed", "needs commit = true: only then is it known"
 
 

@@ -1,4 +1,4 @@
-"""Sending objects of the outbox on one association after another with their destination."""
+"""Sending what is in the outbox on one association after another with their destination."""
 
 from __future__ import annotations
 
@@ -10,25 +10,36 @@ from typing import Final
 
 from dicomnode.dimse.channel import Proposal, Requestor
 from dicomnode.dimse.command import Priority as DimsePriority
-from dicomnode.dimse.status import Category, Status
+from dicomnode.dimse.status import Status
 from dicomnode.errors import AssociationError, ConversionFailed, Unreadable
-from dicomnode.index.entry import InstanceRow
+from dicomnode.outbox.items import Item
+from dicomnode.outbox.messages import Outgoing, StoredMessages, is_known, send
 from dicomnode.outbox.pace import Pace
-from dicomnode.outbox.queue import Item
 from dicomnode.outbox.rules import Priority
 from dicomnode.registry import AE
+from dicomnode.scu.answers import Answer
 from dicomnode.scu.association import Association
 from dicomnode.scu.objects import Instance
 from dicomnode.scu.outgoing import OutgoingAssociation, associate
 from dicomnode.scu.proposals import Kind, proposals
 from dicomnode.scu.sending_contexts import NoContext, SendingContexts
+from dicomnode.services.sop_classes import (
+    MODALITY_PERFORMED_PROCEDURE_STEP,
+    MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE,
+)
 from dicomnode.services.stored_objects import StoredObjects
+from dicomnode.storage.encoding import EXPLICIT_VR_LITTLE_ENDIAN
 from dicomnode.ul.items import AsynchronousOperationsWindow
 
 # Objects under way at once, where the destination lets us; each may take memory.
 _WINDOW: Final = 4
 # The kinds of objects that came lately are proposed again; one association takes them all.
 _REMEMBERED_KINDS: Final = 40
+# Messages of performed steps, and looking at what has become of one.
+_STEPS: Final[tuple[Kind, ...]] = (
+    (MODALITY_PERFORMED_PROCEDURE_STEP, EXPLICIT_VR_LITTLE_ENDIAN),
+    (MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE, EXPLICIT_VR_LITTLE_ENDIAN),
+)
 _DIMSE_PRIORITY: Final = {
     Priority.HIGH: DimsePriority.HIGH,
     Priority.NORMAL: DimsePriority.MEDIUM,
@@ -57,6 +68,7 @@ class Sending:
 
     requestor: Requestor
     objects: StoredObjects
+    messages: StoredMessages
     calling_ae_title: str
     response_seconds: float
     pace: Pace
@@ -64,6 +76,7 @@ class Sending:
 
 @dataclass(frozen=True, slots=True)
 class _Link:
+    ae: AE
     outgoing: OutgoingAssociation
     association: Association
     contexts: SendingContexts
@@ -73,7 +86,7 @@ class _Link:
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     item: Item
-    instance: Instance | None = None
+    what: Instance | Outgoing | None = None
     why: str = ""
 
 
@@ -87,14 +100,16 @@ class Session:
 
     async def send(self, ae: AE, items: Sequence[Item], report: Report) -> None:
         """Send objects, telling ``report``. Raises AssociationError when that cannot go on."""
+        waiting = []
         for item in items:
-            if item.row is None:
+            if item.row is None and not item.operation:
                 report.refused.append((item, "the object is no longer in the archive"))
-        waiting = [item for item in items if item.row is not None]
+            else:
+                waiting.append(item)
         while waiting:
             link = await self._link_for(ae, _kinds_of(waiting))
-            served = [item for item in waiting if _kind(item.row) in link.kinds]
-            waiting = [item for item in waiting if _kind(item.row) not in link.kinds]
+            served = [item for item in waiting if _kind(item) in link.kinds]
+            waiting = [item for item in waiting if _kind(item) not in link.kinds]
             await self._send_over(link, served, report)
 
     async def close(self) -> None:
@@ -109,7 +124,8 @@ class Session:
         """Return an association for the first of ``kinds``, and for as many as it takes."""
         link = self._link
         ended = link is not None and link.outgoing.requests.ended.is_set()
-        if link is not None and not ended and next(iter(kinds)) in link.kinds:
+        same_peer = link is not None and link.ae == ae
+        if link is not None and same_peer and not ended and next(iter(kinds)) in link.kinds:
             return link
         await self.close()
         self._lately = dict(list((self._lately | kinds).items())[-_REMEMBERED_KINDS:])
@@ -133,7 +149,7 @@ class Session:
         )
         seconds = self._sending.response_seconds
         association = Association(outgoing, response_seconds=seconds)
-        self._link = _Link(outgoing, association, accepted, served)
+        self._link = _Link(ae, outgoing, association, accepted, served)
         return self._link
 
     # -- objects -----------------------------------------------------------------------------------
@@ -164,7 +180,7 @@ class Session:
                 prepared = await ahead
                 ahead = self._begin(link, next(feed, None))
                 await self._sending.pace.turn()
-                await self._store(link, prepared, report)
+                await self._perform(link, prepared, report)
         finally:
             if ahead is not None and not ahead.cancel() and not ahead.cancelled():
                 ahead.exception()  # it was done: nobody else asks for what it raised
@@ -173,56 +189,81 @@ class Session:
         return asyncio.create_task(self._prepare(link, item)) if item is not None else None
 
     async def _prepare(self, link: _Link, item: Item) -> _Prepared:
-        row = item.row
-        assert row is not None
-        choice = link.contexts.choose(row.sop_class_uid, row.transfer_syntax_uid)
+        choice = link.contexts.choose(*_kind(item))
         if isinstance(choice, NoContext):
             return _Prepared(item, why=f"{choice.words}. {choice.advice}")
+        syntax = choice.transfer_syntax_uid
+        if item.operation:
+            title = link.association.channel.called_ae_title
+            try:
+                message = await self._sending.messages.fetch(item.id, title, syntax)
+            except ValueError as error:
+                return _Prepared(item, why=f"it cannot be written as a data set: {error}")
+            return _Prepared(item, message, why="it was dropped meanwhile")
+        row = item.row
+        assert row is not None
         try:
-            sendable = await self._sending.objects.fetch(row, choice.transfer_syntax_uid)
+            sendable = await self._sending.objects.fetch(row, syntax)
         except (Unreadable, ConversionFailed) as error:
             return _Prepared(item, why=str(error))
         instance = Instance(
             sop_class_uid=row.sop_class_uid,
             sop_instance_uid=row.sop_instance_uid,
-            transfer_syntax_uid=choice.transfer_syntax_uid,
+            transfer_syntax_uid=syntax,
             data_set=sendable.data_set,
             size=sendable.size,
         )
         return _Prepared(item, instance)
 
-    async def _store(self, link: _Link, prepared: _Prepared, report: Report) -> None:
-        item, instance = prepared.item, prepared.instance
-        if instance is None:
+    async def _perform(self, link: _Link, prepared: _Prepared, report: Report) -> None:
+        item, what = prepared.item, prepared.what
+        if what is None:
             report.refused.append((item, prepared.why))
             return
         began = time.monotonic()
-        priority = _DIMSE_PRIORITY[Priority(item.priority)]
         try:
-            answer = await link.association.store(instance, priority=priority)
+            answer, taken = await _ask(link.association, item, what)
         except AssociationError as error:
             report.lost.append((item, str(error)))
             raise
         report.answered += 1
-        self._sending.pace.sent(time.monotonic() - began, instance.size)
-        if answer.category in (Category.SUCCESS, Category.WARNING):
+        self._sending.pace.sent(time.monotonic() - began, what.size)
+        if taken:
             report.sent.append(item)
-            report.sent_bytes += instance.size
+            report.sent_bytes += what.size
             return
         comment = f": {answer.comment}" if answer.comment else ""
         words = f"answered with {answer.status:04X}H {answer.words}{comment}"
-        (report.lost if _may_pass(answer.status) else report.refused).append((item, words))
+        may_pass = _may_pass(answer.status, is_object=not item.operation)
+        (report.lost if may_pass else report.refused).append((item, words))
 
 
-def _may_pass(status: int) -> bool:
+async def _ask(
+    association: Association, item: Item, what: Instance | Outgoing
+) -> tuple[Answer, bool]:
+    """Ask for what is to be done; return the answer and whether it is done now."""
+    if isinstance(what, Instance):
+        priority = _DIMSE_PRIORITY[Priority(item.priority)]
+        answer = await association.store(what, priority=priority)
+        return answer, answer.ok
+    answer = await send(association, what)
+    return answer, answer.ok or await is_known(association, what.message, answer)
+
+
+def _may_pass(status: int, *, is_object: bool) -> bool:
     """Tell whether a refusal is for want of resources (PS3.4 Table B.2-1, PS3.7 §C.5.20)."""
-    return status & 0xFF00 == 0xA700 or status == Status.RESOURCE_LIMITATION
+    return status == Status.RESOURCE_LIMITATION or (is_object and status & 0xFF00 == 0xA700)
 
 
-def _kind(row: InstanceRow | None) -> Kind:
+def _kind(item: Item) -> Kind:
+    if item.operation:
+        return _STEPS[0]
+    row = item.row
     assert row is not None
     return row.sop_class_uid, row.transfer_syntax_uid
 
 
 def _kinds_of(items: Sequence[Item]) -> dict[Kind, None]:
-    return dict.fromkeys(_kind(item.row) for item in items)
+    """Return what contexts are needed for, that of the first item first."""
+    kinds = dict.fromkeys(map(_kind, items))
+    return kinds | dict.fromkeys(_STEPS) if _STEPS[0] in kinds else kinds

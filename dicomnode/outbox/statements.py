@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, delete, literal_column, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, literal_column, or_, select, update
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql import Select
 
 from dicomnode.index.backend import Prepared
 from dicomnode.index.catalog import Catalog
-from dicomnode.index.records import OutboxState, outbox_destination, outbox_object
+from dicomnode.index.records import (
+    OutboxState,
+    outbox_destination,
+    outbox_message,
+    outbox_object,
+    outbox_step,
+)
+from dicomnode.outbox.steps import N_CREATE
 
-_o = outbox_object.c
+_o, _m, _s = outbox_object.c, outbox_message.c, outbox_step.c
 
 
 def in_state(state: OutboxState) -> ColumnElement[bool]:
@@ -23,12 +32,33 @@ def in_state(state: OutboxState) -> ColumnElement[bool]:
     return _o.state == _number(state)
 
 
+def is_to_delete() -> ColumnElement[bool]:
+    """Return the condition that a row's object goes with the last of them, as its index has it."""
+    return _o.to_delete == _number(1)
+
+
 def _number(value: int) -> ColumnElement[int]:
     return literal_column(str(int(value)))
 
 
+_CREATION: ColumnElement[str] = literal_column(f"'{N_CREATE}'")
 _OF_ROW = _o.id == bindparam("row_id")
 _OF_DESTINATION = _o.destination == bindparam("title")
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """What drops the next rows of a destination that are in one state."""
+
+    keep: Prepared
+    unfollow: Prepared
+    remove: Prepared
+
+    def run(self, cursor: DBAPICursor, destination: str, most: int) -> None:
+        """Drop ``most`` rows and what depends on them; the cursor then knows how many."""
+        self.keep.run(cursor, destination, most)
+        self.unfollow.run(cursor, destination, destination, most)
+        self.remove.run(cursor, destination, *(destination, most) * 2)
 
 
 class Statements:
@@ -59,6 +89,23 @@ class Statements:
             {"destination": bindparam("other"), "meant_for": bindparam("title")}, "other", "title"
         )
 
+        # A step's messages and its followers, by the row of its N-CREATE.
+        other: Any = bindparam("other")
+        of_step = select(_m.sop_instance_uid).where(_m.id == bindparam("row_id"))
+        messages = select(_m.id).where(_m.sop_instance_uid.in_(of_step))
+        self.redirect_step = self._catalog.prepare(
+            update(outbox_object)
+            .values({"destination": other, "meant_for": bindparam("title")})
+            .where(_o.id.in_(messages), _o.destination == bindparam("before")),
+            ["other", "title", "row_id", "before"],
+        )
+        self.follow_step = self._catalog.prepare(
+            update(outbox_step)
+            .values({"destination": other})
+            .where(_s.sop_instance_uid.in_(of_step), _s.destination == bindparam("title")),
+            ["other", "row_id", "title"],
+        )
+
     def _row(self, values: Mapping[str, Any], *names: str) -> Prepared:
         """Return an UPDATE of one row."""
         statement = update(outbox_object).values(values).where(_OF_ROW)
@@ -68,12 +115,13 @@ class Statements:
         ready = {"state": _number(OutboxState.READY)}
         due = (
             _chunk(OutboxState.PAUSED)
-            .where(_o.not_before <= bindparam("now"))
+            .where(or_(_o.not_before <= bindparam("now"), _o.not_before > bindparam("latest")))
             .order_by(_o.not_before)
         )
         prepare = self._catalog.prepare
         self.promote = prepare(
-            update(outbox_object).values(ready).where(_o.id.in_(due)), ["title", "now", "most"]
+            update(outbox_object).values(ready).where(_o.id.in_(due)),
+            ["title", "now", "latest", "most"],
         )
         self.unpause = prepare(
             update(outbox_object).values(ready).where(_o.id.in_(_chunk(OutboxState.PAUSED))),
@@ -95,11 +143,8 @@ class Statements:
         )
         self.drop = {state: self._drop(state) for state in OutboxState}
 
-    def _drop(self, state: OutboxState) -> tuple[Prepared, Prepared]:
-        """Return what keeps the objects of the next rows from being deleted, and what drops these.
-
-        Both mean the same rows.
-        """
+    def _drop(self, state: OutboxState) -> Drop:
+        # All mean the same rows, as the last alone removes any.
         chosen = _chunk(state).order_by(_o.id)
         uids = select(_o.sop_instance_uid).where(_o.id.in_(chosen))
         keep = (
@@ -108,9 +153,21 @@ class Statements:
             .where(_o.to_delete == _number(1))
             .where(_o.sop_instance_uid.in_(uids))
         )
-        remove = delete(outbox_object).where(_o.id.in_(chosen))
-        names = ["title", "most"]
-        return self._catalog.prepare(keep, names), self._catalog.prepare(remove, names)
+        # What follows an N-CREATE that is dropped could only be refused.
+        created = select(_m.sop_instance_uid).where(_m.id.in_(chosen), _m.operation == _CREATION)
+        unfollow = delete(outbox_step).where(
+            _s.destination == bindparam("of"), _s.sop_instance_uid.in_(created)
+        )
+        messages = select(_m.id).where(_m.sop_instance_uid.in_(created))
+        remove = delete(outbox_object).where(
+            _o.destination == bindparam("of"), or_(_o.id.in_(chosen), _o.id.in_(messages))
+        )
+        names, prepare = ["title", "most"], self._catalog.prepare
+        return Drop(
+            prepare(keep, names),
+            prepare(unfollow, ["of", *names]),
+            prepare(remove, ["of", *names, *names]),
+        )
 
     def _prepare_destinations(self) -> None:
         names = [column.name for column in outbox_destination.columns]

@@ -16,16 +16,18 @@ from dicomnode.scu.normalized import Normalized
 from dicomnode.scu.objects import Instance, instance_of
 from dicomnode.scu.operations import Outcome, Prepared, Responses
 from dicomnode.scu.outgoing import OutgoingAssociation
+from dicomnode.scu.peers import named_title
 from dicomnode.scu.receiving import Receive, Receiver
 from dicomnode.scu.requests import Exchange
 from dicomnode.scu.storing import Outbound
+from dicomnode.storage.encoding import DEFLATED
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from dicomnode.scu.calling import Identifier
 
-# Reading more than this takes a thread, not the event loop.
+# Reading more than this takes a thread, not the event loop; so does what may inflate to more.
 _LONG_BYTES = 64 * 1024
 
 
@@ -170,7 +172,7 @@ class Association(Normalized):
             message_id=0,
             affected_sop_class_uid=uid,
             priority=priority,
-            move_destination=destination,
+            move_destination=named_title(destination),
         )
         course = self._retrieve(request, identifier, outcome, response_seconds)
         return Responses(course, outcome, self._operations.iterating)
@@ -245,7 +247,7 @@ class Association(Normalized):
                             receiving.stop()
                 await receiving.finished()
             finally:
-                receiving.end()
+                await receiving.end()
 
 
 class _Receiving:
@@ -264,7 +266,7 @@ class _Receiving:
         self._receiver = Receiver(
             self._outgoing.channel, self._receive, exchange.heard, self._failed
         )
-        exchange.is_our_turn = self._receiver.is_busy
+        exchange.is_our_turn = self._receiver.is_our_turn
         self._outgoing.receive(self._receiver)
 
     def _failed(self, fault: Exception) -> None:
@@ -283,16 +285,18 @@ class _Receiving:
         if self._receiver is not None:
             self._receiver.close()
 
-    def end(self) -> None:
-        """The C-GET is over: receive nothing more."""
+    async def end(self) -> None:
+        """The C-GET is over: receive nothing more, and let what is under way clean up."""
         self.stop()
         self._outgoing.receive(None)
+        if self._receiver is not None:
+            await self._receiver.wait()
 
 
 async def _decoded(matches: AsyncGenerator[Encoded, None]) -> AsyncGenerator[Dataset, None]:
     async with aclosing(matches) as encoded:
         async for one in encoded:
-            if len(one.data) > _LONG_BYTES:
+            if len(one.data) > _LONG_BYTES or one.transfer_syntax_uid == DEFLATED:
                 yield await asyncio.to_thread(one.decode)
             else:
                 yield one.decode()

@@ -41,6 +41,13 @@ class Calling:
         """The outcome of negotiation: contexts accepted and refused, the window, and more."""
         return self._outgoing.negotiated
 
+    def syntax_for(self, sop_class_uid: str) -> str:
+        """Return the transfer syntax accepted for a SOP class in our SCU role, "" for none."""
+        for context in self.negotiated.contexts.values():
+            if context.abstract_syntax == sop_class_uid and context.as_scu:
+                return context.transfer_syntax
+        return ""
+
     def _context(self, sop_class_uid: str, *, syntax: str = "", as_scp: bool = False) -> int:
         """Return the ID of an accepted context for a SOP class, in our SCU role or our SCP role.
 

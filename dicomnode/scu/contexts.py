@@ -43,8 +43,10 @@ COMPRESSED: Final = tuple(
 def contexts_of(wanted: Iterable[Wanted]) -> tuple[PresentationContextRQ, ...]:
     """Return the contexts to propose; a SOP class alone gets the usual uncompressed syntaxes.
 
-    Raises ValueError for unknown names and for more than 128 contexts.
+    Raises ValueError for unknown names, for no context, and for more than 128.
     """
+    if isinstance(wanted, str):
+        raise ValueError(f"contexts are a list, such as [{wanted!r}]")
     listed: list[tuple[str, tuple[str, ...]]] = []
     for one in wanted:
         match one:
@@ -52,6 +54,8 @@ def contexts_of(wanted: Iterable[Wanted]) -> tuple[PresentationContextRQ, ...]:
                 listed.append((uid, tuple(proposed)))
             case str():
                 listed.extend((uid_of(uid), USUAL) for uid in SERVICES.get(one, (one,)))
+            case (name, syntaxes) if isinstance(syntaxes, str) or not syntaxes:
+                raise ValueError(f"the transfer syntaxes of {name} are a list: not {syntaxes!r}")
             case (name, syntaxes):
                 listed.append((uid_of(name), tuple(map(uid_of, syntaxes))))
     return _numbered(dict.fromkeys(listed))
@@ -81,6 +85,8 @@ def _numbered(
         PresentationContextRQ(2 * position + 1, uid, syntaxes)
         for position, (uid, syntaxes) in enumerate(contexts)
     )
+    if not proposed:
+        raise ValueError("an association needs at least one presentation context")
     if len(proposed) > MAX_CONTEXTS:
         raise ValueError(f"{len(proposed)} presentation contexts: at most {MAX_CONTEXTS} fit")
     return proposed

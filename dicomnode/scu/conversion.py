@@ -45,6 +45,7 @@ class Converters:
         self._turn = asyncio.Semaphore(_PROCESSES)
         self._idle: list[asyncio.subprocess.Process] = []
         self._all: set[asyncio.subprocess.Process] = set()
+        self._is_closed = False
 
     async def convert(
         self, path: str, offset: int, size: int, stored: str, wanted: str
@@ -77,7 +78,7 @@ class Converters:
             if result.failure:
                 raise ConversionFailed(result.failure, result.advice)
             try:
-                return await asyncio.to_thread(_open, target), result.size
+                return await asyncio.to_thread(OpenFile.at, target), result.size
             except OSError as error:
                 raise ConversionFailed(f"disk error: {error.strerror}") from error
         finally:
@@ -112,6 +113,8 @@ class Converters:
         return None
 
     async def _start(self) -> asyncio.subprocess.Process:
+        if self._is_closed:
+            raise ConversionFailed("the converters have been ended")
         try:
             process = await asyncio.create_subprocess_exec(
                 # -P: whatever lies in the working directory is none of our modules.
@@ -124,6 +127,8 @@ class Converters:
         except OSError as error:
             raise ConversionFailed(f"no process for converting: {error.strerror}") from error
         self._all.add(process)
+        if self._is_closed:  # meanwhile
+            await self._kill(process)
         return process
 
     async def _kill(self, process: asyncio.subprocess.Process) -> None:
@@ -133,7 +138,8 @@ class Converters:
         await process.wait()
 
     async def close(self) -> None:
-        """End the processes; conversions that are under way fail."""
+        """End the processes; conversions that are under way, or wait for their turn, fail."""
+        self._is_closed = True
         self._idle.clear()
         for process in list(self._all):
             await self._kill(process)
@@ -142,7 +148,3 @@ class Converters:
 def _remove(path: str) -> None:
     with suppress(OSError):
         os.unlink(path)
-
-
-def _open(path: str) -> OpenFile:
-    return OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,15 +11,17 @@ from secrets import token_hex
 from dicomnode.dimse.status import Status
 from dicomnode.errors import StatusError
 from dicomnode.scu.receiving import Receive, ReceivedObject
+from dicomnode.scu.threads import to_the_end
 from dicomnode.storage.disk import disk_errors, write_all
-from dicomnode.storage.files import valid_uid
 from dicomnode.storage.part10 import file_meta
+from dicomnode.storage.paths import valid_uid
 
 
 def into(directory: str | os.PathLike[str], *, source_ae_title: str = "") -> Receive:
     """Return a ``Receive`` that writes ``<SOP Instance UID>.dcm`` files into ``directory``.
 
-    Files that are there already are replaced. What cannot be written is answered with A700H.
+    The directory is made where it is not there; files that are there already are replaced. What
+    cannot be written is answered with A700H.
     """
     folder = Path(directory)
 
@@ -43,11 +44,12 @@ async def save(
 ) -> int:
     """Write an object to ``path`` as it arrives; return the bytes of its data set.
 
-    The file has its name once it is whole: ``put`` is given its temporary path and its final one,
-    and by default replaces a file that was there. ``on_piece`` is given what is written. Both are
-    called in threads. Raises OutOfResources, AssociationAborted, and what ``put`` does.
+    Directories that it lacks are made. The file has its name once it is whole: ``put`` is given
+    its temporary path and its final one, and by default replaces a file that was there.
+    ``on_piece`` is given what is written. Both are called in threads. Raises OutOfResources,
+    AssociationAborted, and what ``put`` does.
     """
-    part = path.with_name(f".{path.name}.{token_hex(8)}.part")
+    part = _Part(path.with_name(f".{path.name}.{token_hex(8)}.part"))
     meta = file_meta(
         arriving.sop_class_uid,
         arriving.sop_instance_uid,
@@ -55,39 +57,50 @@ async def save(
         source_ae_title=source_ae_title,
     )
     size = 0
-    fd = await asyncio.to_thread(_create, part, meta)
     try:
-        try:
-            async for piece in arriving:
-                size += len(piece)
-                await asyncio.to_thread(_write, fd, piece, on_piece)
-        finally:
-            os.close(fd)
-        await asyncio.to_thread(_put, part, path, put)
+        await to_the_end(part.create, meta)
+        async for piece in arriving:
+            size += len(piece)
+            await to_the_end(part.write, piece, on_piece)
+        await to_the_end(part.put, path, put)
     except BaseException:
-        await asyncio.to_thread(_remove, part)
+        await to_the_end(part.remove)
         raise
     return size
 
 
-def _create(path: Path, content: bytes) -> int:
-    with disk_errors():
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        write_all(fd, [content])
-    return fd
+class _Part:
+    """A file that is being written, and has not its name yet; all of it blocks."""
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
 
-def _write(fd: int, piece: bytes, on_piece: Callable[[bytes], object]) -> None:
-    with disk_errors():
-        write_all(fd, [piece])
-    on_piece(piece)
+    def create(self, content: bytes) -> None:
+        with disk_errors():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._fd = os.open(self._path, flags, 0o666)
+            write_all(self._fd, [content])
 
+    def write(self, piece: bytes, on_piece: Callable[[bytes], object]) -> None:
+        with disk_errors():
+            write_all(self._fd, [piece])
+        on_piece(piece)
 
-def _put(part: Path, path: Path, put: Callable[[Path, Path], None]) -> None:
-    with disk_errors():
-        put(part, path)
+    def put(self, path: Path, put: Callable[[Path, Path], None]) -> None:
+        with disk_errors():
+            # Some filesystems tell only here that what was written does not fit.
+            self._close()
+            put(self._path, path)
 
+    def remove(self) -> None:
+        with suppress(OSError):
+            self._close()
+        with suppress(OSError):
+            self._path.unlink()
 
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)

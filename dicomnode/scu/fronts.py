@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dicomnode.errors import CannotUnderstand, Unreadable
+from dicomnode.scu.objects import check_identity
 from dicomnode.storage.encoding import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from dicomnode.storage.files import valid_uid
 from dicomnode.storage.header import Header, read_front
 from dicomnode.storage.part10 import is_part10, parse_file_meta
 
@@ -74,6 +74,5 @@ def _front(
     if header is not None:
         sop_class_uid = header.sop_class_uid or sop_class_uid
         sop_instance_uid = header.sop_instance_uid or sop_instance_uid
-    if not (valid_uid(sop_class_uid) and valid_uid(sop_instance_uid)):
-        raise CannotUnderstand("it names no SOP class or no SOP instance")
+    check_identity(sop_class_uid, sop_instance_uid, syntax)
     return Front(sop_class_uid, sop_instance_uid, syntax, offset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from dicomnode.scu.sources import PIECE_BYTES, Pieces
 from dicomnode.storage.disk import OpenFile
 from dicomnode.storage.encoding import DEFLATED, EXPLICIT_VR_LITTLE_ENDIAN
 from dicomnode.storage.part10 import FileMeta, read_file_meta
+from dicomnode.storage.paths import valid_uid
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -98,13 +99,14 @@ def file_instance(path: str | os.PathLike[str]) -> Instance:
 def _open(path: str | os.PathLike[str]) -> tuple[OpenFile, FileMeta, int]:
     """Return the open file, what it says of itself, and the size of its data set."""
     try:
-        file = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        file = OpenFile.at(path)
         meta = read_file_meta(file.fileno())
         size = os.fstat(file.fileno()).st_size - meta.data_set_offset
         front = file.read(_FRONT_BYTES, meta.data_set_offset)
         named = _names(front, _SOP_CLASS, meta.sop_class_uid)
         if not (named and _names(front, _SOP_INSTANCE, meta.sop_instance_uid)):
             meta = _identified(file, meta, size)
+        check_identity(meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax_uid)
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from error
     except CannotUnderstand as error:
@@ -126,24 +128,31 @@ def _names(front: bytes, tag: bytes, uid: str) -> bool:
     return int.from_bytes(length, "little") == len(value)
 
 
-def _identified(file: OpenFile, meta: FileMeta, size: int) -> FileMeta:
-    """Take from the data set what it is: where the File Meta says otherwise, that is wrong.
+def check_identity(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> None:
+    """Raise CannotUnderstand for an object that can be neither proposed nor named in a request.
 
-    Raises CannotUnderstand when neither of them names it.
+    Proposed all the same, it would keep every other object from its association.
     """
+    if not (sop_class_uid and sop_instance_uid):
+        raise CannotUnderstand("it names no SOP class or no SOP instance")
+    for what, uid in (
+        ("SOP class", sop_class_uid),
+        ("SOP instance", sop_instance_uid),
+        ("transfer syntax", transfer_syntax_uid),
+    ):
+        if not valid_uid(uid):
+            raise CannotUnderstand(f"its {what} is {uid!r}, which is no UID")
+
+
+def _identified(file: OpenFile, meta: FileMeta, size: int) -> FileMeta:
+    """Take from the data set what it is: where the File Meta says otherwise, that is wrong."""
     from dicomnode.storage.header import read_header
 
     header = read_header(file.fileno(), meta.data_set_offset, size, meta.transfer_syntax_uid)
-    sop_class_uid = header.sop_class_uid or meta.sop_class_uid
-    sop_instance_uid = header.sop_instance_uid or meta.sop_instance_uid
-    if not (sop_class_uid and sop_instance_uid):
-        raise CannotUnderstand("it names no SOP class or no SOP instance")
-    return FileMeta(
-        sop_class_uid,
-        sop_instance_uid,
-        meta.transfer_syntax_uid,
-        meta.source_ae_title,
-        meta.data_set_offset,
+    return replace(
+        meta,
+        sop_class_uid=header.sop_class_uid or meta.sop_class_uid,
+        sop_instance_uid=header.sop_instance_uid or meta.sop_instance_uid,
     )
 
 
@@ -163,13 +172,19 @@ def dataset_instance(data_set: Dataset) -> Instance:
 
     meta: Any = getattr(data_set, "file_meta", None)
     syntax = str(getattr(meta, "TransferSyntaxUID", "") or EXPLICIT_VR_LITTLE_ENDIAN)
-    uids = [str(data_set.get(tag, "") and data_set[tag].value) for tag in _IDENTITY]
-    if not all(uids):
+    sop_class_uid, sop_instance_uid = (
+        str(data_set.get(tag, "") and data_set[tag].value) for tag in _IDENTITY
+    )
+    if not (sop_class_uid and sop_instance_uid):
         raise ValueError("the Dataset has no SOP Class UID or no SOP Instance UID")
+    try:
+        check_identity(sop_class_uid, sop_instance_uid, syntax)
+    except CannotUnderstand as error:
+        raise ValueError(f"the Dataset cannot be sent: {error.comment}") from None
     data = encode(data_set, syntax)
     return Instance(
-        sop_class_uid=uids[0],
-        sop_instance_uid=uids[1],
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=sop_instance_uid,
         transfer_syntax_uid=syntax,
         data_set=data,
         size=len(data),

@@ -35,7 +35,7 @@ class Responses(Generic[T]):
     """What a C-FIND, C-GET or C-MOVE yields while it goes on; it begins with the first item.
 
     Leaving it early cancels the operation: at once with ``aclose``, soon where the loop over it
-    is left with ``break``.
+    is left with ``break`` and nothing refers to it any more.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Operations:
         if any(responses.task is task for responses in self.iterating):
             raise LocalProtocolError(
                 "an operation inside the loop over another one's responses would wait for ever:"
-                " end that loop first, or use another association"
+                " end that loop and aclose() what it ran over, or use another association"
             )
 
     async def _answer(self, exchange: Exchange, seconds: float | None) -> Answer:

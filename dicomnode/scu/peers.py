@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from dicomnode.errors import ConnectionFailed
+from dicomnode.ul.titles import ae_title
 
 # IANA's port for DICOM without TLS, where a peer is written without one (PS3.8 §9.1.1).
 DEFAULT_PORT: Final = 104
-_MAX_TITLE: Final = 16
 # An IPv6 address stands in brackets.
 _WRITTEN: Final = re.compile(r"(?P<title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>\d+))?")
 
@@ -71,14 +71,20 @@ def peer_of(written: str | Entity, directory: Directory | None = None) -> Peer:
     return Peer(entity.title, entity.host, entity.port)
 
 
+def named_title(written: str) -> str:
+    """Return an AE title without its outer spaces; raises ValueError, which names it."""
+    try:
+        return ae_title(written)
+    except ValueError as error:
+        raise ValueError(f"{written!r} {error}") from None
+
+
 def _parse(written: str) -> Peer:
     match = _WRITTEN.fullmatch(written.strip())
     if match is None:
         raise ValueError(f"{written!r} is not of the form TITLE@host:port")
-    title, host = match["title"].strip(), match["host"].strip("[]")
+    title, host = named_title(match["title"]), match["host"].strip("[]")
     port = int(match["port"] or DEFAULT_PORT)
-    if not title or len(title) > _MAX_TITLE:
-        raise ValueError(f"{title!r} is no AE title: 1 to {_MAX_TITLE} characters")
     if not 0 < port < 65536:
         raise ValueError(f"{port} is no port: 1 to 65535")
     return Peer(title, host, port)

@@ -74,6 +74,11 @@ class ReceivedObject:
     # -- for the receiver --------------------------------------------------------------------------
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it is we who have to go on with it: to read, or, when it is whole, to answer."""
+        return self._whole or bool(self._pieces)
+
+    @property
     def is_lost(self) -> bool:
         """Whether the association ended before all of it was there."""
         return bool(self._why_lost)
@@ -126,7 +131,7 @@ class Receiver:
         self._receive = receive
         self._on_heard = on_heard
         self._on_fault = on_fault
-        self._tasks: set[asyncio.Task[_Outcome]] = set()
+        self._tasks: dict[asyncio.Task[_Outcome], ReceivedObject] = {}
         self._unread_bytes = 0
         self._paused = False
         self._is_closed = False
@@ -145,14 +150,14 @@ class Receiver:
         if not request.has_data_set:
             arriving.ended()
         task = asyncio.create_task(self._handle(arriving))
-        self._tasks.add(task)
+        self._tasks[task] = arriving
         task.add_done_callback(lambda task: self._handled(task, context, request, arriving))
         self._apply_pause()
         return _Sink(self, arriving)
 
-    def is_busy(self) -> bool:
-        """Tell whether the peer waits for the response to a sub-operation."""
-        return bool(self._tasks)
+    def is_our_turn(self) -> bool:
+        """Tell whether the peer waits for us, and not we for the rest of an object."""
+        return any(arriving.is_ours for arriving in self._tasks.values())
 
     async def wait(self) -> None:
         """Wait until nothing more is made of what has arrived."""
@@ -183,7 +188,7 @@ class Receiver:
         request: CStoreRQ,
         arriving: ReceivedObject,
     ) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         if task.cancelled():  # perhaps before it began
             outcome: _Outcome = int(Status.OUT_OF_RESOURCES), "the retrieval was cancelled"
         else:

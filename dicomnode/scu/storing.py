@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
-from dicomnode.errors import ContextNotAccepted, OutOfResources
+from dicomnode.errors import ContextNotAccepted, ConversionFailed, OutOfResources
 from dicomnode.scu.objects import Instance
 from dicomnode.scu.sources import Pieces
+from dicomnode.scu.threads import to_the_end
 from dicomnode.ul.negotiation import Negotiated
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Outbound:
         self._contexts: SendingContexts | None = None
         self._scratch: Scratch | None = None
         self._converters: Converters | None = None
+        self._is_closed = False
 
     async def prepare(self, instance: Instance) -> tuple[int, Instance]:
         """Return the context for ``instance``, and it as it can be sent on that.
@@ -79,18 +81,21 @@ class Outbound:
         return choice.context_id, await self._convert(instance, choice.transfer_syntax_uid)
 
     async def _convert(self, instance: Instance, wanted: str) -> Instance:
-        converters, scratch = await self._converting()
         path, offset = instance.path, instance.offset
-        if not path:
-            path, offset = scratch.new_temporary(), 0
-            await _spool(instance, path)
+        try:
+            converters, scratch = await self._converting()
+            if not path:
+                path, offset = scratch.new_temporary(), 0
+                await _spool(instance, path)
+        except OSError as error:
+            raise ConversionFailed(f"no room for what is converted: {error.strerror}") from error
         try:
             file, size = await converters.convert(
                 path, offset, instance.size, instance.transfer_syntax_uid, wanted
             )
         finally:
             if not instance.path:
-                await asyncio.to_thread(os.unlink, path)
+                await to_the_end(_remove, path)
         return Instance(
             sop_class_uid=instance.sop_class_uid,
             sop_instance_uid=instance.sop_instance_uid,
@@ -102,6 +107,8 @@ class Outbound:
     async def _converting(self) -> tuple[Converters, Scratch]:
         from dicomnode.scu.conversion import Converters
 
+        if self._is_closed:
+            raise ConversionFailed("the association is over")
         if self._converters is None or self._scratch is None:
             self._scratch = Scratch()
             self._converters = Converters(self._scratch, 0)
@@ -109,18 +116,29 @@ class Outbound:
 
     async def close(self) -> None:
         """End what converts, and remove what it left. Raises OSError."""
+        self._is_closed = True
         if self._converters is not None:
             await self._converters.close()
         if self._scratch is not None:
-            await asyncio.to_thread(self._scratch.remove)
+            await to_the_end(self._scratch.remove)
+
+
+def _remove(path: str) -> None:
+    # Gone with the directory, where the association ended meanwhile.
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 async def _spool(instance: Instance, path: str) -> None:
     """Write the data set of ``instance`` to a file."""
     data_set = instance.data_set
-    with await asyncio.to_thread(open, path, "wb") as file:
-        if isinstance(data_set, bytes | memoryview):
-            await asyncio.to_thread(file.write, data_set)
-            return
-        while piece := await data_set.read():
-            await asyncio.to_thread(file.write, piece)
+    if isinstance(data_set, bytes | memoryview):
+        await to_the_end(_append, path, data_set)
+        return
+    while piece := await data_set.read():
+        await to_the_end(_append, path, piece)
+
+
+def _append(path: str, piece: bytes | memoryview) -> None:
+    with open(path, "ab") as file:
+        file.write(piece)

@@ -132,6 +132,13 @@ class Advisor:
             case _:
                 return ""
 
+    def on_forwarding(self, destination: str) -> str:
+        """Advise on a destination of forwarding that cannot be had."""
+        entry = self._registry().lookup(destination)
+        if entry is None or entry.host is None:
+            return self._on_destination(destination)
+        return self.on_unavailable(destination)
+
     def on_unavailable(self, called_ae_title: str) -> str:
         """Advise on an AE that could not be had the last time it was wanted, "" if it could."""
         return self._unavailable.get(called_ae_title, "")

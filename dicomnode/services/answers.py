@@ -18,6 +18,7 @@ from dicomnode.storage.encoding import (
     Elements,
     deflated,
 )
+from dicomnode.storage.json_model import Attributes, encode_attributes
 from dicomnode.storage.text import encode_text, encodings_of
 
 UNICODE: Final = b"ISO_IR 192"
@@ -71,6 +72,12 @@ class Repertoire:
         if self._said or chosen is self._unicode or (self._is_extended and _shows(body)):
             body = chosen + body
         return deflated(body) if self._deflated else body
+
+
+def written(attributes: Attributes, transfer_syntax_uid: str, character_set: bytes) -> bytes:
+    """Return a data set of well-formed attributes, its text as ``Repertoire`` has it."""
+    repertoire = Repertoire(transfer_syntax_uid, character_set, said=False)
+    return repertoire.identifier(partial(encode_attributes, attributes, repertoire.elements))
 
 
 class Layout:

@@ -17,7 +17,7 @@ from dicomnode.dimse.command import NActionRQ
 from dicomnode.dimse.status import Status
 from dicomnode.errors import CatalogError, StatusError
 from dicomnode.index.catalog import Catalog
-from dicomnode.index.commitments import UNFINISHED, Commitments, Standing, State
+from dicomnode.index.commitments import UNFINISHED, Commitments, Standing, State, Waiting
 from dicomnode.registry import Registry
 from dicomnode.services import commitment_reports
 from dicomnode.services.commitment_check import Checked, Checker
@@ -114,6 +114,27 @@ class StorageCommitment:
                 for standing in given_up
             ],
         }
+
+    # -- the reports that wait (``outbox.desk.Reports``) -------------------------------------------
+
+    def waiting(self, state: State) -> list[Waiting]:
+        """Return by requester how many reports wait, or were given up; blocks."""
+        return self._commitments.waiting(state)
+
+    def given_up(self, requester: str | None, limit: int) -> list[Standing]:
+        """Return what was given up; blocks."""
+        return self._commitments.given_up(limit, requester)
+
+    async def retry(self, requester: str) -> int:
+        """Send what waits or was given up now; return how much that is. Raises CatalogError."""
+        count = await asyncio.to_thread(self._commitments.retry, requester)
+        self._reporter.look()
+        return count
+
+    async def drop(self, requester: str, *, dead_only: bool) -> int:
+        """Forget reports; return how many. Raises CatalogError."""
+        states = (State.GIVEN_UP,) if dead_only else (State.GIVEN_UP, State.CHECKED)
+        return await asyncio.to_thread(self._commitments.drop, requester, states)
 
     async def registry_reloaded(self) -> None:
         """Try every report that waits: its destination may have another address now."""

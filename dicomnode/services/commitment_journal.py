@@ -120,6 +120,11 @@ class CommitmentJournal:
             transaction_uid=first.transaction_uid,
             advice=advice,
         )
+        answer = "storage commitment reports wait"
+        retry = "dicomnode outbox retry sends them at once."
+        self._explanations.not_forwarded(
+            first.requester, answer, str(why), self._advice(first, why), retry
+        )
 
     def commitment_given_up(self, standing: Standing, why: NotTaken) -> None:
         self._metrics.reported("given up")

@@ -22,7 +22,7 @@ from dicomnode.storage.elements import (
     walk,
 )
 from dicomnode.storage.encoding import DEFLATED, Elements, InflatedTooLong, deflated, inflated
-from dicomnode.storage.files import valid_uid
+from dicomnode.storage.paths import valid_uid
 
 REQUEST_ACTION: Final = 1
 ALL_COMMITTED: Final = 1

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from dicomnode.dimse.channel import Channel, Proposal, Requestor
 from dicomnode.dimse.command import NEventReportRQ
 from dicomnode.dimse.status import Category, category, describe
 from dicomnode.errors import AssociationError, DicomnodeError
-from dicomnode.index.commitments import Commitment, Commitments, Standing, State
+from dicomnode.index.commitments import Commitment, Commitments, Standing
 from dicomnode.registry import AE, Registry
 from dicomnode.scu.contexts import SENT_WITHOUT_LOSS
 from dicomnode.scu.outgoing import OutgoingAssociation, associate
@@ -36,6 +35,9 @@ from dicomnode.services.sop_classes import (
 from dicomnode.ul.items import PresentationContextRQ, RoleSelection
 from dicomnode.ul.negotiation import AcceptedContext
 
+if TYPE_CHECKING:
+    from dicomnode.retries import RetrySettings
+
 _SENT_TOGETHER: Final = 50
 _PUT_OFF_TOGETHER: Final = 1000
 _MAX_DESTINATIONS: Final = 16
@@ -48,8 +50,6 @@ _CLOCK_SECONDS: Final = 3600.0
 # For so long it is known that a Transaction UID was used, and what was given up.
 _KEPT_SECONDS: Final = 30 * 24 * 3600.0
 _PRUNING_SECONDS: Final = 24 * 3600.0
-# So that what failed together is not tried again together.
-_JITTER: Final = 0.2
 
 _RELOAD: Final = "then send SIGHUP to the node"
 
@@ -95,20 +95,12 @@ class ReportRules:
     retrieve_ae_title: str
     strict_ae_titles: bool
     response_seconds: float
-    retry_seconds: float
-    max_retry_seconds: float
-    give_up_seconds: float
+    retries: RetrySettings
 
     @property
     def longest_wait_seconds(self) -> float:
         """How far from now an attempt can be due."""
-        return self.max_retry_seconds * (1 + _JITTER) + _CLOCK_SECONDS
-
-    def pause_seconds(self, attempts: int) -> float:
-        """Return how long to wait after so many attempts in vain."""
-        pause = self.retry_seconds * 2.0 ** min(attempts - 1, 32)
-        spread: float = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  no secret
-        return min(pause, self.max_retry_seconds, self.give_up_seconds) * spread
+        return self.retries.max_retry_seconds + _CLOCK_SECONDS
 
 
 @dataclass(slots=True)
@@ -431,25 +423,24 @@ class Reporter:
 
     async def _delivered(self, standing: Standing, where: str) -> None:
         self._taken[standing.id] = where
-        finish = partial(self._commitments.finish, standing.id, State.DELIVERED)
-        await self._in_thread(finish)
+        await self._in_thread(partial(self._commitments.deliver, standing.id))
         del self._taken[standing.id]
         self._journal.commitment_reported(standing, where)
 
     async def _put_off(self, standings: Sequence[Standing], why: NotTaken) -> None:
         """Have what was not taken tried again later, or give it up."""
         now = time.time()
-        last = now - self._rules.give_up_seconds
-        waiting = [each for each in standings if each.requested_at > last]
+        retries = self._rules.retries
+        last = now - retries.give_up_seconds
+        waiting = [each for each in standings if each.due_since > last]
         if waiting:
-            pause = self._rules.pause_seconds(max(each.attempts for each in waiting) + 1)
+            pause = retries.pause(max(each.attempts for each in waiting))
             put_off = partial(self._commitments.put_off, waiting, now + pause, str(why))
             await self._in_thread(put_off)
             self._journal.commitment_put_off(waiting, why, pause)
         for standing in standings:
-            if standing.requested_at <= last:
-                give_up = partial(self._commitments.finish, standing.id, State.GIVEN_UP, str(why))
-                await self._in_thread(give_up)
+            if standing.due_since <= last:
+                await self._in_thread(partial(self._commitments.give_up, standing.id, str(why)))
                 self._journal.commitment_given_up(standing, why)
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:

@@ -38,7 +38,7 @@ from dicomnode.services.sop_classes import (
     STORAGE_COMMITMENT_PUSH_MODEL,
     STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
 )
-from dicomnode.storage.files import valid_uid
+from dicomnode.storage.paths import valid_uid
 from dicomnode.ul.items import PresentationContextRQ
 
 _CONTEXT: Final = PresentationContextRQ(1, STORAGE_COMMITMENT_PUSH_MODEL, SENT_WITHOUT_LOSS[:2])

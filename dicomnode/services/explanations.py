@@ -39,6 +39,7 @@ class Kind(StrEnum):
     RETRIEVE = "retrieve"
     OPERATION = "operation"
     COMMITMENT = "commitment"
+    FORWARDING = "forwarding"
     ASSOCIATION = "association"
     CONTEXT = "presentation context"
 
@@ -153,6 +154,18 @@ class Explanations:
             answer,
             findings,
             [finding.advice for finding in findings],
+        )
+
+    def not_forwarded(self, destination: str, answer: str, words: str, *advice: str) -> None:
+        """Remember why a destination does not get what is to be forwarded to it."""
+        self._remember(
+            Kind.FORWARDING,
+            destination,
+            "",
+            "forwarding",
+            answer,
+            [Finding(words)],
+            advice,
         )
 
     def _remember(

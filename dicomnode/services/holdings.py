@@ -31,6 +31,8 @@ class Holdings:
             "instances": counts.instances,
             "bytes": counts.bytes,
             "identity_conflicts": counts.identity_conflicts,
+            "unsettled": counts.unsettled,
+            "unsettled_bytes": counts.unsettled_bytes,
             "free_bytes": self._files.free_bytes(),
         }
 

@@ -14,10 +14,12 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
-from dicomnode.dimse.channel import LOT_BYTES, Channel, Lease
+from dicomnode.dimse.channel import LOT_BYTES, Lease
 from dicomnode.errors import DataSetMismatch, OutOfResources, StatusError
 from dicomnode.index.catalog import Catalog
+from dicomnode.services.keeping import KeptPlacement
 from dicomnode.services.placing import (
     Arrival,
     Forwarding,
@@ -28,16 +30,23 @@ from dicomnode.services.placing import (
     Placer,
     Settled,
 )
-from dicomnode.services.workers import Workers
-from dicomnode.storage.files import FileStore, IncomingFile, valid_uid
+from dicomnode.services.settling import Settler
+from dicomnode.services.turns import Turns
+from dicomnode.services.workers import GroupWorker, Workers
+from dicomnode.storage.files import FileStore
 from dicomnode.storage.header import HEADER_END, Header, read_front, read_header
+from dicomnode.storage.incoming import IncomingFile
 from dicomnode.storage.part10 import file_meta
+from dicomnode.storage.paths import valid_uid
 
 __all__ = ["Arrival", "Forwarding", "Intake", "IntakeJournal", "OnConflict", "Settled"]
 
 # An object whose unwritten fragments exceed this stops the reading of its association.
 _HIGH_WATER_BYTES = 2 * 1024 * 1024
 _LOW_WATER_BYTES = 512 * 1024
+
+# Data sets up to this are kept in the index until their files have been flushed.
+_SMALL_BYTES = 64 * 1024
 
 # How long an answer about free space is believed; an object may be opened each millisecond.
 _SPACE_CHECK_SECONDS = 0.1
@@ -46,6 +55,16 @@ _SOP_CLASS_UID = 0x00080016
 _SOP_INSTANCE_UID = 0x00080018
 
 Done = Callable[[Outcome, int], None]
+
+
+class Sender(Protocol):
+    """Whom objects come from, such as a channel; is held up when the disk is slower."""
+
+    def pause(self) -> None:
+        """Send nothing for now; calls nest."""
+
+    def resume(self) -> None:
+        """Undo one ``pause``."""
 
 
 class Intake:
@@ -57,6 +76,9 @@ class Intake:
         catalog: Catalog,
         *,
         workers: Workers,
+        group: GroupWorker,
+        turns: Turns,
+        settler: Settler,
         journal: IntakeJournal,
         on_conflict: OnConflict,
         min_free_bytes: int,
@@ -64,6 +86,8 @@ class Intake:
     ) -> None:
         self.files = files
         self.workers = workers
+        self.group = group
+        self.settler = settler
         self.journal = journal
         self.min_free_bytes = min_free_bytes
         self.loop = asyncio.get_running_loop()
@@ -73,14 +97,20 @@ class Intake:
             workers=workers,
             journal=journal,
             on_conflict=on_conflict,
+            turns=turns,
             forwarding=forwarding,
         )
-        self.header_end = HEADER_END if forwarding is None else forwarding.header_end
+        self._forwarding = forwarding
         self._space_checked_at = -math.inf
 
-    def begin(self, arrival: Arrival, channel: Channel, done: Done) -> IncomingObject:
+    @property
+    def header_end(self) -> int:
+        """The tag up to which headers are read now; a reload of the rules may move it."""
+        return HEADER_END if self._forwarding is None else self._forwarding.header_end
+
+    def begin(self, arrival: Arrival, sender: Sender, done: Done) -> IncomingObject:
         """Return the sink for one object; ``done`` is called on the loop once, unless abandoned."""
-        return IncomingObject(self, arrival, channel, done)
+        return IncomingObject(self, arrival, sender, done)
 
     def check_space(self) -> None:
         """Raise OutOfResources when less than ``min_free_bytes`` is free; asks now and then."""
@@ -99,10 +129,10 @@ class IncomingObject:
     at a time for one object. ``received_bytes`` counts what has come.
     """
 
-    def __init__(self, intake: Intake, arrival: Arrival, channel: Channel, done: Done) -> None:
+    def __init__(self, intake: Intake, arrival: Arrival, sender: Sender, done: Done) -> None:
         self.arrival = arrival
         self._intake = intake
-        self._channel = channel
+        self._sender = sender
         self._done = done
         self._lock = threading.Lock()
         self._fragments: list[memoryview] = []
@@ -115,6 +145,9 @@ class IncomingObject:
         self.received_bytes = 0
         self._received_at = time.time()
         self._file: IncomingFile | None = None
+        # The whole file, where the index is to keep it until it has been flushed.
+        self._is_kept = False
+        self._contents: bytes | None = None
         self._error: StatusError | None = None
         self._header: Header | None = None
 
@@ -135,10 +168,12 @@ class IncomingObject:
         if start:
             self._intake.workers.run(self._write_lots)
         if hold:
-            self._channel.pause()
+            self._sender.pause()
 
     def finish(self) -> None:
         self._finished = True
+        if self.received_bytes <= _SMALL_BYTES and not self._running:
+            self._is_kept = self._intake.settler.takes(self.received_bytes)
         self._run()
 
     def abandon(self, why: str) -> None:
@@ -149,13 +184,15 @@ class IncomingObject:
         with self._lock:
             start = not self._running
             self._running = True
-        if start:
+        if start and self._is_kept:
+            self._intake.group.run(self._write_lots)
+        elif start:
             self._intake.workers.run(self._write_lots)
 
     def _release_hold(self) -> None:
         if self._holding and self._pending_bytes < _LOW_WATER_BYTES:
             self._holding = False
-            self._channel.resume()
+            self._sender.resume()
 
     def _answer(self, outcome: Outcome) -> None:
         self._done(outcome, self.received_bytes)
@@ -188,8 +225,7 @@ class IncomingObject:
         try:
             if self._error is None and not self._abandoned:
                 if self._file is None:
-                    self._file = self._open()
-                    self._header = self._read_early(fragments)
+                    self._file = self._begin(fragments)
                 self._file.append(fragments)
         except StatusError as error:
             self._fail(error)
@@ -207,25 +243,23 @@ class IncomingObject:
         self._error = error
         self._discard()
 
-    def _read_early(self, fragments: list[memoryview]) -> Header | None:
-        """Read the header from memory, while the rest of the object is still on its way."""
-        front = b"".join(fragments)
-        is_whole = self._finished and len(front) == self.received_bytes
-        syntax, end = self.arrival.transfer_syntax_uid, self._intake.header_end
-        return read_front(front, syntax, is_whole=is_whole, end=end)
-
-    def _open(self) -> IncomingFile:
+    def _begin(self, fragments: list[memoryview]) -> IncomingFile:
+        """Make the file, and read the header from memory while the rest is still on its way."""
         self._intake.check_space()
-        files = self._intake.files
         arrival = self.arrival
-        return files.begin(
-            file_meta(
-                arrival.sop_class_uid,
-                arrival.sop_instance_uid,
-                arrival.transfer_syntax_uid,
-                source_ae_title=arrival.source_ae_title,
-            )
+        meta = file_meta(
+            arrival.sop_class_uid,
+            arrival.sop_instance_uid,
+            arrival.transfer_syntax_uid,
+            source_ae_title=arrival.source_ae_title,
         )
+        front = b"".join(fragments)
+        if self._is_kept:
+            self._contents = meta + front
+        is_whole = self._finished and len(front) == self.received_bytes
+        syntax, end = arrival.transfer_syntax_uid, self._intake.header_end
+        self._header = read_front(front, syntax, is_whole=is_whole, end=end)
+        return self._intake.files.begin(meta)
 
     def _discard(self) -> None:
         if self._file is not None:
@@ -240,15 +274,7 @@ class IncomingObject:
                 raise self._error
             assert self._file is not None
             header = self._check(self._file)
-            self._file.flush()
-            placement = Placement(
-                self._intake.placer,
-                self.arrival,
-                self._file,
-                header,
-                self._received_at,
-                self._settle,
-            )
+            placement = self._placement(self._file, header)
         except StatusError as error:
             self._discard()
             self._settle(error)
@@ -258,6 +284,13 @@ class IncomingObject:
             self._settle(OutOfResources("internal error while completing"))
         else:
             self._intake.placer.place(placement)
+
+    def _placement(self, file: IncomingFile, header: Header) -> Placement:
+        of_this = self._intake.placer, self.arrival, file, header, self._received_at, self._settle
+        if self._contents is not None:
+            return KeptPlacement(*of_this, self._contents)
+        file.flush()
+        return Placement(*of_this)
 
     def _check(self, file: IncomingFile) -> Header:
         """Return the header; refuse an object that is not what its command said."""

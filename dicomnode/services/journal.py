@@ -366,6 +366,17 @@ class Journal:
             path=path,
         )
 
+    def settling_failed(self, error: Exception) -> None:
+        self._metrics.settling_failed()
+        self._log.error(
+            "files of small objects could not be made durable; their bytes are, in the index, and"
+            " it is tried again",
+            reason=str(error),
+        )
+
+    def settled_again(self) -> None:
+        self._log.info("the files of all small objects are durable again")
+
     def internal_error(self, what: str, error: BaseException) -> None:
         self._log.exception(f"internal error in {what}", error)
 

@@ -25,10 +25,11 @@ from dicomnode.dimse.command import (
 from dicomnode.dimse.identifier import Budget, IdentifierSink
 from dicomnode.dimse.status import Status
 from dicomnode.errors import CatalogError, StatusError, UnreadableAttributes
+from dicomnode.index.catalog import Attachment
 from dicomnode.index.steps import PerformedStep, Steps
 from dicomnode.index.worklist import State
 from dicomnode.registry import Registry
-from dicomnode.services.answers import Repertoire
+from dicomnode.services.answers import written
 from dicomnode.services.dispatch import Operation, failure
 from dicomnode.services.mpps_rules import (
     MAY_NO_LONGER_BE_UPDATED,
@@ -47,7 +48,6 @@ from dicomnode.storage.json_model import (
     SPECIFIC_CHARACTER_SET,
     Attributes,
     decode_attributes,
-    encode_attributes,
     items_of,
     name_of,
     text_of,
@@ -73,6 +73,20 @@ class Journal(Protocol):
         """A fault of our own, to be logged with its traceback."""
 
 
+class Forwarding(Protocol):
+    """Knows who else is to be told of steps; called in worker threads."""
+
+    def step_created(
+        self, sop_instance_uid: str, attributes: Attributes, source: str
+    ) -> Attachment | None:
+        """Return what is to be committed with a step that ``source`` created, None for nothing."""
+
+    def step_changed(
+        self, sop_instance_uid: str, changes: Attributes, *, is_over: bool
+    ) -> Attachment | None:
+        """Return the same for a change; ``is_over`` tells that none can follow."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Done:
     """The final response, and what there is to tell; no ``outcome`` when nothing was done."""
@@ -96,12 +110,14 @@ class PerformedSteps:
         max_identifier_bytes: int,
         registry: Callable[[], Registry],
         now: Callable[[], float],
+        forwarding: Forwarding,
     ) -> None:
         self._steps = steps
         self._journal = journal
         self._max_identifier_bytes = max_identifier_bytes
         self._registry = registry
         self._now = now
+        self._forwarding = forwarding
         self._budget = Budget(_MAX_WAITING_BYTES)
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="dicomnode-mpps")
         self._last: dict[int, asyncio.Task[None]] = {}
@@ -183,7 +199,7 @@ class PerformedSteps:
                     assert isinstance(request, NGetRQ)
                     return self._get(request, syntax, title)
         except InvalidValue as error:
-            return _Done(_failure(request, error), _written(error.attributes, syntax, b""))
+            return _Done(_failure(request, error), written(error.attributes, syntax, b""))
         except StatusError as error:
             return _Done(_failure(request, error))
         except Exception as error:
@@ -198,7 +214,8 @@ class PerformedSteps:
             raise StatusError("the instance's UID is none", status=Status.INVALID_SOP_INSTANCE)
         checked, now = check_creation(attributes), self._now()
         step = PerformedStep(uid, checked.status, checked.attributes, title, now, now)
-        followed = self._steps.create(step)
+        forwarded = self._forwarding.step_created(uid, checked.given, title)
+        followed = self._steps.create(step, forwarded)
         if followed is None:
             comment = "there is a performed procedure step with this UID"
             raise StatusError(comment, status=Status.DUPLICATE_SOP_INSTANCE)
@@ -217,7 +234,14 @@ class PerformedSteps:
                     error_id=MAY_NO_LONGER_BE_UPDATED,
                 )
             checked = check_change(held.attributes, changes)
-            followed = self._steps.change(held, checked.attributes, checked.status, self._now())
+            forwarded = self._forwarding.step_changed(
+                held.sop_instance_uid,
+                checked.given,
+                is_over=checked.status is not State.IN_PROGRESS,
+            )
+            followed = self._steps.change(
+                held, checked.attributes, checked.status, self._now(), forwarded
+            )
             if followed is not None:
                 return _set_response(request, checked, followed)
         raise StatusError("the step is being changed", status=Status.RESOURCE_LIMITATION)
@@ -240,7 +264,7 @@ class PerformedSteps:
         status = Status.OPTIONAL_ATTRIBUTES_NOT_SUPPORTED if not_held else Status.SUCCESS
         response = answer(request, status, attribute_identifier_list=not_held)
         assert isinstance(response, NGetRSP)
-        data_set = _written(chosen, syntax, self._registry().character_set(title))
+        data_set = written(chosen, syntax, self._registry().character_set(title))
         outcome = StepOutcome(
             sop_instance_uid=step.sop_instance_uid,
             step_status=step.status,
@@ -281,11 +305,6 @@ def _read(data: bytes, syntax: str) -> Attributes:
         return decode_attributes(data, syntax)
     except UnreadableAttributes as error:
         raise StatusError(str(error), status=Status.INVALID_ATTRIBUTE_VALUE) from None
-
-
-def _written(attributes: Attributes, syntax: str, character_set: bytes) -> bytes:
-    repertoire = Repertoire(syntax, character_set, said=False)
-    return repertoire.identifier(partial(encode_attributes, attributes, repertoire.elements))
 
 
 def _failure(request: Request, error: StatusError) -> Response:

@@ -136,12 +136,14 @@ class InvalidValue(StatusError):
 class Checked:
     """A step as it is to be held.
 
-    ``lacking`` names attributes that should be there and are not, ``unchanged`` are the tags of
-    those that an N-SET may not change and would have changed.
+    ``given`` are the attributes that this request gave it. ``lacking`` names attributes that should
+    be there and are not, ``unchanged`` are the tags of those that an N-SET may not change and would
+    have changed.
     """
 
     status: State
     attributes: Attributes
+    given: Attributes
     lacking: tuple[str, ...] = ()
     unchanged: tuple[int, ...] = ()
 
@@ -170,7 +172,7 @@ def check_creation(attributes: Attributes) -> Checked:
     for item in scheduled:
         lacking += _completed(item, _EXPECTED_OF_SCHEDULED)
     lacking += _completed_series(attributes)
-    return Checked(State.IN_PROGRESS, attributes, tuple(dict.fromkeys(lacking)))
+    return Checked(State.IN_PROGRESS, attributes, attributes, tuple(dict.fromkeys(lacking)))
 
 
 def check_change(held: Attributes, changes: Attributes) -> Checked:
@@ -201,6 +203,7 @@ def check_change(held: Attributes, changes: Attributes) -> Checked:
     return Checked(
         status,
         attributes,
+        taken,
         tuple(dict.fromkeys(lacking)),
         tuple(int(key, 16) for key in sorted(unchanged)),
     )

@@ -8,9 +8,7 @@ was refused leaves everything as it was.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Protocol, assert_never
 
@@ -22,14 +20,17 @@ from dicomnode.index.catalog import (
     Added,
     AddOutcome,
     AlreadyHeld,
-    Attachment,
     Catalog,
     InstanceEntry,
     InstanceRow,
+    ObjectAttachment,
 )
+from dicomnode.services.turns import Turns
 from dicomnode.services.workers import Workers
-from dicomnode.storage.files import FileStore, IncomingFile, object_path
+from dicomnode.storage.files import FileStore
 from dicomnode.storage.header import Header
+from dicomnode.storage.incoming import IncomingFile
+from dicomnode.storage.paths import object_path
 
 OnConflict = Literal["keep_first", "replace", "refuse"]
 
@@ -62,7 +63,7 @@ class Forwarding(Protocol):
     def header_end(self) -> int:
         """The tag up to which headers are read for it."""
 
-    def attachment(self, entry: InstanceEntry) -> Attachment | None:
+    def attachment(self, entry: InstanceEntry) -> ObjectAttachment | None:
         """Return what is to be committed with the row of an object."""
 
 
@@ -90,6 +91,7 @@ class Placer:
         workers: Workers,
         journal: IntakeJournal,
         on_conflict: OnConflict,
+        turns: Turns,
         forwarding: Forwarding | None,
     ) -> None:
         self.files = files
@@ -97,21 +99,14 @@ class Placer:
         self.workers = workers
         self.journal = journal
         self.on_conflict = on_conflict
+        self._turns = turns
         self._forwarding = forwarding
-        self._lock = threading.Lock()
-        # SOP Instance UIDs that are being placed, each with those that wait for it.
-        self._placing: dict[str, list[Turn]] = {}
 
-    def place(self, turn: Turn) -> None:
+    def place(self, placement: Placement) -> None:
         """Place an object now, or when those of its UID that came before have settled."""
-        uid = turn.sop_instance_uid
-        with self._lock:
-            waiting = self._placing.get(uid)
-            if waiting is not None:
-                waiting.append(turn)
-                return
-            self._placing[uid] = []
-        turn.run()
+        uid = placement.arrival.sop_instance_uid
+        if self._turns.take(uid, lambda: self.workers.run(placement.run)):
+            placement.run()
 
     def remove(
         self, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
@@ -122,59 +117,23 @@ class Placer:
         and file leaves a file that is entered anew at the next start. Returns the row that there
         was. Blocks; raises CatalogError, OutOfResources.
         """
-        removal = _Removal(self, sop_instance_uid, allowed)
-        self.place(removal)
-        return removal.outcome.result()
+        with self._turns.alone(sop_instance_uid):
+            path = self.catalog.unsettled_path(sop_instance_uid)
+            if path is not None:
+                # Its bytes go with the row; a file that a crash leaves must be a whole one.
+                self.files.flush_object(path)
+            row = self.catalog.remove_if(sop_instance_uid, allowed)
+            if row is not None:
+                self.files.remove(row.path)
+        return row
 
-    def free(self, turn: Turn) -> None:
+    def free(self, placement: Placement) -> None:
         """Let the next object of the same UID be placed."""
-        uid = turn.sop_instance_uid
-        with self._lock:
-            waiting = self._placing[uid]
-            if not waiting:
-                del self._placing[uid]
-                return
-            following = waiting.pop(0)
-        self.workers.run(following.run)
+        self._turns.give_up(placement.arrival.sop_instance_uid)
 
-    def attachment(self, entry: InstanceEntry) -> Attachment | None:
+    def attachment(self, entry: InstanceEntry) -> ObjectAttachment | None:
         """Return what is to be committed with the row of an object."""
         return self._forwarding.attachment(entry) if self._forwarding is not None else None
-
-
-class Turn(Protocol):
-    """Something that is done with an object while nobody else does; calls ``free`` at its end."""
-
-    @property
-    def sop_instance_uid(self) -> str:
-        """Of which object."""
-
-    def run(self) -> None:
-        """Do it, or begin with it."""
-
-
-class _Removal:
-    """Takes an object out of the archive."""
-
-    def __init__(
-        self, placer: Placer, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
-    ) -> None:
-        self.sop_instance_uid = sop_instance_uid
-        self.outcome: Future[InstanceRow | None] = Future()
-        self._placer = placer
-        self._allowed = allowed
-
-    def run(self) -> None:
-        try:
-            row = self._placer.catalog.remove_if(self.sop_instance_uid, self._allowed)
-            if row is not None:
-                self._placer.files.remove(row.path)
-        except BaseException as error:
-            self.outcome.set_exception(error)
-        else:
-            self.outcome.set_result(row)
-        finally:
-            self._placer.free(self)
 
 
 class Placement:
@@ -203,7 +162,6 @@ class Placement:
         self._path = object_path(
             header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
         )
-        self.sop_instance_uid = arrival.sop_instance_uid
         self._is_placed = False
         # Where the file is kept that had the name before.
         self._kept = ""
@@ -248,22 +206,28 @@ class Placement:
     # -- steps -----------------------------------------------------------------------------------
 
     def _place(self) -> Outcome | None:
-        header = self._header
         try:
-            self._file.place(
-                header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
-            )
+            self._name()
         except FileExistsError:
-            return self._meet(self._placer.catalog.get(header.sop_instance_uid))
-        self._is_placed = True
+            return self._meet(self._placer.catalog.get(self._header.sop_instance_uid))
         entry = self._entry()
-        self._placer.catalog.add(entry, self._indexed, self._placer.attachment(entry))
+        self._placer.catalog.add(entry, self._indexed, also=self._placer.attachment(entry))
         return None
 
     def _replace(self) -> None:
         """Have the index take this object for the one it has."""
         entry = self._entry()
         self._placer.catalog.replace(entry, self._replaced, self._placer.attachment(entry))
+
+    def _name(self, *, flush: bool = True) -> None:
+        header = self._header
+        self._file.place(
+            header.study_instance_uid,
+            header.series_instance_uid,
+            header.sop_instance_uid,
+            flush=flush,
+        )
+        self._is_placed = True
 
     def _entry(self) -> InstanceEntry:
         return InstanceEntry.from_header(
@@ -281,7 +245,7 @@ class Placement:
         """Take the index's answer, in its writer thread."""
         match outcome:
             case Added():
-                self._end(_STORED)
+                self._end(STORED)
             case AlreadyHeld(row):
                 self._take_later(lambda: self._held(row))
             case BaseException() as error:
@@ -298,18 +262,21 @@ class Placement:
         """Go on when the file's name is taken; ``row`` is what the index knows of the UID."""
         files, path = self._placer.files, self._path
         if row is None or row.path != path:
-            # Nobody was told that this file is stored, and it may not survive a power loss.
-            if self._is_copied_at(path):
-                files.remove(path)
-            else:
-                files.park(path, "placed, but never acknowledged")
+            self._clear_way()
             return self._place()
         if not self._is_same(row):
             return self._replace_at(row)
         if self._is_copied_at(path):
-            return _STORED
+            return STORED
         files.park(path, "damaged: not the bytes that were received")
         return self._place()
+
+    def _clear_way(self) -> None:
+        """Move a file that nobody was told is stored; it may not survive a power loss."""
+        if self._is_copied_at(self._path):
+            self._placer.files.remove(self._path)
+        else:
+            self._placer.files.park(self._path, "placed, but never acknowledged")
 
     def _replace_at(self, row: InstanceRow) -> Outcome | None:
         """Apply the policy where the row's file has the name that this object would have."""
@@ -337,7 +304,7 @@ class Placement:
         if row.path == self._path or not files.exists(row.path):
             placer.journal.row_without_file(row.sop_instance_uid, row.path)
             if row.path == self._path and self._is_same(row):
-                return _STORED
+                return STORED
             self._replace()
             return None
         placer.journal.conflict(self.arrival, placer.on_conflict, row.path)
@@ -348,6 +315,8 @@ class Placement:
             case "refuse":
                 return _DUPLICATE
             case "replace":
+                # It goes to the quarantine, and the index may be what its bytes are durable in.
+                files.flush_object(row.path)
                 self._replace()
                 return None
             case _:
@@ -368,7 +337,7 @@ class Placement:
             with contextlib.suppress(StatusError):  # recovery parks what stays
                 if files.exists(row.path):
                     files.park(row.path, "replaced", sha256=row.sha256)
-        return _STORED
+        return STORED
 
     # -- questions -------------------------------------------------------------------------------
 
@@ -386,7 +355,7 @@ class Placement:
             return False
 
 
-_STORED = Settled(Status.SUCCESS)
+STORED = Settled(Status.SUCCESS)
 _HELD = "the SOP Instance UID is held with other bytes"
 _KEPT_ASIDE = Settled(
     Status.COERCION_OF_DATA_ELEMENTS, "UID is held with other bytes; this one is in quarantine"

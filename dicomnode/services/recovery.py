@@ -13,21 +13,28 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from dicomnode.errors import CannotUnderstand, DataSetMismatch, OutOfResources, StatusError
+from dicomnode.errors import (
+    CannotUnderstand,
+    CatalogError,
+    DataSetMismatch,
+    OutOfResources,
+    StatusError,
+)
 from dicomnode.index.catalog import (
     Added,
     AddOutcome,
     AlreadyHeld,
-    Attachment,
     Catalog,
     InstanceEntry,
     InstanceRow,
+    ObjectAttachment,
 )
 from dicomnode.observe.logs import Logger
 from dicomnode.services.placing import Forwarding
-from dicomnode.storage.files import FileStore, object_path, valid_uid
+from dicomnode.storage.files import FileStore
 from dicomnode.storage.header import HEADER_END, read_header, read_to_end
 from dicomnode.storage.part10 import read_file_meta
+from dicomnode.storage.paths import object_path, valid_uid
 
 # ``done`` files of ``total``, or of an unknown number.
 Progress = Callable[[int, int | None], None]
@@ -43,6 +50,7 @@ _EXTENSION = ".dcm"
 class RecoveryReport:
     """What was found and done; ``problems`` has one line for each of the first hundred."""
 
+    files_restored: int = 0
     orphans_indexed: int = 0
     rows_without_file: int = 0
     temps_removed: int = 0
@@ -54,7 +62,8 @@ class RecoveryReport:
         return (
             f"files indexed {self.orphans_indexed}, rows without file {self.rows_without_file}, "
             f"temporary files removed {self.temps_removed} and quarantined "
-            f"{self.temps_quarantined}, unreadable files {self.unreadable}"
+            f"{self.temps_quarantined}, unreadable files {self.unreadable}, "
+            f"files restored {self.files_restored}"
         )
 
 
@@ -78,6 +87,12 @@ def reconcile(
             "the index has been made by another version and is built anew from the files",
             schema_version=catalog.rebuilt_from,
         )
+    if catalog.unrestored:
+        log.error(
+            "objects that only the index has cannot be written to files, which is tried again",
+            objects=catalog.counts().unsettled,
+            reason=catalog.unrestored,
+        )
     if catalog.is_new:
         forwarding = None
     run = _Run(files, catalog, log, progress, total=None, forwarding=forwarding)
@@ -98,6 +113,11 @@ def rebuild(
 
     Raises CatalogError, OutOfResources.
     """
+    if catalog.unrestored:
+        raise CatalogError(
+            f"the index has the only copy of {catalog.counts().unsettled} objects, and their files"
+            f" cannot be written: {catalog.unrestored}"
+        )
     total = sum(len(_objects(names)) for _, names in files.walk())
     run = _Run(files, catalog, log, progress, total)
     catalog.truncate()
@@ -149,7 +169,7 @@ class _Run:
         forwarding: Forwarding | None = None,
     ) -> None:
         self._forwarding = forwarding
-        self.report = RecoveryReport()
+        self.report = RecoveryReport(files_restored=catalog.restored)
         self._files = files
         self._catalog = catalog
         self._log = log
@@ -196,10 +216,10 @@ class _Run:
             self._settle(error)
         else:
             self._catalog.add(
-                entry, lambda outcome: self._entered(entry, outcome), self._attachment(entry)
+                entry, lambda outcome: self._entered(entry, outcome), also=self._attachment(entry)
             )
 
-    def _attachment(self, entry: InstanceEntry) -> Attachment | None:
+    def _attachment(self, entry: InstanceEntry) -> ObjectAttachment | None:
         return self._forwarding.attachment(entry) if self._forwarding is not None else None
 
     def _entered(self, entry: InstanceEntry, outcome: AddOutcome | BaseException) -> None:
@@ -271,7 +291,7 @@ class _Run:
         for path in self._files.leftovers():
             uid = _whole_object(self._files.abs_path(path))
             try:
-                if uid is None:
+                if uid is None or self._is_stored(path, uid):
                     self._files.remove(path)
                     self.report.temps_removed += 1
                     continue
@@ -281,6 +301,15 @@ class _Run:
                 continue
             self.report.temps_quarantined += 1
             self.problem(f"an object that was arriving when the node ended is now {kept}")
+
+    def _is_stored(self, path: str, uid: str) -> bool:
+        """Tell whether a temporary file is that of an object that is stored under its name."""
+        row = self._catalog.get(uid)
+        return (
+            row is not None
+            and self._files.exists(row.path)
+            and self._files.digest_file(path) == row.sha256
+        )
 
     def report_rows(self, rows: dict[str, str]) -> None:
         """Report rows whose file is missing: SOP Instance UIDs by path."""

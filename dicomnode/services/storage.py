@@ -8,7 +8,7 @@ from dicomnode.errors import CannotUnderstand, DataSetMismatch, StatusError
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.intake import Arrival, Intake, Settled
 from dicomnode.services.sop_classes import VERIFICATION
-from dicomnode.storage.files import valid_uid
+from dicomnode.storage.paths import valid_uid
 
 
 class Storage:

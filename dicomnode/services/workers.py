@@ -9,8 +9,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 Job = Callable[[], None]
+
+# Jobs of one group at most: the first of them waits for the last.
+_GROUP = 64
 
 
 class Workers:
@@ -46,3 +50,61 @@ class Workers:
             except BaseException as error:
                 # A job that raises has a fault; the thread must outlive it.
                 self._on_fault(error)
+
+
+class GroupWorker:
+    """One thread that takes whatever jobs wait, and runs them together within ``together``."""
+
+    def __init__(
+        self,
+        together: Callable[[], AbstractContextManager[None]],
+        on_fault: Callable[[BaseException], None],
+    ) -> None:
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._together = together
+        self._on_fault = on_fault
+        self._thread = threading.Thread(
+            target=self._work, name="dicomnode-worker-group", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def run(self, job: Job) -> None:
+        """Run ``job`` with the next group; callable from any thread."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """Run what is queued, then end the thread; blocks."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        is_last = False
+        while not is_last and (job := self._jobs.get()) is not None:
+            try:
+                with self._together():
+                    is_last = self._run_group(job)
+            except BaseException as error:
+                # The group's end has a fault.
+                self._on_fault(error)
+
+    def _run_group(self, job: Job) -> bool:
+        """Run ``job`` and what waits behind it; tell whether there will be no more."""
+        self._run(job)
+        for _ in range(_GROUP - 1):
+            try:
+                following = self._jobs.get_nowait()
+            except queue.Empty:
+                return False
+            if following is None:
+                return True
+            self._run(following)
+        return False
+
+    def _run(self, job: Job) -> None:
+        try:
+            job()
+        except BaseException as error:
+            # As in Workers: the thread must outlive it.
+            self._on_fault(error)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from dicomnode.errors import ConversionFailed
+from dicomnode.hardening import harden
 from dicomnode.storage.transcode import convert
 
 # A frame may have 256 MiB, and decoders need a few times that.
@@ -85,6 +86,7 @@ def perform(job: Job) -> Result:
 
 def main() -> None:
     """Do jobs until there are no more."""
+    harden()
     # A service manager sends it to all processes; the node drains, and may need this one for it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_DATA, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))

@@ -14,33 +14,28 @@ thread; an ``IncomingFile`` from one thread at a time.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import itertools
 import os
-import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
 
-from dicomnode.errors import (
-    CannotUnderstand,
-    ConfigurationError,
-    DataSetMismatch,
-    OutOfResources,
-    StoreLocked,
-)
+from dicomnode.errors import ConfigurationError, OutOfResources, StoreLocked
 from dicomnode.storage.disk import (
     OpenDirectory,
+    OpenFile,
     disk_errors,
     fsync_directory,
-    rename_without_replacing,
+    reports_lost_writes,
     sync_filesystem,
     write_all,
 )
+from dicomnode.storage.incoming import IncomingFile
 from dicomnode.storage.part10 import digest_from, file_digest, read_file_meta
+from dicomnode.storage.paths import stem
 from dicomnode.storage.quarantine import Quarantine
 
 Durability = Literal["full", "relaxed"]
@@ -52,37 +47,11 @@ _KNOWN_DIRECTORIES: Final = 4096
 # Series directories that are kept open, so that flushing one is a single call.
 _OPEN_DIRECTORIES: Final = 64
 
+# Long for a rename, which is all that is waited for.
+_ARRIVAL_SECONDS: Final = 10.0
+
 # Slashes in objects/<2 hex>/<study>: what is above is never removed.
 _DEPTH_OF_STUDIES: Final = 2
-
-_UID = re.compile(r"[0-9.]{1,64}\Z")
-
-
-def valid_uid(uid: str) -> bool:
-    """Tell whether ``uid`` may name a file: 1-64 digits and dots, and not dots alone.
-
-    Wider than PS3.5 §9.1 on purpose: leading zeros and doubled dots exist in real archives.
-    """
-    return _UID.match(uid) is not None and uid.strip(".") != ""
-
-
-def uid_path_component(uid: str) -> str:
-    """Return ``uid`` as a path component; the only way for a UID into a path.
-
-    Raises DataSetMismatch when it is no UID.
-    """
-    if not valid_uid(uid):
-        raise DataSetMismatch("a UID of the data set is missing or no UID")
-    return uid
-
-
-def object_path(study_uid: str, series_uid: str, sop_uid: str) -> str:
-    """Return the path of an object, relative to the storage directory; checks the UIDs."""
-    study = uid_path_component(study_uid)
-    series = uid_path_component(series_uid)
-    sop = uid_path_component(sop_uid)
-    fan_out = hashlib.sha256(study.encode()).hexdigest()[:2]
-    return f"objects/{fan_out}/{study}/{series}/{sop}.dcm"
 
 
 class FileStore:
@@ -99,15 +68,25 @@ class FileStore:
         self._lock_fd = -1
         self._serial = itertools.count(1)
         self._session = os.urandom(6).hex()
-        self._known: dict[str, None] = {}
+        # Series directories that exist, and whether they are durable.
+        self._known: dict[str, bool] = {}
         self._open_directories: dict[str, OpenDirectory] = {}
         self._directories = threading.Lock()
         self._quarantine = Quarantine(self._root, flush=durability == "full")
+        # Paths of objects that have a row and get their name in a moment.
+        self._announced: dict[str, threading.Event] = {}
+        # Open from the beginning, so that no write that the system loses meanwhile is missed.
+        self._objects: OpenDirectory | None = None
 
     @property
     def flushes(self) -> bool:
         """Whether objects survive power loss once placed."""
         return self.durability == "full"
+
+    @property
+    def settles(self) -> bool:
+        """Whether ``settle`` can be relied on here."""
+        return self.flushes and reports_lost_writes(f"{self._root}/objects")
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -125,6 +104,7 @@ class FileStore:
             for name in ("objects", "incoming", "quarantine"):
                 os.makedirs(f"{self._root}/{name}", mode=_DIRECTORY_MODE, exist_ok=True)
             devices = {os.stat(f"{self._root}/{name}").st_dev for name in ("objects", "incoming")}
+            self._objects = OpenDirectory(f"{self._root}/objects")
             fsync_directory(self._root)
             for path in (root, *missing):
                 with suppress(PermissionError):  # ours to use, not to look around in
@@ -143,6 +123,7 @@ class FileStore:
     def close(self) -> None:
         """Give the lock back."""
         self._open_directories.clear()
+        self._objects = None
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
@@ -206,7 +187,7 @@ class FileStore:
         with disk_errors():
             source = self.abs_path(rel)
             kept = self._quarantine.keep(
-                source, name or _stem(rel), reason, sha256 or file_digest(source)
+                source, name or stem(rel), reason, sha256 or file_digest(source)
             )
             os.unlink(source)
             self._forget_empty(rel)
@@ -244,10 +225,90 @@ class FileStore:
             with disk_errors():
                 sync_filesystem(f"{self._root}/objects")
 
+    def announce(self, rel: str) -> None:
+        """Have whoever misses ``rel`` wait for ``arrived``."""
+        self._announced[rel] = threading.Event()
+
+    def arrived(self, rel: str) -> None:
+        """Let go on who waits for ``rel``, announced or not: it is placed, or will not be."""
+        if announced := self._announced.pop(rel, None):
+            announced.set()
+
+    def settle(self) -> None:
+        """Make what has been placed or announced up to now survive power loss, flushed or not.
+
+        Raises OutOfResources when anything may have been lost since ``open``; asked again it
+        does not tell.
+        """
+        assert self._objects is not None
+        for announced in list(self._announced.values()):
+            if not announced.wait(_ARRIVAL_SECONDS):
+                raise OutOfResources("an object does not get its name")
+        with disk_errors():
+            self._objects.flush_filesystem()
+
+    def flush_object(self, rel: str) -> None:
+        """Make a placed file and its name survive power loss. Raises OutOfResources."""
+        with disk_errors():
+            file = OpenFile(os.open(self.abs_path(rel), os.O_RDONLY | os.O_CLOEXEC))
+            os.fdatasync(file.fileno())
+            self._flush_name(rel)
+
+    def _flush_name(self, rel: str) -> None:
+        """Make the name of a placed file and what leads to it survive power loss."""
+        directory = os.path.dirname(rel)
+        self.make_directory(directory)
+        self.flush_directory(directory)
+
+    def secure(self, rel: str, contents: bytes) -> bool:
+        """Have a file with these bytes survive power loss; tell whether it was written anew.
+
+        Nobody else may place an object of its UID meanwhile. Raises OutOfResources.
+        """
+        if self._has(rel, contents):
+            return False
+        with disk_errors():
+            directory = os.path.dirname(rel)
+            self.forget_directory(directory)
+            self.make_directory(directory)
+            path = self.new_temporary()
+            file = OpenFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _FILE_MODE))
+            try:
+                write_all(file.fileno(), [contents])
+                os.fdatasync(file.fileno())
+                os.replace(path, self.abs_path(rel))
+            except OSError:
+                with suppress(OSError):  # recovery removes what stays
+                    os.unlink(path)
+                raise
+            self.flush_directory(directory)
+        return True
+
+    def _has(self, rel: str, contents: bytes) -> bool:
+        """Tell whether a file has these bytes, and they and its name survive power loss."""
+        try:
+            file = OpenFile(os.open(self.abs_path(rel), os.O_RDONLY | os.O_CLOEXEC))
+            if file.read(len(contents) + 1, 0) != contents:
+                return False
+            os.fdatasync(file.fileno())
+            self._flush_name(rel)
+        except OSError:
+            return False
+        return True
+
     def open_object(self, rel: str) -> int:
         """Return a file descriptor for reading, which the caller owns. Raises OutOfResources."""
+        path = self.abs_path(rel)
         with disk_errors():
-            return os.open(self.abs_path(rel), os.O_RDONLY | os.O_CLOEXEC)
+            # Looked up first: it may arrive between the two.
+            announced = self._announced.get(rel)
+            try:
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if announced is None:
+                    raise
+            announced.wait(_ARRIVAL_SECONDS)
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def digest_file(self, rel: str) -> str:
         """Return the SHA-256 (hex) of the data set bytes of an object, read from disk.
@@ -300,9 +361,10 @@ class FileStore:
         """Return an absolute path in ``incoming/`` that was not given before."""
         return f"{self._root}/incoming/{self._session}-{next(self._serial)}.part"
 
-    def make_directory(self, rel: str) -> None:
-        """Make ``objects/<2 hex>/<study>/<series>`` durable, unless it is known to exist."""
-        if rel in self._known:
+    def make_directory(self, rel: str, *, flush: bool = True) -> None:
+        """Make ``objects/<2 hex>/<study>/<series>``, durable with ``flush``, unless it is known."""
+        known = self._known.get(rel)
+        if known or (known is False and not flush):
             return
         series = self.abs_path(rel)
         study = os.path.dirname(series)
@@ -312,11 +374,11 @@ class FileStore:
                 with suppress(FileExistsError):
                     os.mkdir(path, _DIRECTORY_MODE)
                 # Even for one that exists: whoever made it may have died before this.
-                if self.flushes:
+                if flush and self.flushes:
                     fsync_directory(os.path.dirname(path))
             if len(self._known) >= _KNOWN_DIRECTORIES:
                 self._known.clear()
-            self._known[rel] = None
+            self._known[rel] = flush
 
     def forget_directory(self, rel: str) -> None:
         """Look again whether ``rel`` exists the next time."""
@@ -349,150 +411,3 @@ class FileStore:
                         fsync_directory(self.abs_path(directory))
                     return
                 directory = os.path.dirname(directory)
-
-
-class IncomingFile:
-    """One object on its way into the store; ends with place, place_over, quarantine or discard.
-
-    ``fd`` stays readable until then. ``data_set_offset`` is where the data set starts.
-    """
-
-    __slots__ = ("_hash", "_meta", "_path", "_store", "data_set_bytes", "data_set_offset", "fd")
-
-    def __init__(self, store: FileStore, fd: int, path: str, meta: bytes) -> None:
-        self._store = store
-        self._path = path
-        self._hash = hashlib.sha256()
-        # Written together with the first fragments; None once it is.
-        self._meta: bytes | None = meta
-        self.fd = fd
-        self.data_set_offset = len(meta)
-        self.data_set_bytes = 0
-
-    @property
-    def size_bytes(self) -> int:
-        """The size of the whole file."""
-        return self.data_set_offset + self.data_set_bytes
-
-    def append(self, fragments: Sequence[memoryview]) -> None:
-        """Write data set bytes and hash them; the views are not kept.
-
-        Raises OutOfResources.
-        """
-        with disk_errors():
-            if self._meta is None:
-                self.data_set_bytes += write_all(self.fd, fragments)
-            else:
-                written = write_all(self.fd, [self._meta, *fragments])
-                self.data_set_bytes = written - self.data_set_offset
-                self._meta = None
-        update = self._hash.update
-        for fragment in fragments:
-            update(fragment)
-
-    def sha256(self) -> str:
-        """Return the SHA-256 (hex) of the data set bytes so far."""
-        return self._hash.hexdigest()
-
-    def flush(self) -> None:
-        """Make the bytes survive power loss (nothing in relaxed durability)."""
-        if self._store.flushes:
-            with disk_errors():
-                os.fdatasync(self.fd)
-
-    def place(self, study_uid: str, series_uid: str, sop_uid: str) -> str:
-        """Give the object its name, replacing nothing, durably; return its relative path.
-
-        Raises FileExistsError when the name is taken (this object stays as it is),
-        DataSetMismatch for what is no UID, OutOfResources.
-        """
-        rel = object_path(study_uid, series_uid, sop_uid)
-        directory = os.path.dirname(rel)
-        target = self._store.abs_path(rel)
-        with disk_errors(passing=FileExistsError):
-            self._store.make_directory(directory)
-            try:
-                rename_without_replacing(self._path, target)
-            except FileNotFoundError:
-                # The directory became empty and was removed since we knew it.
-                self._store.forget_directory(directory)
-                self._store.make_directory(directory)
-                rename_without_replacing(self._path, target)
-            if self._store.flushes:
-                self._settle(directory, target)
-            self._close()
-        return rel
-
-    def _settle(self, directory: str, target: str) -> None:
-        """Make the name durable; take it back when that fails, as nobody will be told of it."""
-        try:
-            self._store.flush_directory(directory)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(target)
-            raise
-
-    def place_over(
-        self, study_uid: str, series_uid: str, sop_uid: str, *, reason: str = "replaced"
-    ) -> str:
-        """Give the object its name; what had the name before is kept in the quarantine first.
-
-        Returns its path there, or "" when there was nothing. The temporary name stays until
-        ``discard``, which is for when the index has followed: it tells recovery to look.
-        Raises DataSetMismatch for what is no UID, OutOfResources.
-        """
-        rel = object_path(study_uid, series_uid, sop_uid)
-        store, target = self._store, self._store.abs_path(rel)
-        kept = ""
-        with disk_errors():
-            store.make_directory(os.path.dirname(rel))
-            if store.exists(rel):
-                kept = store.quarantine().keep(target, _stem(rel), reason, file_digest(target))
-            aside = store.new_temporary()
-            os.link(self._path, aside)
-            try:
-                if store.flushes:
-                    fsync_directory(os.path.dirname(aside))
-                os.replace(aside, target)
-                if store.flushes:
-                    fsync_directory(os.path.dirname(target))
-            except OSError:
-                with suppress(OSError):
-                    os.unlink(aside)
-                if kept:
-                    with suppress(OutOfResources):
-                        store.put_back(kept, rel)
-                raise
-        return kept
-
-    def quarantine(self, reason: str) -> str:
-        """Move the object to the quarantine, durably; return its path there, relative.
-
-        Raises OutOfResources.
-        """
-        with disk_errors():
-            try:
-                stem = read_file_meta(self.fd).sop_instance_uid
-            except CannotUnderstand:
-                stem = ""
-            rel = self._store.quarantine().keep(
-                self._path, stem if valid_uid(stem) else "unknown", reason, self.sha256()
-            )
-        self.discard()
-        return rel
-
-    def discard(self) -> None:
-        """Drop the object; may be called again, and after any other ending."""
-        if self.fd >= 0:
-            with suppress(OSError):  # recovery removes what stays
-                os.unlink(self._path)
-            self._close()
-
-    def _close(self) -> None:
-        fd, self.fd = self.fd, -1
-        with suppress(OSError):  # the file is closed all the same, and flushed where it counts
-            os.close(fd)
-
-
-def _stem(rel: str) -> str:
-    return os.path.basename(rel).removesuffix(".dcm")

@@ -80,11 +80,12 @@ _EXPLICIT_BIG = _layout(True, ">")
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Raw values by tag, as they stand in the data set (padding included)."""
+    """Raw values by tag, as they stand in the data set (padding included), up to ``end``."""
 
     values: Mapping[int, bytes]
     encodings: tuple[str, ...]
     _layout: _Layout
+    end: int = _NEVER
 
     @property
     def sop_class_uid(self) -> str:
@@ -245,7 +246,8 @@ def _read(
         values, _ = _scan(source, 0, layout, stop, bounds)
     except struct.error:
         raise CannotUnderstand("the data set is cut short") from None
-    return Header(values, encodings_of(values.get(0x0008_0005, b"").strip(b" \0")), layout)
+    encodings = encodings_of(values.get(0x0008_0005, b"").strip(b" \0"))
+    return Header(values, encodings, layout, stop)
 
 
 def _layout_of(source: _Source, transfer_syntax_uid: str) -> _Layout:

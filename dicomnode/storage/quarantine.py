@@ -27,10 +27,17 @@ class Quarantine:
     def keep(self, source: str, stem: str, reason: str, sha256: str) -> str:
         """Give the file at ``source`` a second name here; return it, relative to the root.
 
-        The note is durable before the call returns. Raises OSError.
+        File and note are durable before the call returns. Raises OSError.
         """
         name = f"quarantine/{stem}.{sha256[:_DIGEST_DIGITS]}"
         rel = f"{name}.dcm"
+        if self._flush:
+            # Its bytes may be durable in the index alone, which lets go of them.
+            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
         with suppress(FileExistsError):
             os.link(source, f"{self._root}/{rel}")
         if not os.path.exists(f"{self._root}/{name}.json"):

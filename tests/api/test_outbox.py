@@ -59,7 +59,7 @@ def test_what_waits_is_dropped_when_that_is_confirmed(node: RunningNode) -> None
     store(node.dicom_address, Image(1), Image(2))
     assert "give --yes" in ran(node, "drop", "--all", code=1)
     assert ran(node, "drop", "--yes") == "nothing dropped\n"
-    assert ran(node, "drop", "--all", "--yes") == "ARCHIVE: 2 objects dropped\n"
+    assert ran(node, "drop", "--all", "--yes") == "ARCHIVE: 2 dropped\n"
     assert listed(node)[0]["objects"]["ready"] == 0
 
 
@@ -84,7 +84,7 @@ def test_what_was_set_aside_is_sent_again_on_demand(start_node: StartNode) -> No
         assert Image(1).uid in ran(node, "list", "--dead")
         statuses[0] = 0
         eventually(lambda: node.metric("dicomnode_outgoing_associations_active") == 0)
-        assert ran(node, "retry") == "ARCHIVE: 1 object sent again now\n"
+        assert ran(node, "retry") == "ARCHIVE: 1 sent again now\n"
         eventually(lambda: listed(node)[0]["objects"]["dead"] == 0 and len(target.stored) == 2)
         eventually(lambda: node.metric("dicomnode_outbox_depth") == 0)
 
@@ -93,7 +93,7 @@ def test_what_was_set_aside_is_sent_again_on_demand(start_node: StartNode) -> No
     ("method", "path", "body", "status", "words"),
     [
         ("GET", "/api/outbox/dead?destination=X", None, 404, "destinations are ARCHIVE"),
-        ("POST", "/api/outbox/retry", {"destination": "X"}, 404, "nothing is forwarded to X"),
+        ("POST", "/api/outbox/retry", {"destination": "X"}, 404, "nothing is sent to X"),
         ("POST", "/api/outbox/drop", {"dead_only": 1}, 400, "dead_only must be true or false"),
         ("POST", "/api/outbox/drop", [], 400, "the body must be a JSON object"),
     ],

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import peers
 from tests.cli.commands import run, written
 from tests.conftest import RunningNode, StartNode
@@ -104,3 +106,15 @@ def test_echo_loads_none_of_what_takes_long() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_interrupt_has_its_own_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    config = peers.write_config(tmp_path, entities=[{"title": "A", "host": "127.0.0.1"}])
+    monkeypatch.setattr("dicomnode.cli.echo._echo_all", interrupted)
+    ended = run("echo", "--all", "--config", config)
+    assert (ended.code, ended.err) == (130, "dicomnode: interrupted\n")

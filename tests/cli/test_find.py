@@ -1,8 +1,10 @@
 """``dicomnode find`` and ``dicomnode worklist query``, asked of a node of ours."""
 
+import asyncio
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +14,11 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from tests import peers
+from tests import peers, wire
 from tests.cli.commands import STUDY, make_study, run, written
+from tests.conftest import StartNode
+from tests.query_wire import identifier
+from tests.scu.scripted import PENDING, Conversation, scripted
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,28 @@ def test_what_a_peer_sends_does_not_steer_the_terminal(peer: str) -> None:
         assert "\x1b" not in ended.out
 
 
+def test_csv_has_the_lines_and_quotes_of_a_text(start_node: StartNode, tmp_path: Path) -> None:
+    (path,) = make_study(tmp_path / "in", 1, name='Doe^"J", ,K\u3000L')
+    image = pydicom.dcmread(path)
+    image.StudyDescription = "a\\b"
+    image.save_as(path)
+    node = written(start_node().dicom_address)
+    assert run("send", node, path).code == 0
+    ended = run("find", node, "-k", "PatientName", "-k", "StudyDescription", "--csv")
+    rows = list(csv.reader(io.StringIO(ended.out)))
+    assert rows[1:] == [['Doe^"J", ,K\u3000L', "a\\b"]]
+
+
+def test_output_that_lacks_characters_gets_the_others(peer: str) -> None:
+    for option in ([], ["--csv"], ["--json"]):
+        command = [sys.executable, "-m", "dicomnode", "find", peer, "-k", "PatientName", *option]
+        environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+        ended = subprocess.run(command, capture_output=True, env=environment, check=True)
+        assert "M\\xfcller" in ended.stdout.decode() or "Müller" in str(
+            json.loads(ended.stdout or b"[]")
+        )
+
+
 def test_names_are_asked_for_in_their_character_set(peer: str) -> None:
     ended = run("find", peer, "-k", "PatientName=Müller*", "-k", "StudyInstanceUID", "--csv")
     assert "1.2.4" in ended.out
@@ -120,6 +147,30 @@ def test_a_query_file_has_the_keys(peer: str, tmp_path: Path) -> None:
         ended = run("find", peer, tmp_path / name, "--csv")
         assert STUDY in ended.out
         assert "1.2.3," not in ended.out
+
+
+def test_several_queries_make_one_json_array(peer: str, tmp_path: Path) -> None:
+    for number in ("2", "3"):
+        query = Dataset()
+        query.PatientID = number
+        query.file_meta = pydicom.dataset.FileMetaDataset()
+        query.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        pydicom.dcmwrite(tmp_path / f"{number}.dcm", query)
+    ended = run("find", peer, tmp_path / "2.dcm", tmp_path / "3.dcm", "--json")
+    assert [each["00100020"]["Value"] for each in json.loads(ended.out)] == [["2"], ["3"]]
+
+
+async def test_what_was_found_before_a_failure_is_shown() -> None:
+    async def script(peer: Conversation) -> None:
+        await peer.accept(syntax=wire.IMPLICIT_LE)
+        request = await peer.hear()
+        peer.answer(request, PENDING, identifier({0x00100020: "4711"}))
+        peer.say(wire.pdu(wire.ABORT, bytes(4)))
+
+    async with scripted(script) as peer:
+        ended = await asyncio.to_thread(run, "find", peer.written, "-k", "PatientID")
+    assert (ended.code, ended.out.split()) == (1, ["PatientID", "4711"])
+    assert "A-ABORT" in ended.err
 
 
 def test_what_is_no_query_file_is_told(peer: str, tmp_path: Path) -> None:

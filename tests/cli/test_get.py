@@ -42,11 +42,11 @@ def test_only_what_is_missing_is_asked_for(archive: RunningNode, tmp_path: Path)
     assert len(below(out)) == 5
     gone = next(out.rglob(f"{STUDY}.1.1.dcm"))
     gone.unlink()
-    before = archive.metric("dicomnode_objects_sent_total")
+    before = archive.metric("dicomnode_retrieve_sub_operations_total")
     ended = run("get", written(archive.dicom_address), "-k", "PatientID=4711", "-od", out)
     assert "5: 4 were here, 1 received" in ended.out
     assert gone.exists()
-    assert archive.metric("dicomnode_objects_sent_total") - before <= 1
+    assert archive.metric("dicomnode_retrieve_sub_operations_total") - before <= 1
 
 
 def test_a_file_with_other_bytes_is_told_and_never_replaced(
@@ -80,6 +80,24 @@ def test_nothing_that_matches_is_a_failure(archive: RunningNode, tmp_path: Path)
     assert ended.code == 1
     assert "DICOMNODE has nothing that matches" in ended.err
     assert run("get", written(archive.dicom_address)).code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-k", "QueryRetrieveLevel=STUDY"], "say what to get"),
+        (["-k", "PatientID"], "say what to get"),
+        (["--study", ""], "say what to get"),
+        (["-k", "RequestAttributesSequence[0].RequestedProcedureID=7"], "in a sequence"),
+        (["--study", "../x"], "StudyInstanceUID: '../x' is no UID"),
+    ],
+)
+def test_keys_that_narrow_nothing_do_not_retrieve_everything(
+    archive: RunningNode, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    ended = run("get", written(archive.dicom_address), "-od", tmp_path / "out", *arguments)
+    assert ended.code == 1 and words in ended.err
+    assert below(tmp_path / "out") == []
 
 
 def test_objects_are_brought_into_the_own_store(

@@ -1,11 +1,14 @@
 """``dicomnode send``, to nodes of ours and to peers that misbehave."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pydicom
 import pytest
 
+from dicomnode.cli.sending import Sending
+from dicomnode.cli.sources import Item
 from tests import peers
 from tests.cli.commands import STUDY, make_study, run, written
 from tests.conftest import RunningNode, StartNode
@@ -182,3 +185,30 @@ def test_a_peer_that_cannot_be_reached_is_told_once(tmp_path: Path) -> None:
     ended = run("send", f"PACS@127.0.0.1:{peers.free_port()}", tmp_path / "in")
     assert ended.code == 1
     assert ended.err.count("cannot connect to PACS") == 1
+
+
+def test_broken_off_it_says_what_was_stored(
+    node: RunningNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = Sending.send
+
+    async def interrupted(self: Sending, items: Sequence[Item]) -> None:
+        await send(self, items[:2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Sending, "send", interrupted)
+    make_study(tmp_path / "in", 3)
+    ended = run("send", written(node.dicom_address), tmp_path / "in")
+    assert ended.code == 130
+    assert "interrupted" in ended.err and "stored 2 of 3" in ended.out
+
+
+def test_a_reason_that_goes_for_many_is_told_once(node: RunningNode, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.txt", "b.txt")]
+    for path in paths:
+        path.write_text("no image")
+    ended = run("send", written(node.dicom_address), *paths, *make_study(tmp_path / "in", 1))
+    assert ended.code == 1
+    assert f"failed {paths[0]}: no DICM prefix" in ended.err
+    assert f"failed {paths[1]}: the same" in ended.err
+    assert "stored 1 of 3" in ended.out and "  2  not sent" in ended.lines

@@ -62,6 +62,33 @@ def test_what_is_named_and_cannot_be_sent_is_a_failure(tmp_path: Path) -> None:
         assert isinstance(found, Skipped) and found.is_wanted
 
 
+@pytest.mark.parametrize(
+    ("was", "written", "words"),
+    [
+        (b"1.2.840.10008.5.1.4.1.1.2", b"\x1b[31m\xff", "its SOP class is '\\x1b[31m"),
+        (b"1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322", b"../../x", "its SOP instance is"),
+        (b"1.2.840.10008.1.2.1", b"none", "its transfer syntax is 'none', which is no UID"),
+        (b"UI\x1a\x001.2.840", b"UI\xff\xff1", "cut short"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_dicom_file_that_cannot_be_sent_is_a_failure(
+    tmp_path: Path, was: bytes, written: bytes, words: str, packed: bool
+) -> None:
+    content = CT.read_bytes()
+    assert was in content
+    content = content.replace(was, written.ljust(len(was), b"\0"))
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "bad.dcm").write_bytes(content)
+    if packed:
+        with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+            archive.writestr("bad.dcm", content)
+        path = tmp_path / "bad.zip"
+    (found,) = named(path)
+    assert isinstance(found, Skipped) and words in found.why and found.is_wanted
+
+
 def test_special_files_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert skipped(tmp_path) == {"pipe": "no file"}
@@ -110,10 +137,11 @@ async def test_a_long_member_is_unpacked_while_it_is_sent(tmp_path: Path) -> Non
     assert content.endswith(sent) and len(sent) == item.size
 
 
-def test_a_member_that_is_damaged_is_a_failure(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_that_is_damaged_is_a_failure(tmp_path: Path, method: int) -> None:
     (path,) = make_study(tmp_path / "files", 1)
     archive = tmp_path / "bad.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+    with zipfile.ZipFile(archive, "w", method) as packed:
         packed.write(path, "a")
     content = bytearray(archive.read_bytes())
     content[200:210] = bytes(10)
@@ -124,6 +152,14 @@ def test_a_member_that_is_damaged_is_a_failure(tmp_path: Path) -> None:
             found[0].load()
     else:
         assert found[0].is_wanted
+
+
+def test_a_member_without_a_name_is_looked_into(tmp_path: Path) -> None:
+    archive = tmp_path / "nameless.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("nameless", CT.read_bytes())
+    archive.write_bytes(archive.read_bytes().replace(b"nameless", bytes(8)))
+    assert len(items(archive)) == 1
 
 
 def test_a_file_that_only_begins_as_a_zip_file_is_a_failure(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -173,6 +174,44 @@ def test_storage_commitments_are_counted_and_those_given_up_are_named() -> None:
     assert "1 storage commitment report was given up" in text
     assert "CT_1 has no host in the registry" in text
     assert "commitment" not in drawn(FIGURES)
+
+
+def test_what_waits_to_be_sent_on_is_told_by_destination() -> None:
+    quiet = dict.fromkeys(("ready", "paused", "unsettled", "sent", "dead", "committed"), 0)
+    row = {
+        "reports": {"waiting": 0, "dead": 0},
+        "oldest": None,
+        "down_since": None,
+        "next_attempt": None,
+        "last_error": "",
+    }
+    rows = [
+        row | {"destination": "IDLE", "objects": quiet},
+        row
+        | {
+            "destination": "ARCHIVE",
+            "objects": quiet | {"ready": 1200, "paused": 34, "dead": 2},
+            "oldest": time.time() - 7200,
+        },
+        row
+        | {
+            "destination": "RIS",
+            "objects": quiet | {"ready": 1},
+            "reports": {"waiting": 3, "dead": 0},
+            "oldest": time.time() - 60,
+            "down_since": time.time() - 60,
+            "next_attempt": time.time() + 600,
+            "last_error": "connection refused",
+        },
+    ]
+    told = drawn(FIGURES | {"outbox": rows})
+    assert "RIS: 1 waiting, 3 reports waiting, oldest 1m" in told
+    assert "down for 1m" in told and "connection refused" in told
+    assert "ARCHIVE: 1,234 waiting, 2 set aside, oldest 2h" in told
+    assert "(see dicomnode outbox list --dead)" in told
+    assert told.index("RIS") < told.index("ARCHIVE")
+    assert "IDLE" not in told
+    assert "outbox" not in drawn(FIGURES | {"outbox": rows[:1]})
 
 
 def test_what_peers_sent_is_neither_markup_nor_control() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import signal
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 
 from dicomnode.errors import CatalogError
-from dicomnode.index.commitments import State
 from dicomnode.services import commitment_reports
 from dicomnode.services.commitment_check import Checker
 from tests import peers
@@ -115,16 +113,11 @@ def test_several_reports_to_one_requester_share_an_association(start_node: Start
     eventually(lambda: number(node, "checked") == 5)
     with known(reports) as (requester, entity):
         peers.write_registry(node.directory, [entity])
-        reload(node)
+        node.reload()
         told = {reports.take().outcome[1] for _ in range(5)}
         eventually(lambda: number(node, "delivered") == 5)
         assert told == {f"{TRANSACTION}.{each}" for each in range(5)}
         assert requester.connections < 5
-
-
-def reload(node: RunningNode) -> None:
-    """Have the node read its registry, as SIGHUP does."""
-    asyncio.run_coroutine_threadsafe(node.node.reload_registry(), node._loop).result(10)
 
 
 def test_an_entry_that_is_added_later_is_used_at_once(start_node: StartNode) -> None:
@@ -135,7 +128,7 @@ def test_an_entry_that_is_added_later_is_used_at_once(start_node: StartNode) -> 
     reports = Reports()
     with known(reports) as (_, entity):
         peers.write_registry(node.directory, [entity])
-        reload(node)
+        node.reload()
         assert reports.take().outcome[1] == TRANSACTION
 
 
@@ -255,7 +248,7 @@ def test_one_that_is_away_is_called_once_for_all_its_reports(start_node: StartNo
             ask(node.dicom_address, f"{TRANSACTION}.{each}")
         eventually(lambda: attempts(node, "put off") == 120)
         peers.write_registry(node.directory, [entity])
-        reload(node)
+        node.reload()
         eventually(lambda: attempts(node, "put off") == 240)
         assert requester.connections == 1
 
@@ -276,7 +269,7 @@ def test_a_report_that_is_under_way_is_not_looked_for_again_and_again(
         assert wire.commit(1, TRANSACTION, WANTED) == 0
         report = wire.receive()
         monkeypatch.setattr(commitments, "destinations", look)
-        reload(node)
+        node.reload()
         for _ in range(20):
             api(node, "/api/status")
         assert 1 <= looks <= 2
@@ -292,16 +285,16 @@ def test_a_report_that_was_taken_is_not_sent_again_while_the_index_fails(
     with known(reports) as (requester, entity):
         node = archive(start_node, entity)
         commitments = node.node._commitment._commitments
-        finish, failures = commitments.finish, 0
+        deliver, failures = commitments.deliver, 0
 
-        def fail_thrice(id: int, state: State, words: str = "") -> None:
+        def fail_thrice(id: int) -> None:
             nonlocal failures
             failures += 1
             if failures <= 3:
                 raise CatalogError("disk full")
-            finish(id, state, words)
+            deliver(id)
 
-        monkeypatch.setattr(commitments, "finish", fail_thrice)
+        monkeypatch.setattr(commitments, "deliver", fail_thrice)
         ask(node.dicom_address)
         assert reports.take().outcome == (1, TRANSACTION, ALL_KEPT, {})
         eventually(lambda: number(node, "delivered") == 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.conftest import StartNode
 from tests.faults import disks
 from tests.faults.scu import Image, associated, files_below, indexed_paths, store, temporary_files
-from tests.peers import http_get
+from tests.peers import eventually, http_get
 from tests.wire import CT_IMAGE_STORAGE
 
 OUT_OF_RESOURCES = 0xA700
@@ -101,3 +101,31 @@ def fill(directory: Path) -> Path:
                 while True:
                     file.write(bytes(step))
     return ballast
+
+
+def test_small_objects_on_a_disk_that_fills_up_are_refused_or_kept_for_good(
+    start_node: StartNode, tmp_path: Path
+) -> None:
+    with disks.disk(tmp_path, megabytes=64) as disk:
+        where = disk.mounted / "store"
+        storage = {"directory": str(where), "min_free_bytes": 0}
+        node = start_node(storage=storage)
+        assert store(node.dicom_address, Image(1)) == [0]
+        ballast = fill(disk.mounted)
+        images = [Image(number, study=2, size_bytes=20_000) for number in range(40)]
+        with associated(node.dicom_address) as wire:
+            statuses = [wire.store(CT_IMAGE_STORAGE, image.uid, image.data_set) for image in images]
+            assert set(statuses) <= {0, OUT_OF_RESOURCES}
+            assert OUT_OF_RESOURCES in statuses
+            assert wire.echo() == 0
+            acknowledged = [
+                image for image, status in zip(images, statuses, strict=True) if not status
+            ]
+            ballast.unlink()
+            assert store(node.dicom_address, *images) == [0] * len(images)
+        assert set(indexed_paths(where)) == {Image(1).uid, *(image.uid for image in images)}
+        eventually(lambda: node.metric("dicomnode_unsettled_objects") == 0, "all are settled")
+        disk.cut()
+        node.stop()
+        disk.mount_again()
+        assert all(image.is_stored_whole(where) for image in (Image(1), *acknowledged, *images))

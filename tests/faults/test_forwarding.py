@@ -250,4 +250,5 @@ def test_a_poisonous_object_keeps_no_other_from_arriving(start_node: StartNode) 
     with forwarding(start_node, dies_of_it, settings=settings) as (node, (target,)):
         store(node.dicom_address, *IMAGES)
         eventually(lambda: set(target.stored) == set(UIDS[1:]), timeout=20)
-        assert waiting(node) == waiting(node, state="paused") == 1
+        # Written down a moment after the destination has answered.
+        eventually(lambda: waiting(node) == waiting(node, state="paused") == 1)

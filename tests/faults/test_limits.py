@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
 import socket
 import struct
 from collections.abc import Callable
@@ -10,7 +13,7 @@ import pytest
 
 from tests.conftest import RunningNode, StartNode
 from tests.faults.scu import Image, associated
-from tests.peers import eventually
+from tests.peers import NodeProcess, eventually
 from tests.wire import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
@@ -154,3 +157,81 @@ def test_rejected_and_unfinished_connections_take_no_slot(start_node: StartNode)
     assert is_accepted(node)
     for wire in idle:
         wire.socket.close()
+
+
+def from_address(node: RunningNode, address: str) -> Wire:
+    """Connect from another address of the loopback network."""
+    return Wire(node.dicom_address, source=address)
+
+
+def is_open(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def test_thousands_of_connections_of_one_address_leave_others_theirs(
+    start_node: StartNode,
+) -> None:
+    node = start_node(limits={"max_associations": 4})
+    refused = "dicomnode_connections_refused_total"
+    reason = "too many from one address"
+    share = 4 + 32
+    with contextlib.ExitStack() as opened:
+        early = opened.enter_context(associated(node.dicom_address, "CT_1"))
+        flood = []
+        for _ in range(2000):
+            connection = opened.enter_context(socket.create_connection(node.dicom_address, 30))
+            flood.append(connection)
+        eventually(lambda: node.metric(refused, reason=reason) == 2000 - share + 1)
+        # What was there before, and whoever comes from elsewhere, notices nothing.
+        assert early.echo() == 0
+        other = opened.enter_context(from_address(node, "127.0.0.2"))
+        assert other.associate(calling="CT_2")[0] == ASSOCIATE_AC
+        assert other.echo() == 0
+        eventually(lambda: sum(map(is_open, flood)) == share - 1)
+        other.release()
+        early.release()
+    eventually(lambda: is_accepted(node), "a connection for the address")
+
+
+def test_connections_above_the_total_are_closed_and_counted(start_node: StartNode) -> None:
+    node = start_node(limits={"max_associations": 1})
+    with contextlib.ExitStack() as opened:
+        for number in range(2 * 1 + 64 + 5):
+            opened.enter_context(from_address(node, f"127.0.1.{number + 1}"))
+        refused = "dicomnode_connections_refused_total"
+        eventually(lambda: node.metric(refused, reason="too many") == 5)
+    eventually(lambda: is_accepted(node), "a connection")
+
+
+def test_a_node_that_runs_out_of_descriptors_goes_on_when_there_are_some(
+    node_process: NodeProcess,
+) -> None:
+    image = Image(3)
+    pid = node_process.process.pid
+    with contextlib.ExitStack() as opened:
+        wire = opened.enter_context(associated(node_process.dicom_address, "CT_1"))
+        assert wire.echo() == 0
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        few = len(os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, before[1]))
+        # Each is closed, or waits until there is a descriptor for it.
+        for _ in range(50):
+            connection = socket.create_connection(node_process.dicom_address, 10)
+            opened.enter_context(connection)
+        assert wire.echo() == 0
+        # Success is not answered for what cannot be written.
+        assert wire.store(CT_IMAGE_STORAGE, image.uid, image.data_set) != 0
+        assert wire.echo() == 0
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert wire.store(CT_IMAGE_STORAGE, image.uid, image.data_set) == 0
+        wire.release()
+    with associated(node_process.dicom_address, "CT_2") as late:
+        assert late.echo() == 0
+        late.release()
+    assert image.is_stored_whole(node_process.config.parent / "store")

@@ -12,8 +12,10 @@ import random
 import shutil
 import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,12 +23,14 @@ import pytest
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import file_meta
 from tests.conftest import StartNodeProcess
+from tests.destination import destination
 from tests.faults import disks
 from tests.faults.disks import Disk
 from tests.faults.scu import ROOT, Image, files_below, indexed_paths, store, temporary_files
 from tests.faults.senders import Sender
+from tests.faults.test_forwarding_kills import whole
 from tests.interop.samples import data_set_bytes
-from tests.peers import NodeProcess
+from tests.peers import NodeProcess, eventually, free_port, http_get, metric, run_tool
 from tests.wire import CT_IMAGE_STORAGE, EXPLICIT_LE
 
 CYCLES = 4
@@ -59,14 +63,25 @@ def store_until_the_power_goes(
     return [image for sender in senders for image in sender.acknowledged]
 
 
-def indexed_after_the_loss(store_directory: Path, aside: Path) -> dict[str, str]:
-    """Return UID → path of the rows as they survived, from a copy; the index must be sound."""
+@dataclass(frozen=True, slots=True)
+class Survived:
+    """What the index has: UID → path of its rows, and path → file of what it keeps."""
+
+    rows: dict[str, str]
+    kept: dict[str, bytes]
+
+
+def indexed_after_the_loss(store_directory: Path, aside: Path) -> Survived:
+    """Return what survived in the index, from a copy; it must be sound."""
     aside.mkdir()
     for path in store_directory.glob("index.sqlite*"):
         shutil.copy(path, aside)
     with contextlib.closing(sqlite3.connect(aside / "index.sqlite")) as index:
         assert index.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        return dict(index.execute("SELECT sop_instance_uid, path FROM instance"))
+        return Survived(
+            dict(index.execute("SELECT sop_instance_uid, path FROM instance")),
+            dict(index.execute("SELECT path, bytes FROM intake")),
+        )
 
 
 def sent(path: Path) -> Image:
@@ -88,16 +103,21 @@ def test_every_acknowledged_object_survives_a_power_loss(
         acknowledged += store_until_the_power_goes(
             node, disk, studies=(2 * cycle, 2 * cycle + 1), objects=chance.randrange(1, 80)
         )
-        rows = indexed_after_the_loss(where, tmp_path / f"index{cycle}")
-        for path in files_below(where, "objects"):
-            assert data_set_bytes(path) == sent(path).data_set, f"{path} is not whole"
-        for row in rows.values():
-            assert (where / row).is_file(), f"{row} has a row and no file"
+        survived = indexed_after_the_loss(where, tmp_path / f"index{cycle}")
+        for row in survived.rows.values():
+            if row not in survived.kept:
+                path = where / row
+                assert data_set_bytes(path) == sent(path).data_set, f"{path} is not whole"
         for image in acknowledged:
-            assert image.is_stored_whole(where), image
-            assert where / rows[image.uid] == image.path(where)
+            assert where / survived.rows[image.uid] == image.path(where)
         node = start_node_process(storage=storage)
         objects = files_below(where, "objects")
+        for row, contents in survived.kept.items():
+            assert (where / row).read_bytes() == contents, f"{row} has not been restored"
+        for path in objects:
+            assert data_set_bytes(path) == sent(path).data_set, f"{path} is not whole"
+        for image in acknowledged:
+            assert image.is_stored_whole(where), image
         assert {where / path for path in indexed_paths(where).values()} == set(objects)
         assert temporary_files(where) == []
     assert len(acknowledged) > CYCLES
@@ -138,4 +158,102 @@ def test_what_was_not_flushed_is_lost_so_that_the_test_above_can_fail(
     node.signal(signal.SIGKILL)
     node.wait()
     disk.mount_again()
-    assert not all(image.is_stored_whole(where) for image in images)
+    assert not all(is_there(image, where) for image in images)
+
+
+def stored_and_cut(
+    start_node_process: StartNodeProcess, disk: Disk, **settings: object
+) -> tuple[NodeProcess, list[Image]]:
+    """Store small images, and cut the power before all of their files have been flushed."""
+    where = disk.mounted / "store"
+    stored: list[Image] = []
+    for study in range(5):  # the node may settle just before the power goes
+        node = start_node_process(storage={"directory": str(where)}, **settings)
+        images = [Image(number, study) for number in range(20)]
+        assert store(node.dicom_address, *images) == [0] * len(images)
+        stored += images
+        disk.cut()
+        node.signal(signal.SIGKILL)
+        node.wait()
+        disk.mount_again()
+        if not all(is_there(image, where) for image in images):
+            return node, stored
+    raise AssertionError("nothing was lost")
+
+
+def is_there(image: Image, where: Path) -> bool:
+    path = image.path(where)
+    return path.is_file() and path.read_bytes().endswith(image.data_set)
+
+
+def test_small_objects_that_only_the_index_has_are_written_at_the_next_start(
+    start_node_process: StartNodeProcess, disk: Disk
+) -> None:
+    where = disk.mounted / "store"
+    _, images = stored_and_cut(start_node_process, disk)
+    node = start_node_process(storage={"directory": str(where)})
+    node.wait_for_line(r"files restored [1-9]")
+    assert all(image.is_stored_whole(where) for image in images)
+    assert metric(node.http_address, "dicomnode_objects") == len(images)
+    assert metric(node.http_address, "dicomnode_unsettled_objects") == 0
+    assert http_get(node.http_address, "/readyz")[0] == 200
+    assert temporary_files(where) == []
+
+
+def test_small_objects_that_were_acknowledged_before_a_power_loss_are_forwarded_after_it(
+    start_node_process: StartNodeProcess, disk: Disk
+) -> None:
+    where = disk.mounted / "store"
+    nobody = {"title": "D0", "host": "127.0.0.1", "port": free_port()}
+    rules = {
+        "forward": [{"name": "all", "to": ["D0"]}],
+        "forwarding": {"retry_seconds": 0.05, "max_retry_seconds": 0.2},
+    }
+    _, images = stored_and_cut(start_node_process, disk, entities=[nobody], **rules)
+    with destination(whole) as target:
+        node = start_node_process(
+            storage={"directory": str(where)}, entities=[target.entity("D0")], **rules
+        )
+        eventually(lambda: metric(node.http_address, "dicomnode_outbox_depth") == 0, timeout=60)
+    assert {image.uid for image in images} == set(target.stored)
+
+
+def test_reindexing_after_a_power_loss_loses_nothing_that_only_the_index_has(
+    start_node_process: StartNodeProcess, disk: Disk
+) -> None:
+    where = disk.mounted / "store"
+    node, images = stored_and_cut(start_node_process, disk)
+    done = run_tool(*(sys.executable, "-m", "dicomnode", "reindex"), "--config", node.config)
+    assert done.returncode == 0, done.output
+    assert "files restored" in done.output
+    assert all(image.is_stored_whole(where) for image in images)
+    assert set(indexed_paths(where)) == {image.uid for image in images}
+
+
+@pytest.mark.parametrize("version", ["2", "999"])
+def test_another_schema_version_after_a_power_loss_loses_nothing_either(
+    start_node_process: StartNodeProcess, disk: Disk, version: str
+) -> None:
+    where = disk.mounted / "store"
+    _, images = stored_and_cut(start_node_process, disk)
+    with contextlib.closing(sqlite3.connect(where / "index.sqlite")) as index, index:
+        index.execute("UPDATE meta SET value = ?", (version,))
+    node = start_node_process(storage={"directory": str(where)})
+    assert all(image.is_stored_whole(where) for image in images)
+    assert metric(node.http_address, "dicomnode_objects") == len(images)
+
+
+def test_a_node_that_was_stopped_has_left_nothing_to_the_index_alone(
+    start_node_process: StartNodeProcess, disk: Disk
+) -> None:
+    where = disk.mounted / "store"
+    images = [Image(number) for number in range(20)]
+    node = start_node_process(storage={"directory": str(where)})
+    assert store(node.dicom_address, *images) == [0] * len(images)
+    node.signal(signal.SIGTERM)
+    assert node.wait() == 0
+    with contextlib.closing(sqlite3.connect(where / "index.sqlite")) as index:
+        assert index.execute("SELECT count(*) FROM intake").fetchone() == (0,)
+    disk.cut()
+    disk.mount_again()
+    assert all(image.is_stored_whole(where) for image in images)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode.index.catalog import AddOutcome, Catalog, InstanceEntry, InstanceRow
-from dicomnode.storage.files import object_path
 from dicomnode.storage.header import read_header
+from dicomnode.storage.paths import object_path
 from tests.storage.objects import EXPLICIT, data_set, encoded
 
 
@@ -60,8 +60,10 @@ def waited(start: Callable[[Callable[[Any], None]], None]) -> Any:
     return outcomes[0]
 
 
-def add(catalog: Catalog, new: InstanceEntry) -> AddOutcome | BaseException:
-    outcome: AddOutcome | BaseException = waited(lambda done: catalog.add(new, done))
+def add(
+    catalog: Catalog, new: InstanceEntry, contents: bytes | None = None
+) -> AddOutcome | BaseException:
+    outcome: AddOutcome | BaseException = waited(lambda done: catalog.add(new, done, contents))
     return outcome
 
 

@@ -15,8 +15,7 @@ from pydicom.sequence import Sequence
 from sqlalchemy.dialects import postgresql
 
 from dicomnode.errors import CatalogError
-from dicomnode.index import catalog as catalog_module
-from dicomnode.index import schema
+from dicomnode.index import schema, series_paths
 from dicomnode.index.catalog import (
     Added,
     AlreadyHeld,
@@ -24,6 +23,7 @@ from dicomnode.index.catalog import (
     Counts,
     InstanceEntry,
 )
+from dicomnode.index.writer import Operation
 from tests.index.entries import add, entry, held_writer, remove, replace, sqlite_url, waited
 
 
@@ -268,7 +268,7 @@ def test_counts_are_the_same_after_opening_again(tmp_path: Path) -> None:
 def test_paths_come_series_by_series_in_order(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog_module, "_STUDIES_PER_STEP", 3)
+    monkeypatch.setattr(series_paths, "_STUDIES_PER_STEP", 3)
     for number in range(40):
         study = f"1.{number % 8}"
         add(catalog, entry(number, study, f"{study}.{number % 3}"))
@@ -332,7 +332,7 @@ def test_commits_are_as_durable_as_asked(tmp_path: Path, synchronous: Any, level
             levels.append(cursor.execute("PRAGMA synchronous").fetchone()[0])
             levels.append(cursor.execute("PRAGMA journal_mode").fetchone()[0])
 
-        waited(lambda done: catalog._submit(catalog_module.Operation(look, done)))
+        waited(lambda done: catalog._submit(Operation(look, done)))
     assert levels == [level, "wal"]
 
 

@@ -93,7 +93,7 @@ def test_of_the_same_transaction_uid_at_once_one_is_taken(commitments: Commitmen
 
 
 def test_it_stays_taken_when_all_is_over(commitments: Commitments) -> None:
-    commitments.finish(checked(commitments, "1.1").id, State.DELIVERED)
+    commitments.deliver(checked(commitments, "1.1").id)
     assert not commitments.add("CT_1", "DICOMNODE", "1.1", TWO)
 
 
@@ -157,12 +157,19 @@ def test_all_that_wait_can_be_made_due(commitments: Commitments, clock: Clock) -
     assert commitments.destinations(clock.now, LATEST) == (["CT_1"], None)
 
 
+def finish(commitments: Commitments, id: int, state: State) -> None:
+    if state is State.DELIVERED:
+        commitments.deliver(id)
+    else:
+        commitments.give_up(id, "why")
+
+
 @pytest.mark.parametrize("state", [State.DELIVERED, State.GIVEN_UP])
 def test_one_that_is_over_is_not_due_and_has_no_instances(
     commitments: Commitments, clock: Clock, state: State
 ) -> None:
     standing = checked(commitments, "1.1")
-    commitments.finish(standing.id, state, "why")
+    finish(commitments, standing.id, state)
     assert commitments.destinations(clock.now, LATEST) == ([], None)
     assert commitments.get(standing.id) is None
     assert [each.last_error for each in commitments.given_up(10)] == (
@@ -170,12 +177,44 @@ def test_one_that_is_over_is_not_due_and_has_no_instances(
     )
 
 
+def test_what_was_given_up_is_taken_up_again_as_if_it_were_new(
+    commitments: Commitments, clock: Clock
+) -> None:
+    standing = checked(commitments, "1.1")
+    commitments.put_off([standing], clock.now + 30, "not there")
+    commitments.give_up(standing.id, "not there")
+    waits = checked(commitments, "1.2")
+    commitments.put_off([waits], clock.now + 30, "not there")
+    clock.now += 1000
+    assert commitments.retry("CT_2") == 0
+    (given_up,) = commitments.waiting(State.GIVEN_UP)
+    assert (given_up.requester, given_up.count, given_up.next_attempt_at) == ("CT_1", 1, None)
+    assert commitments.retry("CT_1") == 1
+    revived, other = commitments.due("CT_1", clock.now, LATEST, 10)
+    assert (revived.id, revived.attempts, revived.due_since) == (standing.id, 0, clock.now)
+    assert (other.id, other.attempts) == (waits.id, 1)
+    held = commitments.get(standing.id)
+    assert held is not None and list(held.references) == TWO
+    assert commitments.counts()[State.CHECKED] == 2
+    (waiting,) = commitments.waiting(State.CHECKED)
+    assert (waiting.count, waiting.since, waiting.next_attempt_at) == (2, clock.now, 1030.0)
+
+
+def test_what_is_dropped_is_forgotten(commitments: Commitments) -> None:
+    commitments.give_up(checked(commitments, "1.1").id, "not there")
+    checked(commitments, "1.2")
+    assert commitments.drop("CT_1", (State.GIVEN_UP,)) == 1
+    assert commitments.drop("CT_1", (State.GIVEN_UP, State.CHECKED)) == 1
+    assert sum(commitments.counts().values()) == 0
+    assert commitments.add("CT_1", "DICOMNODE", "1.1", TWO)
+
+
 def test_what_is_finished_or_checked_twice_counts_once(commitments: Commitments) -> None:
     standing = checked(commitments, "1.1")
     commitments.checked(standing.id, {})
     for _ in range(2):
-        commitments.finish(standing.id, State.DELIVERED)
-    commitments.finish(standing.id, State.GIVEN_UP)
+        commitments.deliver(standing.id)
+    commitments.give_up(standing.id, "why")
     counts = {state: number for state, number in commitments.counts().items() if number}
     assert counts == {State.DELIVERED: 1}
 
@@ -208,7 +247,7 @@ def test_it_survives_that_the_archive_is_indexed_anew(
 
 def test_only_what_is_over_for_long_is_forgotten(commitments: Commitments, clock: Clock) -> None:
     for uid, state in (("1.1", State.DELIVERED), ("1.2", State.GIVEN_UP)):
-        commitments.finish(checked(commitments, uid).id, state)
+        finish(commitments, checked(commitments, uid).id, state)
     add(commitments, "1.3")
     checked(commitments, "1.4")
     commitments.prune(clock.now)

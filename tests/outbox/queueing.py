@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dicomnode.forward_settings import ForwardRule
 from dicomnode.index.catalog import Catalog, InstanceEntry
-from dicomnode.outbox.queue import Item, Queue
+from dicomnode.outbox.items import Item
+from dicomnode.outbox.queue import Queue
 from dicomnode.outbox.rules import Order, Rules
 from dicomnode.registry import Registry
 from tests.index.entries import entry, sqlite_url, waited
@@ -29,12 +30,13 @@ class Bench:
         self.clock = Clock()
         self.catalog = Catalog(sqlite_url(directory), synchronous="OFF")
         self.catalog.open()
+        self.registry = Registry()
         self.rules = Rules(
             [
                 ForwardRule.model_validate({"name": f"rule {number}", "to": ("ARCHIVE",)} | table)
                 for number, table in enumerate(tables or ({},))
             ],
-            Registry(),
+            self.registry,
             strict=False,
         )
         self.told: list[Order] = []
@@ -47,11 +49,12 @@ class Bench:
     def enter(self, *entries: InstanceEntry, replace: bool = False) -> list[object]:
         """Enter objects with their rows; return the outcomes."""
         submit = self.catalog.replace if replace else self.catalog.add
-        outcomes = []
-        for each in entries:
+
+        def entered(each: InstanceEntry) -> object:
             also = self.queue.attachment(each, self.rules.orders(each), self.told.extend)
-            outcomes.append(waited(lambda done, each=each, also=also: submit(each, done, also)))
-        return outcomes
+            return waited(lambda done: submit(each, done, also=also))
+
+        return [entered(each) for each in entries]
 
     def fill(self, count: int, **more: object) -> None:
         """Enter objects with the Instance Numbers 1 to ``count``."""

@@ -15,7 +15,7 @@ from dicomnode.index.commitment_requests import CommitmentRequests, Outcome, Sta
 from dicomnode.index.entry import InstanceRow
 from dicomnode.outbox.commitments import CommitmentRows
 from dicomnode.outbox.committing import Committing
-from dicomnode.outbox.queue import Settlement
+from dicomnode.outbox.items import Settlement
 from tests.index.entries import entry
 from tests.outbox.queueing import Bench, numbers
 

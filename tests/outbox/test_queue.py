@@ -13,8 +13,8 @@ from sqlalchemy import event
 
 from dicomnode.errors import CatalogError
 from dicomnode.index.catalog import Added, AlreadyHeld
-from dicomnode.outbox.queue import Down, Failure, Settlement
-from tests.index.entries import entry
+from dicomnode.outbox.items import Down, Failure, Settlement
+from tests.index.entries import entry, waited
 from tests.outbox.queueing import Bench, numbers
 
 MakeBench = Callable[..., Bench]
@@ -98,6 +98,37 @@ def test_a_queue_that_fails_leaves_the_object_out_too(
     assert isinstance(outcome, CatalogError)
     assert bench.catalog.get(entry().sop_instance_uid) is None
     assert bench.catalog.counts().instances == 0
+
+
+def test_no_object_is_missed_in_the_figures_though_it_goes_from_state_to_state(
+    bench: Bench,
+) -> None:
+    bench.fill(1)
+    (item,) = bench.take()
+
+    def move(*arguments: Any) -> None:
+        if bench.queue.next_due("ARCHIVE") is None:
+            bench.queue.settle(Settlement(failed=[Failure(item, "refused", 2e9)]))
+        else:
+            bench.queue.revive("ARCHIVE")
+
+    figures = []
+    for _ in range(2):
+        event.listen(bench.catalog._backend.reader, "after_cursor_execute", move, once=True)
+        figures.append(sum(tally.count for tally in bench.queue.tallies()))
+    assert figures == [1, 1]
+
+
+def test_the_rows_of_an_object_that_is_taken_back_go_with_it(make_bench: MakeBench) -> None:
+    bench = make_bench({"to": ["ARCHIVE", "BACKUP"]})
+    bench.fill(1)
+    new = entry(2)
+    also = bench.queue.attachment(new, bench.rules.orders(new), bench.told.extend)
+    waited(lambda done: bench.catalog.add(new, done, b"contents", also))
+    assert bench.counts() == {"ARCHIVE READY": 2, "BACKUP READY": 2}
+    waited(lambda done: bench.catalog.remove(new.sop_instance_uid, done, also))
+    assert bench.counts() == {"ARCHIVE READY": 1, "BACKUP READY": 1}
+    assert numbers(bench.take()) == [1]
 
 
 # -- taking ----------------------------------------------------------------------------------------
@@ -260,11 +291,24 @@ def test_what_waits_can_be_dropped_for_one_destination(make_bench: MakeBench) ->
 def test_retrying_ends_every_pause(bench: Bench) -> None:
     bench.fill(2)
     first, _ = bench.take()
-    bench.queue.set_down("ARCHIVE", Down(1.0, 1, bench.clock.now + 99, "x"))
     bench.queue.settle(Settlement(failed=[Failure(first, "refused", bench.clock.now + 99)]))
     assert bench.queue.revive("ARCHIVE") == 1
     assert numbers(bench.take()) == [1, 2]
-    assert bench.queue.downs() == {}
+
+
+def test_a_pause_does_not_last_for_years_because_a_clock_was_wrong(bench: Bench) -> None:
+    bench.queue.longest_wait_seconds = 3600.0
+    bench.fill(2)
+    bench.clock.now += 100_000_000
+    first, second = bench.take()
+    pauses = [
+        Failure(first, "refused", bench.clock.now + 30),
+        Failure(second, "refused", bench.clock.now - 100_000_000 + 30),
+    ]
+    bench.queue.settle(Settlement(failed=pauses))
+    bench.clock.now -= 100_000_000
+    assert numbers(bench.take()) == [1]
+    assert bench.queue.next_due("ARCHIVE") == bench.clock.now + 30
 
 
 # -- many rows -------------------------------------------------------------------------------------

@@ -158,6 +158,8 @@ def test_nothing_is_sent_back_to_where_it_came_from() -> None:
         ('to = ["ARCHIVE"]\nattributes = { StudyDate = "2026*" }', "StudyDate: is no date"),
         ('to = ["ARCHIVE"]\nattributes = { PatientID = "" }', "must have a value or a pattern"),
         ('to = ["ARCHIVE"]\ndelete_when_committed = true', "needs commit = true"),
+        ('to = ["ARCHIVE"]\nwhat = "mpps"\ncommit = true', "forward.commit (of x): is of objects"),
+        ('to = ["ARCHIVE"]\nwhat = "mpps"\nsop_classes = ["CT*"]', "is of objects; a rule with"),
     ],
 )
 def test_a_mistake_of_a_rule_is_told_with_its_line(tmp_path: Path, line: str, problem: str) -> None:

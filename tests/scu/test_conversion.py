@@ -167,3 +167,15 @@ async def test_whoever_stops_waiting_leaves_no_process_at_work(
         await task
     assert converters._all == set()
     assert archive.leftovers() == []
+
+
+async def test_what_waits_for_its_turn_when_the_converters_end_starts_no_other(
+    archive: Archive, converters: Converters
+) -> None:
+    job = archive.put("MR_small_RLE.dcm")
+    conversions = [asyncio.create_task(converters.convert(*job, EXPLICIT)) for _ in range(4)]
+    await asyncio.sleep(0)
+    await converters.close()
+    outcomes = await asyncio.gather(*conversions, return_exceptions=True)
+    assert all(isinstance(outcome, ConversionFailed) for outcome in outcomes), outcomes
+    assert not converters._all and archive.leftovers() == []

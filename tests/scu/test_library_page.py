@@ -49,7 +49,6 @@ def test_every_example_of_the_page_runs(
     address = "DICOMNODE@{}:{}".format(*node.dicom_address)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
-    (tmp_path / "incoming").mkdir()
     for name in ("CT_small.dcm", "MR_small_RLE.dcm"):
         shutil.copy(sample(name), tmp_path / "images")
 

@@ -152,7 +152,7 @@ async def test_an_operation_inside_a_loop_over_matches_is_refused_instead_of_wai
         open_association(peer.written, contexts=["find", "echo"]) as association,
     ):
         async for _ in association.find(STUDIES):
-            with pytest.raises(LocalProtocolError, match="end that loop first"):
+            with pytest.raises(LocalProtocolError, match="end that loop and aclose"):
                 await association.echo()
         assert (await association.echo()).ok
 

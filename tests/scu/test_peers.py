@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from dicomnode import open_association
 from dicomnode.errors import ConnectionFailed
 from dicomnode.registry import AE, Registry
 from dicomnode.scu.contexts import USUAL, contexts_of, receiving
@@ -38,6 +41,9 @@ def test_a_peer_is_written_with_its_address(written: str, peer: Peer) -> None:
         "PACS@host:0",
         "PACS@host:65536",
         "A" * 17 + "@h",
+        "T\u00c4@h",
+        "A\\B@h",
+        "A\x01@h",
     ],
 )
 def test_what_is_no_peer_is_refused(written: str) -> None:
@@ -69,6 +75,38 @@ def test_sop_classes_are_uids_keywords_or_words() -> None:
 def test_transfer_syntaxes_stand_beside_their_sop_class() -> None:
     wanted = [("CTImageStorage", ["JPEG2000Lossless"]), (CT, [JPEG_2000]), (CT, USUAL)]
     assert [context.transfer_syntaxes for context in contexts_of(wanted)] == [(JPEG_2000,), USUAL]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ("echo", r"are a list, such as \['echo'\]"),
+        ([("CTImageStorage", "1.2.840.10008.1.2")], "transfer syntaxes of CTImageStorage are a"),
+        ([("CTImageStorage", [])], "transfer syntaxes of CTImageStorage are a"),
+        ([], "at least one presentation context"),
+    ],
+)
+def test_contexts_that_cannot_be_proposed_are_named(wanted: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        contexts_of(wanted)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"calling_ae_title": ""},
+        {"calling_ae_title": "A" * 17},
+        {"calling_ae_title": "\u00c4"},
+        {"max_operations": -1},
+        {"max_operations": 65536},
+        {"maximum_pdu_bytes": 0},
+        {"maximum_pdu_bytes": 1 << 32},
+    ],
+)
+async def test_what_cannot_be_asked_for_is_named(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"AE title|max_operations|maximum_pdu_bytes"):
+        async with open_association("PEER@127.0.0.1:1", **option):
+            pass
 
 
 def test_more_than_128_contexts_do_not_fit() -> None:

@@ -11,7 +11,12 @@ import pydicom
 import pytest
 
 from dicomnode import open_association
-from dicomnode.errors import AssociationAborted, OutOfResources, StatusError
+from dicomnode.errors import (
+    AssociationAborted,
+    AssociationTimedOut,
+    OutOfResources,
+    StatusError,
+)
 from dicomnode.scu.answers import Progress
 from dicomnode.scu.association import Association
 from dicomnode.scu.contexts import receiving
@@ -292,3 +297,43 @@ async def test_the_time_for_an_answer_runs_anew_with_each_piece_of_an_object() -
 
     async with getting(script, response_seconds=0.25) as association:
         assert (await association.get(STUDY, receive).finished()).ok
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+async def test_a_peer_that_falls_silent_within_an_object_times_out(pieces: int) -> None:
+    async def script(peer: Conversation) -> None:
+        await accept(peer)
+        command = wire.c_store_rq(1, CT, "1.2.3.1")
+        peer.say(wire.pdu(wire.P_DATA, wire.pdv(CT_CONTEXT, command, command=True)))
+        for _ in range(pieces * 20):
+            peer.say(wire.pdu(wire.P_DATA, wire.pdv(CT_CONTEXT, bytes(16000), last=False)))
+
+    async def receive(arriving: ReceivedObject) -> None:
+        await arriving.data(1 << 30)
+
+    async with getting(script, response_seconds=0.1) as association:
+        async with asyncio.timeout(20):
+            with pytest.raises(AssociationTimedOut):
+                await association.get(STUDY, receive).finished()
+
+
+async def test_nothing_of_a_cancelled_object_is_left_when_the_get_is_over(tmp_path: Path) -> None:
+    async def script(peer: Conversation) -> None:
+        request = await accept(peer)
+        peer.answer(request, PENDING)
+        command = wire.c_store_rq(1, CT, "1.2.3.1")
+        peer.say(wire.pdu(wire.P_DATA, wire.pdv(CT_CONTEXT, command, command=True)))
+        for _ in range(20):
+            peer.say(wire.pdu(wire.P_DATA, wire.pdv(CT_CONTEXT, bytes(16000), last=False)))
+        while (await peer.hear()).field != CANCEL_RQ:
+            pass
+        peer.say(wire.pdu(wire.P_DATA, wire.pdv(CT_CONTEXT, b"", last=True)))
+        peer.answer(request, CANCELLED)
+
+    async with getting(script) as association:
+        retrieval = association.get(STUDY, into(tmp_path / "in"))
+        await anext(retrieval)
+        while not (tmp_path / "in").exists():
+            await asyncio.sleep(0.01)
+        await retrieval.aclose()
+        assert list((tmp_path / "in").iterdir()) == []

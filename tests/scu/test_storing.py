@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
+import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -116,6 +119,18 @@ async def test_a_new_dataset_is_written_in_a_transfer_syntax_that_was_accepted()
             await association.store(Dataset())
 
 
+@pytest.mark.parametrize("uid", ["", "no uid", "1." + "2" * 64])
+async def test_a_dataset_whose_uid_is_none_is_not_sent(uid: str) -> None:
+    dataset = pydicom.dcmread(sample("CT_small.dcm"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, of the same
+        dataset.SOPInstanceUID = uid
+    async with storing([(CT, [EXPLICIT])]) as (association, _):
+        with pytest.raises(ValueError, match=r"SOP [iI]nstance"):
+            await association.store(dataset)
+        assert (await association.store(sample("CT_small.dcm"))).ok
+
+
 async def test_bytes_are_sent_as_they_are() -> None:
     data = wire.data_set(CT, "1.2.3", study_uid="1.2", series_uid="1.2")
     instance = Instance(
@@ -139,6 +154,20 @@ async def test_what_is_not_accepted_as_it_lies_is_converted(in_memory: bool) -> 
         assert taken.messages[0].data is not None
         pixels = data_set_bytes(sample("MR_small.dcm"))[-64 * 64 * 2 :]
         assert pixels in taken.messages[0].data
+
+
+async def test_what_is_still_to_be_converted_at_the_end_of_the_block_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dataset = pydicom.dcmread(sample("MR_small_RLE.dcm"))
+    async with storing([(MR, [EXPLICIT])]) as (association, _):
+        stores = [asyncio.create_task(association.store(dataset)) for _ in range(2)]
+        while not list(tmp_path.iterdir()):
+            await asyncio.sleep(0.001)
+    for outcome in await asyncio.gather(*stores, return_exceptions=True):
+        assert isinstance(outcome, ConversionFailed | AssociationAborted), outcome
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_what_cannot_be_sent_says_why_and_stops_nothing(tmp_path: Path) -> None:

@@ -17,9 +17,12 @@ import pytest
 
 from dicomnode.dimse.channel import Channel
 from dicomnode.errors import StatusError
+from dicomnode.index.backend import Synchronous
 from dicomnode.index.catalog import Catalog, InstanceRow
-from dicomnode.services.intake import Arrival, Intake, OnConflict, Settled
-from dicomnode.services.workers import Workers
+from dicomnode.services.intake import Arrival, Forwarding, Intake, OnConflict, Settled
+from dicomnode.services.settling import Settler, restore
+from dicomnode.services.turns import Turns
+from dicomnode.services.workers import GroupWorker, Workers
 from dicomnode.storage import disk
 from dicomnode.storage.files import FileStore
 from tests.index.entries import sqlite_url
@@ -28,9 +31,9 @@ from tests.storage.objects import CT_STORAGE, EXPLICIT, data_set, encoded
 UID = "1.2.3.4.1"
 
 
-def image(study: str = "1.2.3", series: str = "1.2.3.4", **more: object) -> bytes:
-    """Return the encoded data set of an object whose SOP Instance UID is ``UID``."""
-    return encoded(data_set(1, study, series, SOPInstanceUID=UID, **more))
+def image(study: str = "1.2.3", series: str = "1.2.3.4", uid: str = UID, **more: object) -> bytes:
+    """Return the encoded data set of an object whose SOP Instance UID is ``uid``."""
+    return encoded(data_set(1, study, series, SOPInstanceUID=uid, **more))
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Journal:
     conflicts: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
+    settling: list[Exception | None] = field(default_factory=list)
 
     def conflict(self, arrival: Arrival, policy: str, kept_path: str) -> None:
         self.conflicts.append(kept_path)
@@ -73,31 +77,56 @@ class Journal:
     def internal_error(self, what: str, error: BaseException) -> None:
         self.errors.append(error)
 
+    def settling_failed(self, error: Exception) -> None:
+        self.settling.append(error)
+
+    def settled_again(self) -> None:
+        self.settling.append(None)
+
 
 class Bench:
-    """One intake in ``directory``."""
+    """One intake in ``directory``; with an index that is flushed, it keeps small objects.
 
-    def __init__(self, directory: Path, on_conflict: OnConflict = "keep_first") -> None:
+    Nothing is settled but by ``settle``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        on_conflict: OnConflict = "keep_first",
+        synchronous: Synchronous = "OFF",
+        url: str | None = None,
+        forwarding: Forwarding | None = None,
+    ) -> None:
         self.directory = directory
         self.files = FileStore(directory, durability="full")
         self.files.open()
-        self.catalog = Catalog(sqlite_url(directory), synchronous="OFF")
+        self.catalog = Catalog(url or sqlite_url(directory), synchronous=synchronous)
         self.catalog.open()
         self.journal = Journal()
         self.worker_faults: list[BaseException] = []
         self.workers = Workers(4, self.worker_faults.append)
         self.workers.start()
+        self.group = GroupWorker(self.catalog.grouped, self.worker_faults.append)
+        self.group.start()
+        turns = Turns()
+        self.settler = Settler(self.files, self.catalog, turns=turns, journal=self.journal)
         self.association = Association()
         self.intake = Intake(
             self.files,
             self.catalog,
             workers=self.workers,
+            group=self.group,
+            turns=turns,
+            settler=self.settler,
             journal=self.journal,
             on_conflict=on_conflict,
             min_free_bytes=0,
+            forwarding=forwarding,
         )
 
     def close(self) -> None:
+        self.group.stop()
         self.workers.stop()
         self.catalog.close()
         self.files.close()
@@ -153,6 +182,8 @@ class Bench:
 
     def clear(self) -> None:
         """Forget every object."""
+        if last := self.catalog.last_unsettled():
+            self.catalog.settle(last)
         self.catalog.truncate()
         for folder in ("objects", "quarantine", "incoming"):
             for name in self.listed(folder):
@@ -160,9 +191,40 @@ class Bench:
         for note in (self.directory / "quarantine").iterdir():
             note.unlink()
 
+    def lose_power(self, flushed: Flushed) -> None:
+        """Empty every file that was not flushed, and recover as at a start."""
+        for folder in ("objects", "quarantine"):
+            for name in self.listed(folder):
+                path = self.directory / folder / name
+                if path.stat().st_ino not in flushed.inodes:
+                    path.write_bytes(b"")
+        restore(self.files, self.catalog.unsettled())
+
+    def torn(self, folder: str) -> list[str]:
+        """Return the files of a folder that lost their bytes with the power."""
+        return [
+            name
+            for name in self.listed(folder)
+            if not (self.directory / folder / name).stat().st_size
+        ]
+
     @property
     def temporary(self) -> list[str]:
         return os.listdir(self.directory / "incoming")
+
+
+class Flushed:
+    """Remembers which files have been flushed, by inode."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.inodes: set[int] = set()
+        real = os.fdatasync
+
+        def fdatasync(fd: int) -> None:
+            real(fd)
+            self.inodes.add(os.fstat(fd).st_ino)
+
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
 
 
 _CALLS = (
@@ -190,7 +252,7 @@ class FailingDisk:
             for name in _CALLS:
                 patched.setattr(os, name, self._wrapped(name, getattr(os, name)))
             rename = self._wrapped("rename", disk.rename_without_replacing)
-            patched.setattr("dicomnode.storage.files.rename_without_replacing", rename)
+            patched.setattr("dicomnode.storage.incoming.rename_without_replacing", rename)
             yield self
 
     def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ from dicomnode.services.sop_classes import (
     MODALITY_PERFORMED_PROCEDURE_STEP,
     MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE,
 )
-from dicomnode.storage.json_model import decode_attributes
+from dicomnode.storage.json_model import Attributes, decode_attributes
 from dicomnode.ul.negotiation import AcceptedContext
 from tests.index.entries import sqlite_url
 from tests.services.performing import STEP_ID, STUDY, completion, creation, scheduled
@@ -71,6 +71,16 @@ class FakeChannel:
         self.sent.put_nowait((command, data_set))
 
 
+class Unforwarded:
+    """Tells nobody of steps."""
+
+    def step_created(self, sop_instance_uid: str, attributes: Attributes, source: str) -> None: ...
+
+    def step_changed(
+        self, sop_instance_uid: str, changes: Attributes, *, is_over: bool
+    ) -> None: ...
+
+
 class Fixture:
     def __init__(self, directory: Path) -> None:
         self.catalog = Catalog(sqlite_url(directory), synchronous="OFF")
@@ -82,7 +92,7 @@ class Fixture:
         self.told = asyncio.Event()
         self.errors: list[BaseException] = []
         self.service = PerformedSteps(
-            self.steps, self, LIMIT, lambda: self.registry, lambda: 1000.0
+            self.steps, self, LIMIT, lambda: self.registry, lambda: 1000.0, Unforwarded()
         )
         self.associate()
 

@@ -15,7 +15,8 @@ from dicomnode.index.catalog import Catalog
 from dicomnode.observe.logs import Logger
 from dicomnode.services import recovery
 from dicomnode.services.recovery import RecoveryReport, rebuild, reconcile
-from dicomnode.storage.files import FileStore, IncomingFile
+from dicomnode.storage.files import FileStore
+from dicomnode.storage.incoming import IncomingFile
 from dicomnode.storage.part10 import file_meta
 from tests.index.entries import add, entry, sqlite_url
 from tests.storage.objects import CT_STORAGE, EXPLICIT, data_set, encoded
@@ -29,6 +30,8 @@ class Lines:
 
     def warning(self, message: str, **fields: object) -> None:
         self.warnings.append(message)
+
+    error = warning
 
 
 @pytest.fixture
@@ -224,6 +227,19 @@ def test_what_was_arriving_is_removed_and_whole_objects_are_parked(
     assert catalog.counts().instances == 0
 
 
+def test_a_leftover_of_an_object_that_is_stored_is_only_removed(
+    tmp_path: Path, catalog: Catalog, lines: Lines
+) -> None:
+    """Its file has been written anew from the index."""
+    with FileStore(tmp_path, durability="relaxed") as crashed:
+        stored(crashed, catalog)
+        os.close(arriving(crashed, encoded(data_set(1, "1.2.3", "1.2.3.4"))).fd)
+        os.close(arriving(crashed, encoded(data_set(2, "1.2.3", "1.2.3.4"))).fd)
+    with FileStore(tmp_path, durability="relaxed") as files:
+        report = reconciled(files, catalog, lines)
+        assert (report.temps_removed, report.temps_quarantined) == (1, 1)
+
+
 def test_a_leftover_that_has_its_name_already_is_only_removed(
     tmp_path: Path, catalog: Catalog, lines: Lines
 ) -> None:
@@ -266,6 +282,24 @@ def test_files_are_made_durable_before_a_row_says_that_they_are(
         placed(files, number)
     assert reconciled(files, catalog, lines).orphans_indexed == 3
     assert rows_before == [0]
+
+
+def test_an_index_whose_objects_cannot_be_written_is_said_and_never_emptied(
+    files: FileStore, tmp_path: Path, lines: Lines
+) -> None:
+    def full(rows: object) -> int:
+        raise OutOfResources("disk full")
+
+    with Catalog(sqlite_url(tmp_path), synchronous="FULL") as left:
+        add(left, entry(), b"contents")
+    catalog = Catalog(sqlite_url(tmp_path), synchronous="FULL")
+    catalog.open(full)
+    with pytest.raises(CatalogError, match=r"only copy of 1 objects.*disk full"):
+        rebuild(files, catalog)
+    assert catalog.counts().unsettled == 1
+    reconciled(files, catalog, lines)
+    assert "only the index has" in lines.warnings[0]
+    catalog.close()
 
 
 # -- reindex ---------------------------------------------------------------------------------------

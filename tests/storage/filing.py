@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from dicomnode.storage.files import FileStore, IncomingFile
+from dicomnode.storage.files import FileStore
+from dicomnode.storage.incoming import IncomingFile
 from dicomnode.storage.part10 import file_meta
 from tests.storage.objects import CT_STORAGE, EXPLICIT, data_set, encoded
 

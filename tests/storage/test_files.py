@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from dicomnode.errors import ConfigurationError, DataSetMismatch, OutOfResources, StoreLocked
 from dicomnode.storage import disk
-from dicomnode.storage.files import FileStore, object_path, uid_path_component, valid_uid
+from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import file_meta
+from dicomnode.storage.paths import object_path, uid_path_component, valid_uid
 from tests.storage.filing import DATA, UIDS, incoming, listed
 from tests.storage.objects import CT_STORAGE, EXPLICIT, data_set, encoded
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from dicomnode.errors import OutOfResources
-from dicomnode.storage.files import FileStore, object_path
+from dicomnode.storage.files import FileStore
+from dicomnode.storage.paths import object_path
 from tests.storage.filing import DATA, UIDS, incoming, listed
 from tests.storage.objects import data_set, encoded
 

@@ -1,12 +1,13 @@
 """Keys of queries: what is written, and what it becomes, with pydicom as the reader."""
 
+import base64
 from io import BytesIO
 
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
-from dicomnode.cli.keys import Keys
+from dicomnode.scu.keys import Keys, texts_at
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 
@@ -84,6 +85,15 @@ def test_what_is_wrong_with_a_key_is_said(key: str, words: str) -> None:
         keys(key)
 
 
-def test_a_key_without_value_asks() -> None:
-    assert keys("PatientName=X", "PatientID").asks
-    assert not keys("PatientName=X").asks
+def test_what_is_shown_is_asked_for_unless_a_key_asks() -> None:
+    for given, all_paths in ((["PatientName=X"], 2), (["PatientName=X", "PatientID"], 2), ([], 1)):
+        query = keys(*given)
+        query.add_shown(["StudyDate"])
+        assert len(query.paths) == all_paths
+
+
+def test_bytes_are_shown_as_the_text_that_they_are_or_in_base64() -> None:
+    for data, shown in ((b"A^B \0", "A^B"), (b"\0\x01", "AAE="), (b"\xe9", "6Q==")):
+        inline = base64.b64encode(data).decode()
+        held = {"00990010": {"vr": "UN", "InlineBinary": inline}}
+        assert list(texts_at(held, (0x0099_0010,))) == [shown]

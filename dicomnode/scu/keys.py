@@ -1,4 +1,4 @@
-"""The keys of queries as they are written on the command line, and the identifier they make."""
+"""The keys of queries as people write them, and the identifier they make."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ from dicomnode.storage.json_model import (
     encode_attributes,
 )
 
+# The unique key of each level (PS3.4 §C.6).
+UNIQUE_KEYS: Final = {
+    "PATIENT": "PatientID",
+    "STUDY": "StudyInstanceUID",
+    "SERIES": "SeriesInstanceUID",
+    "IMAGE": "SOPInstanceUID",
+}
 # A tag for each level of nesting.
 Path = tuple[int, ...]
 
@@ -43,11 +50,6 @@ class Keys:
     def paths(self) -> list[Path]:
         """The attributes that have a value or ask for one, in the order given."""
         return list(self._paths)
-
-    @property
-    def asks(self) -> bool:
-        """Whether some key has no value, which asks for the peer's."""
-        return any(not self.text(path) for path in self._paths)
 
     def add(self, written: str) -> None:
         """Add ``KEY`` or ``KEY=VALUE``; KEY is a keyword or a tag, or a path of such.
@@ -79,8 +81,10 @@ class Keys:
         """Give an attribute a value, whatever it had."""
         self.add(f"{keyword}={value}")
 
-    def add_missing(self, keys: Iterable[str]) -> None:
-        """Add the keys whose attributes are not there yet."""
+    def add_shown(self, keys: Iterable[str]) -> None:
+        """Ask for ``keys`` too, unless a key asks already: one that has no value."""
+        if not all(map(self.text, self._paths)):
+            return
         for key in keys:
             path = tuple(_parsed(part)[0] for part in key.split("."))
             if path not in self._paths:
@@ -129,9 +133,16 @@ def texts_at(attributes: Attributes, path: Path) -> Iterator[str]:
     elif held["vr"] == "SQ":
         yield f"{len(held.get('Value', ()))} items"
     elif "InlineBinary" in held:
-        yield base64.b64decode(held["InlineBinary"]).decode("ascii", "replace").rstrip("\0 ")
+        yield _text_or_base64(held["InlineBinary"])
     else:
         yield "\\".join(map(_text, held.get("Value", ())))
+
+
+def _text_or_base64(inline: str) -> str:
+    """Return bytes as the text that they are, such as those of unknown attributes, or base64."""
+    data = base64.b64decode(inline).rstrip(b"\0 ")
+    text = data.decode("ascii", "replace")
+    return text if data.isascii() and text.isprintable() else inline
 
 
 def _text(value: Any) -> str:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 from dicomnode import IMPLEMENTATION_CLASS_UID
-from dicomnode.cli.keys import Keys, name_of, texts_at
-from dicomnode.cli.queries import UNIQUE_KEYS, syntax_for
 from dicomnode.errors import Unreadable, UnreadableAttributes
 from dicomnode.index.keys import BY_KEYWORD, Level
 from dicomnode.scu.association import Association
+from dicomnode.scu.keys import UNIQUE_KEYS, Keys, name_of, texts_at
 from dicomnode.scu.names import FIND
 from dicomnode.storage.encoding import DEFLATED
-from dicomnode.storage.files import valid_uid
 from dicomnode.storage.json_model import Attributes, decode_attributes
+from dicomnode.storage.paths import valid_uid
 
 _MODEL: Final = "study"
 # What a dicomnode tells of an object: see "Checking what was retrieved" in docs/operating.md.
 _PRIVATE: Final = ("0099,0010=DICOMNODE", "0099,1001", "0099,1003")
 _SHA_256, _TRANSFER_SYNTAX = (0x0099_1001,), (0x0099_1003,)
 # Of one query: of the studies that match, of the series of one, of the objects of one series.
-_MOST_MATCHES: Final = 100_000
+MOST_MATCHES: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +55,17 @@ class Brought:
     is_expected: bool | None
 
 
+class TooManyMatches(Unreadable):
+    """A query has more matches than are taken."""
+
+
 class Tree:
     """Queries ``association``, which has a context for C-FIND in Study Root."""
 
     def __init__(self, association: Association, response_seconds: float) -> None:
         self._association = association
         self._seconds = response_seconds
-        self._syntax = syntax_for(association, FIND[_MODEL])
+        self._syntax = association.syntax_for(FIND[_MODEL])
         implementation = association.negotiated.peer_implementation_class_uid
         self.is_dicomnode = implementation == IMPLEMENTATION_CLASS_UID
 
@@ -87,29 +90,37 @@ class Tree:
         match by_level[level]:
             case [key] if key.startswith(f"{unique}=") and not set("*?") & set(key):
                 # UIDs that are known need no query.
-                return [_checked(uid, unique) for uid in key.partition("=")[2].split("\\")]
-        matches = await self._find(level, [unique, *above, *by_level[level]])
-        return [_uid(match, unique) for match in matches]
+                uids = key.partition("=")[2].split("\\")
+                if wrong := [uid for uid in uids if not valid_uid(uid)]:
+                    raise Unreadable(f"{unique}: {wrong[0]!r} is no UID")
+                return uids
+        query = self.matches(level, [unique, *above, *by_level[level]])
+        async with aclosing(query) as matches:
+            return [_uid(match, unique) async for match in matches]
 
     async def _instances(
         self, study: str, series: str, by_level: dict[Level, list[str]], within: list[str]
     ) -> list[Held]:
-        keys = ["SOPInstanceUID", "SOPClassUID", *within, *by_level[Level.INSTANCE]]
-        if self.is_dicomnode:
-            keys += _PRIVATE
-        return [
-            Held(
-                study,
-                series,
-                _uid(match, "SOPInstanceUID"),
-                _text(match, (BY_KEYWORD["SOPClassUID"].tag,)),
-                _text(match, _TRANSFER_SYNTAX),
-                _text(match, _SHA_256).lower(),
-            )
-            for match in await self._find(Level.INSTANCE, keys)
-        ]
+        keys = [*self.instance_keys, *within, *by_level[Level.INSTANCE]]
+        query = self.matches(Level.INSTANCE, keys)
+        async with aclosing(query) as matches:
+            return [
+                held_of(match, study, series, _uid(match, "SOPInstanceUID"))
+                async for match in matches
+            ]
 
-    async def _find(self, level: Level, keys: list[str]) -> list[Attributes]:
+    @property
+    def instance_keys(self) -> tuple[str, ...]:
+        """What is asked of each object."""
+        return ("SOPInstanceUID", "SOPClassUID", *(_PRIVATE if self.is_dicomnode else ()))
+
+    async def matches(
+        self, level: Level, keys: Iterable[str], most: int = MOST_MATCHES
+    ) -> AsyncGenerator[Attributes, None]:
+        """Yield what a query answers with, as it comes; what cannot be read is yielded empty.
+
+        Raises StatusError when it fails, Unreadable when there are more than ``most``.
+        """
         query = Keys()
         query.set("QueryRetrieveLevel", level.value)
         for key in keys:
@@ -117,18 +128,17 @@ class Tree:
         matches = self._association.find_encoded(
             query.encoded(self._syntax), model=_MODEL, response_seconds=self._seconds
         )
-        found: list[Attributes] = []
+        count = 0
         async with aclosing(matches):
             async for match in matches:
-                if len(found) == _MOST_MATCHES:
-                    raise Unreadable(f"more than {_MOST_MATCHES} matches of one query")
+                if (count := count + 1) > most:
+                    raise TooManyMatches(f"more than {most} matches of one query")
                 try:
-                    found.append(decode_attributes(match.data, match.transfer_syntax_uid))
-                except UnreadableAttributes as error:
-                    raise Unreadable(f"a match that cannot be read: {error}") from None
+                    yield decode_attributes(match.data, match.transfer_syntax_uid)
+                except UnreadableAttributes:
+                    yield {}
         assert matches.answer is not None
         matches.answer.raise_for_status()
-        return found
 
 
 def takes_whole_series(wanted: Keys) -> bool:
@@ -148,15 +158,34 @@ def _by_level(wanted: Keys) -> dict[Level, list[str]]:
     return found
 
 
+def held_of(match: Attributes, study: str, series: str, sop_instance_uid: str) -> Held:
+    """Return the object that a match tells of."""
+    return Held(
+        study,
+        series,
+        sop_instance_uid,
+        uid_in(match, "SOPClassUID"),
+        _uid_or_none(text_in(match, _TRANSFER_SYNTAX)),
+        text_in(match, _SHA_256).lower(),
+    )
+
+
+def uid_in(match: Attributes, keyword: str) -> str:
+    """Return a UID of a match; "" where it has none, or has one that is no UID."""
+    return _uid_or_none(text_in(match, (BY_KEYWORD[keyword].tag,)))
+
+
+def _uid_or_none(text: str) -> str:
+    return text if valid_uid(text) else ""
+
+
 def _uid(match: Attributes, keyword: str) -> str:
-    return _checked(_text(match, (BY_KEYWORD[keyword].tag,)), keyword)
-
-
-def _checked(uid: str, keyword: str) -> str:
-    if not valid_uid(uid):
+    uid = uid_in(match, keyword)
+    if not uid:
         raise Unreadable(f"a match without {keyword}, or with one that is no UID")
     return uid
 
 
-def _text(match: Attributes, path: tuple[int, ...]) -> str:
+def text_in(match: Attributes, path: tuple[int, ...]) -> str:
+    """Return the value of an attribute of a match, "" for none."""
     return next(texts_at(match, path), "").strip()

@@ -1,0 +1,160 @@
+"""Makes the services of a node out of what they all rest on.
+
+What is made here is started and stopped by ``node``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dicomnode.index.catalog import Catalog
+from dicomnode.index.steps import Steps
+from dicomnode.index.worklist import WorklistItems
+from dicomnode.net.requestor import Requestor
+from dicomnode.observe.commitment_metrics import CommitmentMetrics
+from dicomnode.observe.logs import Logger
+from dicomnode.observe.metrics import Metrics
+from dicomnode.outbox.forwarding import Forwarding, Outbox
+from dicomnode.outbox.journal import Journal as ForwardingJournal
+from dicomnode.parameters import (
+    bounds_of,
+    fetching_of,
+    forwarding_of,
+    query_rules_of,
+    report_rules_of,
+    request_rules_of,
+    retrieve_rules_of,
+)
+from dicomnode.registry import Registry
+from dicomnode.services.commitment import StorageCommitment
+from dicomnode.services.commitment_journal import CommitmentJournal
+from dicomnode.services.commitment_request import CommitmentRequester
+from dicomnode.services.intake import Intake
+from dicomnode.services.journal import Journal
+from dicomnode.services.mpps import PerformedSteps
+from dicomnode.services.query import Query
+from dicomnode.services.query_archive import Archive
+from dicomnode.services.retrieve import Retrieve
+from dicomnode.services.worklist import Worklist
+from dicomnode.settings import Settings
+from dicomnode.storage.files import FileStore
+from dicomnode.sync.fetching import Fetching, Parts
+from dicomnode.sync.journal import Journal as FetchJournal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """What services rest on; ``registry`` returns the one in force."""
+
+    settings: Settings
+    registry: Callable[[], Registry]
+    log: Logger
+    metrics: Metrics
+    journal: Journal
+    files: FileStore
+    catalog: Catalog
+    requestor: Requestor
+
+
+def make_query(base: Base, items: WorklistItems) -> Query:
+    """Return C-FIND, of the archive and of the worklist."""
+    settings = base.settings
+    bounds = bounds_of(settings)
+    archive = Archive(base.catalog, base.files, settings.node.ae_title, bounds, base.registry)
+    in_progress = settings.worklist.in_progress == "show"
+    worklist = Worklist(items, bounds, base.registry, in_progress=in_progress)
+    return Query((archive, worklist), base.journal, query_rules_of(settings))
+
+
+def make_retrieve(base: Base) -> Retrieve:
+    """Return C-GET and C-MOVE."""
+    return Retrieve(
+        base.catalog,
+        base.files,
+        base.requestor,
+        base.registry,
+        base.journal,
+        base.log,
+        retrieve_rules_of(base.settings),
+    )
+
+
+def make_performed_steps(base: Base, steps: Steps, outbox: Outbox) -> PerformedSteps:
+    """Return MPPS."""
+    most = base.settings.limits.max_identifier_bytes
+    return PerformedSteps(steps, base.journal, most, base.registry, time.time, outbox)
+
+
+def make_storage_commitment(base: Base) -> StorageCommitment:
+    """Return storage commitment as SCP."""
+    commitment = StorageCommitment(
+        base.catalog,
+        base.files,
+        base.requestor,
+        base.registry,
+        CommitmentJournal(
+            base.log,
+            CommitmentMetrics(base.metrics.registry),
+            base.journal.explanations,
+            base.journal.internal_error,
+        ),
+        report_rules_of(base.settings),
+    )
+    base.metrics.add_counts_source(
+        "dicomnode_commitments", "Storage commitments by state.", "state", commitment.counts
+    )
+    return commitment
+
+
+def make_commitment_requester(base: Base) -> CommitmentRequester:
+    """Return storage commitment as SCU."""
+    requester = CommitmentRequester(
+        base.catalog,
+        base.requestor,
+        base.registry,
+        base.journal,
+        base.journal.explanations,
+        base.log,
+        request_rules_of(base.settings),
+    )
+    base.metrics.add_counts_source(
+        "dicomnode_commitment_requests",
+        "Storage commitments asked of other nodes, by state.",
+        "state",
+        requester.requests.counts,
+    )
+    return requester
+
+
+def make_forwarding(
+    base: Base, outbox: Outbox, intake: Intake, requester: CommitmentRequester
+) -> Forwarding:
+    """Return what sends on whatever is in ``outbox``."""
+    journal = ForwardingJournal(
+        base.log, base.metrics, base.journal.explanations, base.journal.peers
+    )
+    forwarding = Forwarding(
+        outbox,
+        base.files,
+        base.requestor,
+        base.registry,
+        journal,
+        forwarding_of(base.settings),
+    )
+    forwarding.commit_with(requester, intake.placer.remove, journal)
+    return forwarding
+
+
+def make_fetching(base: Base, intake: Intake, forwarding: Forwarding) -> Fetching:
+    """Return what fetches, into ``intake``, and sends by ``forwarding``."""
+    parts = Parts(
+        base.catalog,
+        intake,
+        base.requestor,
+        base.registry,
+        forwarding.send,
+        FetchJournal(base.log, base.metrics.registry),
+    )
+    return Fetching(fetching_of(base.settings), parts)
