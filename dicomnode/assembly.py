@@ -132,7 +132,9 @@ def make_forwarding(
     base: Base, outbox: Outbox, intake: Intake, requester: CommitmentRequester
 ) -> Forwarding:
     """Return what sends on whatever is in ``outbox``."""
-    journal = ForwardingJournal(base.log, base.metrics, base.journal.explanations)
+    journal = ForwardingJournal(
+        base.log, base.metrics, base.journal.explanations, base.journal.peers
+    )
     forwarding = Forwarding(
         outbox,
         base.files,

@@ -22,6 +22,7 @@ The tree::
     ├── StoreLocked                 another node uses the storage directory
     ├── ConversionFailed            a stored object cannot be had in another transfer syntax
     ├── CannotAsk                   another node cannot be asked as things are; says what to change
+    ├── TraceRefused                associations cannot be recorded as things are
     ├── UnreadableAttributes        what should be a data set, or its JSON, is none
     └── CatalogError                the index failed; whatever was asked of it did not happen
 
@@ -190,3 +191,7 @@ class UnreadableAttributes(DicomnodeError):
 
     The sentence names attributes, never their values.
     """
+
+
+class TraceRefused(DicomnodeError):
+    """Associations cannot be recorded as things are; the message says why."""

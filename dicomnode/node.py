@@ -12,14 +12,8 @@ import time
 from functools import partial
 from typing import Any
 
-from starlette.routing import BaseRoute
-
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
-from dicomnode.api.access import Access
-from dicomnode.api.commitment import commitment_routes
-from dicomnode.api.outbox import outbox_routes
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
-from dicomnode.api.worklist import worklist_routes
 from dicomnode.assembly import (
     Base,
     make_commitment_requester,
@@ -46,6 +40,7 @@ from dicomnode.dimse.command import (
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
+from dicomnode.interface import Served, routes_of
 from dicomnode.net.acceptor import Acceptor
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
@@ -61,6 +56,7 @@ from dicomnode.parameters import (
     listening_of,
     rules_of,
     synchronous_of,
+    tracing_of,
 )
 from dicomnode.reload import Configuration, Reloading
 from dicomnode.security import TransportSecurity
@@ -83,6 +79,7 @@ from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.services.worklist_intake import WorklistIntake
 from dicomnode.storage.files import FileStore
 from dicomnode.sync.fetching import Fetching
+from dicomnode.whereabouts import Whereabouts
 
 # As many objects wait for the disk at once; more threads would only wait for the interpreter.
 _WORKERS = 4
@@ -101,6 +98,7 @@ class Node:
         self._draining = False
         self._log = Log(settings.log)
         self._registry = configuration.registry
+        self._whereabouts = Whereabouts(settings, configuration.file)
         self._reloading = Reloading(configuration, self._take, self._log.logger)
         self._metrics: Metrics
         self._journal: Journal
@@ -259,24 +257,26 @@ class Node:
             self._metrics,
             self.ready,
             self.status,
-            self._journal.explanations.listed,
-            self._routes(Access((settings.token, token))),
+            self._whereabouts.on(self._journal.explanations.listed),
+            routes_of(self._served(), (settings.token, token)),
         )
         self._http = HTTPServer(app, settings.host, settings.port)
         await self._http.start()
         undo.push_async_callback(self._http.stop)
+        undo.callback(self._tracing.close)
         host, port = self._http.address
         await asyncio.to_thread(write_token, directory, LocalToken(token, port))
         undo.push_async_callback(asyncio.to_thread, remove_token, directory)
         self._log.logger.info(f"http on {host}:{port}")
 
-    def _routes(self, access: Access) -> list[BaseRoute]:
-        """Return what is served over HTTP to whoever has a token."""
-        return [
-            *worklist_routes(WorklistDesk(self._worklist_intake, self._steps), access),
-            *outbox_routes(self._outbox_desk, access),
-            *commitment_routes(self._commitment_requester, access),
-        ]
+    def _served(self) -> Served:
+        return Served(
+            worklist=WorklistDesk(self._worklist_intake, self._steps),
+            outbox=self._outbox_desk,
+            requester=self._commitment_requester,
+            journal=self._journal,
+            tracing=self._tracing,
+        )
 
     async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings.worklist
@@ -307,6 +307,7 @@ class Node:
         self._metrics.set_receive_buffer_source(
             lambda: (self._pool.in_use_bytes, self._pool.limit_bytes)
         )
+        self._tracing = tracing_of(settings, self._log.logger)
         self._requestor = Requestor(
             numbers=numbers,
             maximum_pdu_bytes=limits.maximum_pdu_bytes,
@@ -316,6 +317,7 @@ class Node:
             deadlines=deadlines,
             observer=self._journal,
             secure=self._security.client,
+            taps=self._tracing,
         )
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
         base = Base(
@@ -339,6 +341,7 @@ class Node:
             observer=self._journal,
             on_connection=self._journal.connected,
             on_refused=Refusals(self.log, self._metrics.registry).refused,
+            taps=self._tracing,
         )
         return base
 
@@ -432,7 +435,9 @@ class Node:
             "draining": self._draining,
             "archive": archive,
             "identity_conflict_list": conflicts,
-            "worklist": await asyncio.to_thread(self._worklist_figures),
+            "worklist": await asyncio.to_thread(
+                lambda: {"items": self._items.counts(), **self._worklist_files.figures()}
+            ),
             "performed_steps": self._steps.counts(),
             "outbox": await asyncio.to_thread(self._outbox_desk.figures),
             "fetch": self._fetching.figures(),
@@ -441,9 +446,6 @@ class Node:
             "tls": self._security.figures(self._acceptor),
             **self._journal.figures(),
         }
-
-    def _worklist_figures(self) -> dict[str, Any]:
-        return {"items": self._items.counts(), **self._worklist_files.figures()}
 
     # -- stop ------------------------------------------------------------------------------------
 

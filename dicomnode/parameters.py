@@ -8,6 +8,8 @@ from dicomnode.descriptors import connection_shares
 from dicomnode.index.backend import Synchronous
 from dicomnode.net.acceptor import Listening
 from dicomnode.net.ending import Deadlines
+from dicomnode.observe.logs import Logger
+from dicomnode.observe.trace import Tracing
 from dicomnode.outbox.forwarding import Options
 from dicomnode.outbox.rules import Rules as ForwardRules
 from dicomnode.registry import Registry
@@ -138,3 +140,9 @@ def rules_of(settings: Settings) -> Rules:
 def synchronous_of(settings: Settings) -> Synchronous:
     """Return how durable the index's commits are."""
     return "FULL" if settings.storage.durability == "full" else "OFF"
+
+
+def tracing_of(settings: Settings, log: Logger) -> Tracing:
+    """Return what records associations when it is asked to."""
+    storage = settings.storage
+    return Tracing(storage.directory, log, min_free_bytes=storage.min_free_bytes)

@@ -245,7 +245,7 @@ def load_settings(path: Path | None = None) -> Settings:
         settings = Settings(**document.data)
     except ValidationError as error:
         found = configuration.problems(
-            error, document, shown=_shown, unknown=_unknown, variable=_variable
+            error, document, shown=_shown, unknown=_unknown, variable=variable_of
         )
         # A variable that names no key has been told; what pydantic made of it says nothing more.
         told = tuple(line.partition(": ")[0] for line in stray)
@@ -259,14 +259,14 @@ def load_settings(path: Path | None = None) -> Settings:
     return settings
 
 
-def _variable(place: Place) -> str | None:
+def variable_of(place: Place) -> str | None:
     """Return the environment variable that ``place`` was taken from, if it was."""
     wanted = _PREFIX + "__".join(str(part).upper() for part in place[:2])
     return next((name for name in os.environ if name.upper() == wanted), None)
 
 
 def _where(document: Document, place: Place) -> str:
-    variable = _variable(place)
+    variable = variable_of(place)
     return f"environment variable {variable}" if variable else document.where(place)
 
 

@@ -39,8 +39,11 @@ ALLOWED = {
     "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"fetch_settings", "forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
+    "conformance": {"settings", "registry", "services", "scu", "observe"},
+    "whereabouts": {"settings", "registry", "configuration", "errors"},
+    "interface": {"api", "outbox", "services", "observe"},
     "parameters": {"descriptors", "net", "outbox", "sync", "services", "index", "registry"}
-    | {"settings"},
+    | {"observe", "settings"},
     "hardening": set(),
     "shared_files": set(),
     "descriptors": set(),
@@ -61,6 +64,8 @@ ALLOWED = {
     "node": {
         "assembly",
         "parameters",
+        "interface",
+        "whereabouts",
         "reload",
         "api",
         "net",
@@ -77,6 +82,7 @@ ALLOWED = {
     "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
         "daemon",
+        "conformance",
         "reload",
         "shared_files",
         "client",

@@ -19,6 +19,8 @@ _COMMANDS: Final = {
     "healthcheck": ("healthcheck", "healthcheck"),
     "status": ("status", "status"),
     "explain": ("explain", "explain"),
+    "trace": ("trace", "trace"),
+    "conformance": ("conformance", "conformance"),
     "reindex": ("archive", "reindex"),
     "worklist": ("worklist", "worklist"),
     "outbox": ("outbox", "outbox"),

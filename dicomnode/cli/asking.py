@@ -20,6 +20,7 @@ from dicomnode.settings import Settings
 _REQUEST_SECONDS = 5.0
 # A change waits for the disk, which may be busy.
 _CALL_SECONDS = 30.0
+_PART_BYTES = 256 * 1024
 
 UrlOption = Annotated[
     str | None,
@@ -92,10 +93,7 @@ def call(
     ``body`` is sent as JSON. None for an answer without a body. Raises NodeUnavailable when no
     node answers, Refused with the node's own sentence.
     """
-    local = _local_token(settings)
-    token = local.token if local is not None else settings.http.token
-    url = url_of(settings, local.port if local is not None else 0)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url, headers = _addressed(settings)
     sent = None if body is None else json.dumps(body).encode()
     if sent is not None:
         headers["Content-Type"] = "application/json"
@@ -106,6 +104,65 @@ def call(
     if not isinstance(words, str):
         raise _no_dicomnode(url, status)
     raise Refused(status, words)
+
+
+def _addressed(settings: Settings) -> tuple[str, dict[str, str]]:
+    """Return where the running node of ``settings`` is, and the header that it lets in."""
+    local = _local_token(settings)
+    token = local.token if local is not None else settings.http.token
+    url = url_of(settings, local.port if local is not None else 0)
+    return url, {"Authorization": f"Bearer {token}"} if token else {}
+
+
+class Streamed:
+    """An answer that is read as it comes; raises NodeUnavailable when the node breaks off."""
+
+    def __init__(
+        self, url: str, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse
+    ) -> None:
+        self._url = url
+        self._connection = connection
+        self._answer = answer
+
+    def header(self, name: str) -> str:
+        """Return one of its headers, "" for none."""
+        return self._answer.getheader(name, "")
+
+    def read(self) -> bytes:
+        """Return what comes next, b"" at the end."""
+        try:
+            return self._answer.read1(_PART_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise _no_answer(self._url, error) from None
+
+    def close(self) -> None:
+        """Read no further."""
+        self._connection.close()
+
+
+def stream(settings: Settings, path: str, body: object, *, silent_seconds: float) -> Streamed:
+    """POST ``body`` to the running node of ``settings``; return its answer as it comes.
+
+    The node may say nothing for ``silent_seconds``. Raises NodeUnavailable, Refused.
+    """
+    url, headers = _addressed(settings)
+    headers["Content-Type"] = "application/json"
+    connection, prefix = _connection(url, silent_seconds)
+    try:
+        connection.request("POST", prefix + path, body=json.dumps(body).encode(), headers=headers)
+        answer = connection.getresponse()
+        if answer.status == 200:
+            return Streamed(url, connection, answer)
+        content = answer.read(_PART_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        raise _no_answer(url, error) from None
+    connection.close()
+    try:
+        words = json.loads(content)["error"]
+    except (ValueError, KeyError, TypeError):
+        raise _no_dicomnode(url, answer.status) from None
+    raise Refused(answer.status, str(words))
 
 
 def _local_token(settings: Settings) -> LocalToken | None:
@@ -130,27 +187,39 @@ def _exchange(
     timeout_seconds: float,
 ) -> tuple[int, Any]:
     """Make a request; return the status, and the JSON value or None for what is no JSON."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise NodeUnavailable(f"--url must be such as http://127.0.0.1:8104, not {url!r}")
-    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    connection, prefix = _connection(url, timeout_seconds)
     try:
-        connection = kinds[parts.scheme](
-            parts.hostname, parts.port or 8104, timeout=timeout_seconds
-        )
         try:
-            connection.request(method, parts.path.rstrip("/") + path, body=body, headers=headers)
+            connection.request(method, prefix + path, body=body, headers=headers)
             answer = connection.getresponse()
             content = answer.read()
         finally:
             connection.close()
     except (OSError, http.client.HTTPException, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise NodeUnavailable(f"no node answers at {url}: {why}") from None
+        raise _no_answer(url, error) from None
     try:
         return answer.status, json.loads(content)
     except ValueError:
         return answer.status, None
+
+
+def _connection(url: str, timeout_seconds: float) -> tuple[http.client.HTTPConnection, str]:
+    """Return what makes requests of ``url``, and what their paths begin with."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise NodeUnavailable(f"--url must be such as http://127.0.0.1:8104, not {url!r}")
+    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    try:
+        port = parts.port or 8104
+    except ValueError as error:
+        raise _no_answer(url, error) from None
+    connection = kinds[parts.scheme](parts.hostname, port, timeout=timeout_seconds)
+    return connection, parts.path.rstrip("/")
+
+
+def _no_answer(url: str, error: Exception) -> NodeUnavailable:
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return NodeUnavailable(f"no node answers at {url}: {why}")
 
 
 def _no_dicomnode(url: str, status: int) -> NodeUnavailable:

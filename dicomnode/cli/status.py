@@ -15,6 +15,7 @@ from rich.text import Text
 
 from dicomnode.cli.asking import NodeUnavailable, UrlOption, ask, moment, plain, url_of
 from dicomnode.cli.common import ConfigOption, explained
+from dicomnode.cli.live_associations import table_of
 from dicomnode.observe.words import duration, size
 from dicomnode.settings import load_settings
 
@@ -254,34 +255,12 @@ def _tls(tls: Figures) -> list[RenderableType]:
     return lines
 
 
-def _associations(associations: list[Figures]) -> Table:
-    title = f"open associations: {len(associations)}"
-    table = Table("#", "calling AE", "from", title=title, title_justify="left")
-    table.add_column("for", justify="right")
-    table.add_column("operations", justify="right")
-    for row in associations[:_MOST_ROWS]:
-        table.add_row(
-            _text(row, "number"),
-            _text(row, "calling_ae_title"),
-            _text(row, "peer_address"),
-            duration(float(row.get("seconds", 0))),
-            _text(row, "operations"),
-        )
-    return table
+def _associations(rows: list[Figures]) -> Table:
+    return table_of(rows, f"open associations: {len(rows)}", "calling_ae_title")
 
 
-def _outgoing(associations: list[Figures]) -> Table:
-    title = f"open to destinations: {len(associations)}"
-    table = Table("#", "called AE", "at", title=title, title_justify="left")
-    table.add_column("for", justify="right")
-    for row in associations[:_MOST_ROWS]:
-        table.add_row(
-            _text(row, "number"),
-            _text(row, "called_ae_title"),
-            _text(row, "peer_address"),
-            duration(float(row.get("seconds", 0))),
-        )
-    return table
+def _outgoing(rows: list[Figures]) -> Table:
+    return table_of(rows, f"open to destinations: {len(rows)}", "called_ae_title")
 
 
 def _rejections(rejections: list[Figures]) -> Table:

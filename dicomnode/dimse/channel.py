@@ -9,8 +9,8 @@ with it is retained.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from dicomnode.certificates import Expected, Secured
@@ -69,6 +69,30 @@ class DataSetSource(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far one operation is, without anything about patients.
+
+    ``service`` is "C-STORE" and the like, ``by_peer`` whether the peer asked for it; ``started`` is
+    monotonic, in seconds. ``figures`` are such as ``completed`` or ``received_bytes``.
+    """
+
+    service: str
+    message_id: int
+    by_peer: bool
+    started: float
+    figures: Mapping[str, int | str] = field(default_factory=dict)
+
+
+class Traffic(Protocol):
+    """How many bytes have passed over a connection; rates are bytes a second, of late."""
+
+    received_bytes: int
+    sent_bytes: int
+    received_rate: float
+    sent_rate: float
+
+
 class Channel(Protocol):
     """One established association as the services see it.
 
@@ -101,6 +125,13 @@ class Channel(Protocol):
 
         Returns once all of it has been handed to the transport, or the association has ended.
         """
+
+    @property
+    def traffic(self) -> Traffic:
+        """What has passed over the connection."""
+
+    def progress(self) -> Sequence[Progress]:
+        """Return the operations that are under way, whoever asked for them."""
 
     @property
     def is_blocked(self) -> bool:
@@ -138,6 +169,9 @@ class Handler(Protocol):
 
         Raises RemoteProtocolError when the message may not be sent here (answered by A-ABORT).
         """
+
+    def progress(self) -> Sequence[Progress]:
+        """Return the operations that are under way, whoever asked for them."""
 
     def closed(self, why: str) -> None:
         """The association has ended; ``why`` is a sentence, or words such as "released"."""

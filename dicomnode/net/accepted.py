@@ -11,6 +11,7 @@ from dicomnode.errors import LocalProtocolError
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.connection import Connection
 from dicomnode.net.ending import Deadlines, Ending, How
+from dicomnode.net.taps import Taps
 from dicomnode.ul.association import Association, State
 from dicomnode.ul.events import AssociateAccepted, AssociateIndication, AssociateRejected
 from dicomnode.ul.pdu import AAssociateRQ
@@ -31,6 +32,7 @@ class AcceptedConnection(Connection):
         observer: Observer,
         on_closed: Callable[[Connection], None],
         on_made: Callable[[Connection], None] = lambda connection: None,
+        taps: Taps | None = None,
     ) -> None:
         super().__init__(
             number,
@@ -39,6 +41,7 @@ class AcceptedConnection(Connection):
             deadlines=deadlines,
             provider=provider,
             on_closed=on_closed,
+            taps=taps,
         )
         self._admission = admission
         self._observer = observer
@@ -64,6 +67,7 @@ class AcceptedConnection(Connection):
 
     def _answer(self, request: AAssociateRQ) -> None:
         now = self._loop.time()
+        self._peer_is_named(request.calling_ae_title)
         answer = self._admission.admit(request, self.peer_address, self.secured)
         if isinstance(answer, Refused):
             self._observer.rejected(self.peer_address, request, answer)

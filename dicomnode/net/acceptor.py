@@ -18,6 +18,7 @@ from dicomnode.net.buffers import BufferPool
 from dicomnode.net.connection import Connection
 from dicomnode.net.ending import Deadlines, Ending, How
 from dicomnode.net.secure_listener import SecureListener, SecureListening
+from dicomnode.net.taps import Taps
 from dicomnode.ul.association import Association, Role
 
 
@@ -49,6 +50,7 @@ class Acceptor:
         observer: Observer,
         on_connection: Callable[[], None],
         on_refused: Callable[[str, str, str], None],
+        taps: Taps | None = None,
     ) -> None:
         self._listening = listening
         self._numbers = numbers
@@ -58,6 +60,7 @@ class Acceptor:
         self._provider = provider
         self._observer = observer
         self._on_connection = on_connection
+        self._taps = taps
         self._on_refused = on_refused
         self._admitted: set[Connection] = set()
         self._by_address: Counter[str] = Counter()
@@ -128,6 +131,7 @@ class Acceptor:
             provider=self._provider,
             observer=self._observer,
             on_closed=self._closed,
+            taps=self._taps,
             on_made=self._made,
         )
         self._connections.add(connection)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import assert_never, cast
 
 from dicomnode.certificates import Secured
-from dicomnode.dimse.channel import DataSetSource, Handler, Provider
+from dicomnode.dimse.channel import DataSetSource, Handler, Progress, Provider
 from dicomnode.dimse.command import CCancelRQ, Command, Response
 from dicomnode.dimse.message import CommandReceived, DataFragment, MessageReader
 from dicomnode.errors import LocalProtocolError, RemoteProtocolError
@@ -23,6 +23,7 @@ from dicomnode.net.ending import Deadlines, Ending, How
 from dicomnode.net.reading import Reading
 from dicomnode.net.sending import Sender
 from dicomnode.net.sinks import Discarding, Gathering
+from dicomnode.net.taps import Ends, Taps
 from dicomnode.tls.faults import TLSFault
 from dicomnode.ul.association import Association, State
 from dicomnode.ul.events import (
@@ -50,6 +51,7 @@ class Connection(Reading):
     """A connection and the association on it; a subclass for each side."""
 
     _idles_out = True
+    _is_requested = False
 
     def __init__(
         self,
@@ -60,8 +62,10 @@ class Connection(Reading):
         deadlines: Deadlines,
         provider: Provider,
         on_closed: Callable[[Connection], None],
+        taps: Taps | None = None,
     ) -> None:
         super().__init__(association, pool)
+        self._taps = taps
         self.number = number
         self.calling_ae_title = ""
         self.called_ae_title = ""
@@ -73,7 +77,7 @@ class Connection(Reading):
         self._deadlines = deadlines
         self._provider = provider
         self._on_closed = on_closed
-        self._sender = Sender(association, self.abort, self._is_read_again)
+        self._sender = Sender(association, self.abort, self._is_read_again, self.traffic)
         self._timer: asyncio.TimerHandle | None = None
         self._handler: Handler | None = None
         self._reader: MessageReader
@@ -101,9 +105,27 @@ class Connection(Reading):
         if self._is_unwanted:
             self._transport.abort()
             return
+        if self._taps is not None and self._taps.is_listening:
+            self._listen_in(self._taps)
         self._association.connection_made(self._loop.time())
         self._flush()
         self._tick()
+
+    def _listen_in(self, taps: Taps) -> None:
+        transport = self._transport
+        ends = Ends(
+            ours=_address(transport, "sockname"),
+            theirs=_address(transport, "peername"),
+            requested=self._is_requested,
+            # asyncio's own TLS, or a transport that does it itself.
+            encrypted=any(map(transport.get_extra_info, ("ssl_object", "secured"))),
+        )
+        self._tap = self._sender.tap = taps.connected(ends)
+
+    def _peer_is_named(self, peer_ae_title: str) -> None:
+        """Let whoever listens in decide whether this is what it wants to hear."""
+        if self._tap is not None and not self._tap.begins(peer_ae_title):
+            self._tap = self._sender.tap = None
 
     def eof_received(self) -> bool:
         return False
@@ -122,6 +144,8 @@ class Connection(Reading):
             each.callback(self._on_closed, self)
             each.callback(lambda: self._end_association(self._ending or Ending(How.LOST)))
             each.callback(self._received.close)
+            if self._tap is not None:
+                each.callback(self._tap.ended, self._received.pending)
             each.callback(self._sender.end)
             if self._socket is not None:
                 self._socket.detach()
@@ -230,6 +254,9 @@ class Connection(Reading):
         return self._handler.outstanding if self._handler else 0
 
     # -- Channel -----------------------------------------------------------------------------
+
+    def progress(self) -> Sequence[Progress]:
+        return self._handler.progress() if self._handler else ()
 
     @property
     @abstractmethod
@@ -341,6 +368,7 @@ class Connection(Reading):
         if now - self._last_read > _TICK_SECONDS / 2:
             self._let_go()
             self._received.rest()
+        self.traffic.tick(now)
         stalled_seconds = self._sender.stalled_seconds(now)
         if self.operations or self._sender.is_awaited:
             self._last_busy = now
@@ -389,3 +417,9 @@ class Connection(Reading):
         rule = f"peer did not read for {seconds:g} s (timeouts.write_seconds)"
         self._ending = self._ending or Ending(How.TIMED_OUT, rule)
         self._transport.abort()
+
+
+def _address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int]:
+    found = transport.get_extra_info(name)
+    # IPv6 has four parts; a socket that is closed already, or is none of IP, has no address.
+    return (str(found[0]), int(found[1])) if isinstance(found, tuple) else ("unknown", 0)

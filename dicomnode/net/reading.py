@@ -12,6 +12,8 @@ from dicomnode.errors import RemoteProtocolError
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.ending import Ending, How
 from dicomnode.net.receiver import Receiver
+from dicomnode.net.taps import Tap
+from dicomnode.net.traffic import Traffic
 from dicomnode.ul.association import Association
 
 # After as much time other connections have their turn, whatever else has been received; the
@@ -32,6 +34,8 @@ class Reading(asyncio.BufferedProtocol, ABC):
         self._transport: asyncio.Transport
         self._socket: socket.socket | None = None
         self._received = Receiver(pool, self._starvation_changed)
+        self._tap: Tap | None = None
+        self.traffic = Traffic(self._loop.time())
         self._closed = False
         self._pauses = 0
         self._reading = True
@@ -88,6 +92,7 @@ class Reading(asyncio.BufferedProtocol, ABC):
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
         self._received.count(nbytes)
+        self.traffic.received_bytes += nbytes
         self._take_turn()
 
     def _take_turn(self) -> None:
@@ -116,6 +121,8 @@ class Reading(asyncio.BufferedProtocol, ABC):
         """Take some of the PDUs that have been received; tell whether there are more."""
         received, now = self._received, self._loop.time()
         consumed = self._association.receive(received.pending, now, _PDUS_AT_ONCE)
+        if self._tap is not None:
+            self._tap.received(received.pending[:consumed])
         received.consume(consumed)
         if consumed or self._pdu_started is None:
             self._pdu_started = None if received.is_empty else now

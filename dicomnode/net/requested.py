@@ -17,6 +17,7 @@ from dicomnode.errors import (
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.connection import Connection
 from dicomnode.net.ending import Deadlines, Ending, How
+from dicomnode.net.taps import Taps
 from dicomnode.ul.association import Association, State
 from dicomnode.ul.events import AssociateAccepted, AssociateIndication, AssociateRejected
 from dicomnode.ul.negotiation import concluded
@@ -33,6 +34,7 @@ class RequestedConnection(Connection):
 
     # Whoever asked for the association bounds how long it is kept.
     _idles_out = False
+    _is_requested = True
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class RequestedConnection(Connection):
         provider: Provider,
         observer: RequestObserver,
         on_closed: Callable[[Connection], None],
+        taps: Taps | None = None,
     ) -> None:
         super().__init__(
             number,
@@ -54,6 +57,7 @@ class RequestedConnection(Connection):
             deadlines=deadlines,
             provider=provider,
             on_closed=on_closed,
+            taps=taps,
         )
         self.calling_ae_title = proposal.calling_ae_title
         self.called_ae_title = proposal.called_ae_title
@@ -68,6 +72,10 @@ class RequestedConnection(Connection):
     @property
     def peer_ae_title(self) -> str:
         return self.called_ae_title
+
+    def _listen_in(self, taps: Taps) -> None:
+        super()._listen_in(taps)
+        self._peer_is_named(self.called_ae_title)
 
     async def answered(self) -> None:
         """Wait for the answer to our request; raises AssociationError when there is no yes."""

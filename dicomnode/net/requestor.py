@@ -18,6 +18,7 @@ from dicomnode.net.connection import Connection
 from dicomnode.net.ending import Deadlines, Ending, How
 from dicomnode.net.requested import RequestedConnection, peer_words
 from dicomnode.net.secure_calling import secure_connection
+from dicomnode.net.taps import Taps
 from dicomnode.tls.contexts import ClientContexts
 from dicomnode.tls.faults import TLSFault
 from dicomnode.ul.association import Association, Role
@@ -49,6 +50,7 @@ class Requestor:
         deadlines: Deadlines,
         observer: RequestObserver,
         secure: Callable[[], ClientContexts | None] = lambda: None,
+        taps: Taps | None = None,
     ) -> None:
         self._numbers = numbers
         self._maximum_pdu_bytes = maximum_pdu_bytes
@@ -61,6 +63,7 @@ class Requestor:
         self._deadlines = deadlines
         self._observer = observer
         self._secure = secure
+        self._taps = taps
         self._connections: set[Connection] = set()
         self._is_closed = False
         self._all_closed = asyncio.Event()
@@ -113,6 +116,7 @@ class Requestor:
             provider=provider,
             observer=self._observer,
             on_closed=self._closed,
+            taps=self._taps,
         )
 
     async def _connect(self, proposal: Proposal, connection: RequestedConnection) -> None:

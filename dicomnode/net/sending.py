@@ -15,6 +15,8 @@ from typing import TypeAlias
 from dicomnode.dimse.channel import DataSetSource
 from dicomnode.dimse.command import Command, encode_command
 from dicomnode.errors import LocalProtocolError
+from dicomnode.net.taps import Tap
+from dicomnode.net.traffic import Traffic
 from dicomnode.ul.association import Association
 
 # Between these marks the transport is kept supplied: what is read from a file meanwhile must
@@ -40,10 +42,13 @@ class Sender:
         association: Association,
         abort: Callable[[str], None],
         on_unblocked: Callable[[], None],
+        traffic: Traffic,
     ) -> None:
         self._association = association
         self._abort = abort
         self._on_unblocked = on_unblocked
+        self._traffic = traffic
+        self.tap: Tap | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._kernel: socket.socket | None = None
@@ -53,7 +58,6 @@ class Sender:
         self._is_streaming = False
         self._queue: deque[Message | asyncio.Future[None]] = deque()
         self._waiters: list[asyncio.Future[None]] = []
-        self._handed_bytes = 0
         self._taken_bytes = 0
         self.is_awaited = False
         self._stalled_since = self._loop.time()
@@ -172,7 +176,9 @@ class Sender:
         if not output or self._transport.is_closing():
             return
         size = sum(map(len, output))
-        self._handed_bytes += size
+        self._traffic.sent_bytes += size
+        if self.tap is not None:
+            self.tap.sent(output)
         if size <= _JOINED_BYTES:
             self._transport.write(b"".join(output))
         else:
@@ -223,7 +229,7 @@ class Sender:
         """
         waiting = self._count_waiting()
         self.is_awaited = waiting > 0
-        taken = self._handed_bytes - waiting
+        taken = self._traffic.sent_bytes - waiting
         if not waiting or taken > self._taken_bytes:
             self._stalled_since = now
         self._taken_bytes = taken

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -38,14 +39,14 @@ def build_app(
     metrics: Metrics,
     ready: Callable[[], Checks | Awaitable[Checks]],
     status: Callable[[], Figures | Awaitable[Figures]],
-    explain: Callable[[], Sequence[Figures]],
+    explain: Callable[[], Sequence[Figures] | Awaitable[Sequence[Figures]]],
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """Make the application, with the ``routes`` of others beside its own.
 
     ``ready`` maps the name of each check (storage, index, draining) to "ok" or to what is wrong;
     ``status`` is the summary of /api/status, ``explain`` the list of /api/explain, newest first.
-    All are called on the event loop; ``ready`` and ``status`` may be coroutine functions.
+    All are called on the event loop, and may be coroutine functions.
     """
 
     async def show_metrics(request: Request) -> Response:
@@ -74,7 +75,7 @@ def build_app(
         return JSONResponse(dict(await _called(status)))
 
     async def show_explanations(request: Request) -> Response:
-        return JSONResponse({"explanations": list(explain())})
+        return JSONResponse({"time": time.time(), "explanations": list(await _called(explain))})
 
     return Starlette(
         routes=[

@@ -15,6 +15,7 @@ from dicomnode.observe.words import duration, size
 from dicomnode.outbox.items import Down, Failure
 from dicomnode.outbox.session import Report
 from dicomnode.services.explanations import Explanations
+from dicomnode.services.peers import Peers
 
 # Objects that are named in the log, of those that failed on one association.
 _MOST_NAMED: Final = 20
@@ -43,8 +44,11 @@ class _Account:
 class Journal:
     """Observes forwarding; called on the event loop."""
 
-    def __init__(self, log: Logger, metrics: Metrics, explanations: Explanations) -> None:
+    def __init__(
+        self, log: Logger, metrics: Metrics, explanations: Explanations, peers: Peers
+    ) -> None:
         self._log = log
+        self._peers = peers
         self._metrics = metrics
         self._explanations = explanations
         self._accounts: dict[str, _Account] = {}
@@ -59,8 +63,14 @@ class Journal:
         }
         self._metrics.forwarded(destination, results, report.sent_bytes)
         messages = sum(1 for item in report.sent if item.operation)
+        objects = len(report.sent) - messages
+        self._peers.sent(destination, objects, report.sent_bytes)
+        if report.sent:
+            self._peers.succeeded(destination, "forwarding")
+        if report.refused:
+            self._peers.failed(destination, "what was to be forwarded was refused")
         account.messages += messages
-        account.sent += len(report.sent) - messages
+        account.sent += objects
         account.sent_bytes += report.sent_bytes
         for item, words in (*report.refused, *report.lost):
             account.failed += 1

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dicomnode.dimse.channel import Channel, DataSetSink, Handler, Proposal, Requestor
+from dicomnode.dimse.channel import (
+    Channel,
+    DataSetSink,
+    Handler,
+    Progress,
+    Proposal,
+    Requestor,
+)
 from dicomnode.dimse.command import (
     Command,
     CStoreRQ,
@@ -61,6 +69,9 @@ class _Refusing:
                 pass  # a C-CANCEL, of nothing that we perform
         return None
 
+    def progress(self) -> Sequence[Progress]:
+        return self.requests.progress()
+
     def closed(self, why: str) -> None:
         self.requests.closed(why)
 
@@ -90,6 +101,9 @@ class _Outgoing:
         if self.receiver is not None and isinstance(command, CStoreRQ):
             return self.receiver.begin(self._contexts[context_id], command)
         return self.handler.message(context_id, command)
+
+    def progress(self) -> Sequence[Progress]:
+        return self.handler.progress()
 
     def closed(self, why: str) -> None:
         self.handler.closed(why)

@@ -8,11 +8,12 @@ they have been.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from dicomnode.dimse.channel import Channel, DataSetSink, DataSetSource
+from dicomnode.dimse.channel import Channel, DataSetSink, DataSetSource, Progress
 from dicomnode.dimse.command import CCancelRQ, CFindRQ, CGetRQ, CMoveRQ, Request, Response
 from dicomnode.dimse.identifier import IdentifierSink
 from dicomnode.dimse.status import Category, category
@@ -64,6 +65,7 @@ class Exchange:
         "on_over",
         "over",
         "request",
+        "started",
     )
 
     def __init__(
@@ -72,6 +74,7 @@ class Exchange:
         self._requests = requests
         self.context_id = context_id
         self.request = request
+        self.started = time.monotonic()
         self.on_over = on_over
         self.is_over = False
         self.over = asyncio.Event()
@@ -259,6 +262,18 @@ class Requests:
         exchange = self.open(context_id, request)
         await self.send(exchange, data_set)
         return (await exchange.answer(seconds)).response
+
+    def progress(self) -> list[Progress]:
+        """Return the requests that have no final response yet."""
+        return [
+            Progress(
+                service=exchange.request.service,
+                message_id=message_id,
+                by_peer=False,
+                started=exchange.started,
+            )
+            for message_id, exchange in self._open.items()
+        ]
 
     def unread(self) -> str:
         """Say which responses keep the association from being read, "" when none do."""

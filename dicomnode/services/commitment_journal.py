@@ -110,13 +110,15 @@ class CommitmentJournal:
     ) -> None:
         first, *others = standings
         self._metrics.reported("put off", len(standings))
+        advice = self._advice(first, why)
+        self._explain(first, "the report is sent again later", [Finding(str(why), advice=advice)])
         reports = f"{len(standings):,} storage commitment reports"
         self._log.warning(
             f"{first.requester} did not take"
             f" {reports if others else 'a storage commitment report'}: {why};"
             f" next attempt in {duration(seconds)}",
             transaction_uid=first.transaction_uid,
-            advice=self._advice(first, why),
+            advice=advice,
         )
         answer = "storage commitment reports wait"
         retry = "dicomnode outbox retry sends them at once."

@@ -8,6 +8,7 @@ again, with growing pauses and over restarts, until it is given up.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -371,7 +372,8 @@ class Reporter:
         if entry is None:
             raise NotTaken(
                 f"{requester} is not in the registry",
-                f"Add an [[ae]] with this title, host and port to ae.toml, {_RELOAD}.",
+                f"Add an [[ae]] with title = {json.dumps(requester)}, host and port to ae.toml,"
+                f" {_RELOAD}.",
             )
         if entry.host is None:
             raise NotTaken(

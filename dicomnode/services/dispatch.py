@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from dicomnode.dimse.channel import Channel, DataSetSink
+from dicomnode.dimse.channel import Channel, DataSetSink, Progress
 from dicomnode.dimse.command import (
     CCancelRQ,
     Command,
@@ -49,7 +49,8 @@ class Operation:
     monotonic, in seconds. ``on_cancel`` is called when the peer cancels it
     (``cancelled_by_peer``) or the association ends (``ended``). What is responded after the
     final response goes nowhere; ``response`` is the one that was sent. A service that has more
-    to tell than that sets ``outcome`` first: the journal speaks of it.
+    to tell than that sets ``outcome`` first: the journal speaks of it. One that takes long sets
+    ``progress``, which says how far it is.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class Operation:
         "ended",
         "on_cancel",
         "outcome",
+        "progress",
         "received_bytes",
         "request",
         "response",
@@ -83,6 +85,7 @@ class Operation:
         self.received_bytes = 0
         self.started = time.monotonic()
         self.on_cancel: Callable[[], None] | None = None
+        self.progress: Callable[[], Mapping[str, int | str]] = dict
         self.answered = False
         self.response: Response | UnrecognizedRSP | None = None
         self.outcome: Outcome | None = None
@@ -231,6 +234,18 @@ class AssociationHandler:
             status=Status.UNRECOGNIZED_OPERATION,
         )
 
+    def progress(self) -> list[Progress]:
+        return [
+            Progress(
+                service=operation.service,
+                message_id=message_id,
+                by_peer=True,
+                started=operation.started,
+                figures=operation.progress(),
+            )
+            for message_id, operation in self._open.items()
+        ] + self.requests.progress()
+
     def _cancel(self, message_id: int) -> None:
         operation = self._open.get(message_id)
         # A cancel that comes too late is ignored (PS3.7 §9.3.2.3).
@@ -250,6 +265,7 @@ class AssociationHandler:
         if operation.answered:
             return
         operation.answered = True
+        operation.progress = dict  # what it was of may refer back to the operation
         message_id = operation.request.message_id
         if self._open.get(message_id) is operation:
             del self._open[message_id]
@@ -266,6 +282,7 @@ class AssociationHandler:
         self.requests.closed(why)
         for operation in operations.values():
             operation.ended = True
+            operation.progress = dict
             try:
                 if operation.on_cancel is not None:
                     operation.on_cancel()

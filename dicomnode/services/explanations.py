@@ -21,6 +21,7 @@ from dicomnode.registry import Registry
 from dicomnode.services.advice import Advisor
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.outcomes import WORKLIST, Finding, QueryOutcome, RetrieveOutcome
+from dicomnode.ul.items import ImplementationVersionName
 from dicomnode.ul.negotiation import RefusedContext
 from dicomnode.ul.pdu import AAssociateRQ
 
@@ -28,6 +29,7 @@ _REMEMBERED = 20
 _MOST_REASONS = 20
 _MOST_KEYS = 12
 _MOST_CHARACTERS = 300
+_MOST_NAMES = 6
 
 
 class Kind(StrEnum):
@@ -45,7 +47,10 @@ class Kind(StrEnum):
 
 @dataclass(slots=True)
 class Explanation:
-    """What went wrong, for whom, why, and what to change; times are seconds since the epoch."""
+    """What went wrong, for whom, why, and what to change; times are seconds since the epoch.
+
+    ``received`` is what the peer sent the last time.
+    """
 
     kind: Kind
     calling_ae_title: str
@@ -57,6 +62,7 @@ class Explanation:
     first_at: float
     last_at: float
     count: int = 1
+    received: str = ""
 
 
 class Explanations:
@@ -65,6 +71,7 @@ class Explanations:
     def __init__(
         self, registry: Callable[[], Registry], *, patient_data: bool, now: Callable[[], float]
     ) -> None:
+        self.registry = registry
         self.advisor = Advisor(registry)
         self._patient_data = patient_data
         self._now = now
@@ -83,6 +90,7 @@ class Explanations:
             f"rejected: {refused.words}",
             [Finding(refused.why)],
             [advice],
+            received=_request(request),
         )
         return advice
 
@@ -130,6 +138,7 @@ class Explanations:
             _answer(operation, status),
             found,
             [advice, *(finding.advice for finding in found)],
+            received=_message(operation),
         ).advice
 
     def advice_on(self, called_ae_title: str) -> str:
@@ -179,6 +188,8 @@ class Explanations:
         answer: str,
         findings: Iterable[Finding],
         advice: Iterable[str],
+        *,
+        received: str = "",
     ) -> Explanation:
         kept, now = self._kept[kind], self._now()
         bounded = tuple(map(self._bounded, findings))
@@ -192,6 +203,7 @@ class Explanations:
             tuple(dict.fromkeys(sentence for sentence in advice if sentence)),
             now,
             now,
+            received=received[:_MOST_CHARACTERS],
         )
         key = title, peer_address, entry.asked, answer, entry.findings
         if (before := kept.pop(key, None)) is not None:
@@ -256,6 +268,33 @@ def keys_in_words(outcome: QueryOutcome) -> str:
     return f"{listed} and {more} more" if more > 0 else listed
 
 
+def _request(request: AAssociateRQ) -> str:
+    """Say what an A-ASSOCIATE-RQ asked for, and who says to have made it."""
+    named = request.find(ImplementationVersionName)
+    by = f", implementation {named.name!r}" if named else ""
+    contexts = request.presentation_contexts
+    names = dict.fromkeys(_name(context.abstract_syntax) for context in contexts)
+    number, shown = len(contexts), ", ".join([*names][:_MOST_NAMES])
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    noun = "presentation context" if number == 1 else "presentation contexts"
+    return (
+        f"calling AE title {request.calling_ae_title!r}, called AE title"
+        f" {request.called_ae_title!r}, {number} {noun}: {shown}{more}{by}"
+    )
+
+
+def _message(operation: Operation) -> str:
+    """Say which message a peer sent, on which presentation context."""
+    request, context = operation.request, operation.context
+    uid = getattr(request, "sop_instance_uid", None) or ""
+    of = f" of {uid}" if isinstance(uid, str) and uid else ""
+    size = f", {operation.received_bytes} bytes" if operation.received_bytes else ""
+    return (
+        f"{operation.service}-RQ, message ID {request.message_id}, of"
+        f" {_name(context.abstract_syntax)}{of} in {_name(context.transfer_syntax)}{size}"
+    )
+
+
 def _context(context: RefusedContext) -> str:
     syntaxes = ", ".join(_name(uid) for uid in context.transfer_syntaxes[:4])
     more = len(context.transfer_syntaxes) - 4
@@ -280,6 +319,7 @@ def _as_json(entry: Explanation) -> dict[str, Any]:
         "peer_address": entry.peer_address,
         "asked": entry.asked,
         "answer": entry.answer,
+        "received": entry.received,
         "reasons": [
             {"words": finding.words}
             | ({"patient_value": finding.patient_value} if finding.patient_value else {})

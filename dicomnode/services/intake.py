@@ -126,7 +126,7 @@ class IncomingObject:
     """One object on its way in; the ``DataSetSink`` of its C-STORE.
 
     ``write``, ``finish`` and ``abandon`` run on the loop, everything else in worker threads, one
-    at a time for one object.
+    at a time for one object. ``received_bytes`` counts what has come.
     """
 
     def __init__(self, intake: Intake, arrival: Arrival, sender: Sender, done: Done) -> None:
@@ -142,7 +142,7 @@ class IncomingObject:
         self._finished = False
         self._abandoned = False
         self._holding = False
-        self._received_bytes = 0
+        self.received_bytes = 0
         self._received_at = time.time()
         self._file: IncomingFile | None = None
         # The whole file, where the index is to keep it until it has been flushed.
@@ -155,7 +155,7 @@ class IncomingObject:
 
     def write(self, fragment: memoryview, lease: Lease) -> None:
         lease.retain()
-        self._received_bytes += len(fragment)
+        self.received_bytes += len(fragment)
         with self._lock:
             self._fragments.append(fragment)
             self._leases.append(lease)
@@ -172,8 +172,8 @@ class IncomingObject:
 
     def finish(self) -> None:
         self._finished = True
-        if self._received_bytes <= _SMALL_BYTES and not self._running:
-            self._is_kept = self._intake.settler.takes(self._received_bytes)
+        if self.received_bytes <= _SMALL_BYTES and not self._running:
+            self._is_kept = self._intake.settler.takes(self.received_bytes)
         self._run()
 
     def abandon(self, why: str) -> None:
@@ -195,7 +195,7 @@ class IncomingObject:
             self._sender.resume()
 
     def _answer(self, outcome: Outcome) -> None:
-        self._done(outcome, self._received_bytes)
+        self._done(outcome, self.received_bytes)
 
     # -- in a worker: writing --------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class IncomingObject:
         front = b"".join(fragments)
         if self._is_kept:
             self._contents = meta + front
-        is_whole = self._finished and len(front) == self._received_bytes
+        is_whole = self._finished and len(front) == self.received_bytes
         syntax, end = arrival.transfer_syntax_uid, self._intake.header_end
         self._header = read_front(front, syntax, is_whole=is_whole, end=end)
         return self._intake.files.begin(meta)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dicomnode.dimse.channel import Channel, Proposal, Refused
-from dicomnode.dimse.status import Category, category
+from dicomnode.dimse.status import Category, category, describe
 from dicomnode.errors import AssociationError, AssociationRejected, TLSFailed
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.metrics import ACCEPTED, Metrics
@@ -26,7 +26,9 @@ from dicomnode.services.explanations import (
     sub_operations_in_words,
 )
 from dicomnode.services.intake import Arrival
+from dicomnode.services.live import AssociationRecord, shown
 from dicomnode.services.outcomes import Finding, Outcome, QueryOutcome, RetrieveOutcome, StepOutcome
+from dicomnode.services.peers import Peers
 from dicomnode.tls.faults import Cause, Side, TLSFault
 from dicomnode.ul.framing import TLS_ON_PLAIN_PORT
 from dicomnode.ul.pdu import AAssociateRQ
@@ -36,17 +38,6 @@ _REMEMBERED_REJECTIONS = 20
 _CROWDED_SECONDS = 1.0
 _MOST_KEYS = 4
 _QUIET = (Category.SUCCESS, Category.PENDING, Category.CANCEL)
-
-
-@dataclass(slots=True)
-class AssociationRecord:
-    """What is known of an association while it lasts; ``since`` is monotonic, in seconds."""
-
-    channel: Channel
-    since: float
-    operations: int = 0
-    received_bytes: int = 0
-    sent_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +71,7 @@ class Journal:
         self._log = log
         self._metrics = metrics
         self.explanations = explanations
+        self.peers = Peers(explanations.registry)
         self.totals = Totals()
         self.associations: dict[int, AssociationRecord] = {}
         self.outgoing: dict[int, AssociationRecord] = {}
@@ -89,26 +81,10 @@ class Journal:
 
     def figures(self) -> dict[str, Any]:
         """Return what /api/status shows of associations, operations and rejections."""
-        now = time.monotonic()
         return {
-            "associations": [
-                {
-                    "number": record.channel.number,
-                    "calling_ae_title": record.channel.calling_ae_title,
-                    "peer_address": record.channel.peer_address,
-                    "seconds": now - record.since,
-                    "operations": record.operations,
-                }
-                for record in self.associations.values()
-            ],
+            "associations": [shown(each, requested=False) for each in self.associations.values()],
             "outgoing_associations": [
-                {
-                    "number": record.channel.number,
-                    "called_ae_title": record.channel.called_ae_title,
-                    "peer_address": record.channel.peer_address,
-                    "seconds": now - record.since,
-                }
-                for record in self.outgoing.values()
+                shown(each, requested=True) for each in self.outgoing.values()
             ],
             "since_start": asdict(self.totals),
             "last_rejections": [
@@ -122,6 +98,12 @@ class Journal:
             ],
         }
 
+    def live(self) -> list[dict[str, Any]]:
+        """Return the associations that are open now, as JSON values, oldest first."""
+        rows = [shown(each, requested=False) for each in self.associations.values()]
+        rows += [shown(each, requested=True) for each in self.outgoing.values()]
+        return sorted(rows, key=lambda row: int(row["number"]))
+
     # -- connections and associations ------------------------------------------------------------
 
     def connected(self) -> None:
@@ -131,6 +113,7 @@ class Journal:
         negotiated = channel.negotiated
         self.associations[channel.number] = AssociationRecord(channel, time.monotonic())
         self._metrics.association_accepted(channel.calling_ae_title)
+        self.peers.seen(channel.calling_ae_title, channel.peer_address)
         accepted, refused = len(negotiated.contexts), len(negotiated.refused)
         self._log.info(
             f"{_way(channel)} association accepted from {_where(channel)},"
@@ -152,6 +135,8 @@ class Journal:
         title = request.calling_ae_title
         self.rejections.append(Rejection(time.time(), peer_address, title, words, refused.why))
         self._metrics.association_rejected(words)
+        self.peers.seen(title, peer_address)
+        self.peers.failed(title, f"association rejected: {words}")
         advice = self.explanations.rejected(peer_address, request, refused)
         self._log.warning(
             f"{title} -> {request.called_ae_title} association rejected from {peer_address}:"
@@ -172,6 +157,7 @@ class Journal:
             return
         by = {"aborted by peer": "peer", "connection lost": "connection"}.get(how, "us")
         self._metrics.association_aborted(by, how)
+        self.peers.failed(channel.calling_ae_title, f"association {how}")
         self._log.warning(summary)
 
     def failed(self, peer_address: str, how: str, why: str) -> None:
@@ -214,6 +200,7 @@ class Journal:
         if channel.secured is not None:
             self._metrics.tls.handshake(Side.CLIENT, DONE)
         self.explanations.advisor.requested(channel.called_ae_title)
+        self.peers.called(channel.called_ae_title, channel.peer_address)
         accepted, refused = len(negotiated.contexts), len(negotiated.refused)
         self._log.info(
             f"{_way(channel)} association accepted by {_where(channel)},"
@@ -223,6 +210,7 @@ class Journal:
     def request_failed(self, proposal: Proposal, error: AssociationError) -> None:
         result = "rejected" if isinstance(error, AssociationRejected) else "failed"
         self._metrics.outgoing_association(proposal.called_ae_title, result)
+        self.peers.not_had(proposal.called_ae_title, str(error), f"no association: {result}")
         advice = self.explanations.advisor.request_failed(proposal, error)
         if isinstance(error, TLSFailed):
             self._metrics.tls.handshake(Side.CLIENT, error.cause)
@@ -239,6 +227,8 @@ class Journal:
         self._metrics.outgoing_association_ended()
         took = duration(time.monotonic() - record.since)
         line = f"{_way(channel)} association {how}" + (f": {why}" if why else "") + f", {took}"
+        if how != "released":
+            self.peers.failed(channel.called_ae_title, f"association of ours {how}")
         (self._log.info if how == "released" else self._log.warning)(line)
 
     # -- operations ------------------------------------------------------------------------------
@@ -260,10 +250,21 @@ class Journal:
         self._metrics.request_finished(
             operation.service, channel.peer_ae_title, status, seconds, operation.received_bytes
         )
+        self._count_for_peer(operation, status)
         advice: tuple[str, ...] = ()
         if _is_refused(operation, status):
             advice = self.explanations.operation_ended(operation, status, comment)
         self._log_operation(operation, status, comment, seconds, advice)
+
+    def _count_for_peer(self, operation: Operation, status: int) -> None:
+        title, service = operation.channel.peer_ae_title, operation.service
+        kind = category(status)
+        if kind in (Category.SUCCESS, Category.WARNING):
+            self.peers.succeeded(title, service)
+            if service == "C-STORE":
+                self.peers.received(title, 1, operation.received_bytes)
+        elif kind is Category.FAILURE:
+            self.peers.failed(title, f"{service} {status:04X}H {describe(status, service)}")
 
     def query_ended(self, operation: Operation, outcome: QueryOutcome) -> None:
         """Tell the outcome of a C-FIND, after its final response or the end of its association."""
@@ -314,6 +315,8 @@ class Journal:
         totals.objects_sent += outcome.completed + outcome.warning
         totals.objects_failed += outcome.failed
         totals.sent_bytes += outcome.sent_bytes
+        receiver = outcome.destination or operation.channel.peer_ae_title
+        self.peers.sent(receiver, outcome.completed + outcome.warning, outcome.sent_bytes)
         say = self._log.warning if outcome.failed or outcome.warning else self._log.info
         # A single one stands on the operation's own line.
         for finding in outcome.findings if len(outcome.findings) > 1 else ():

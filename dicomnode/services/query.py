@@ -200,6 +200,7 @@ class Run:
         self._search: Search | None = None
         self._matches = 0
         self._sent_bytes = 0
+        operation.progress = lambda: {"matches": self._matches}
 
     def cancel(self) -> None:
         """Stop at once: the peer cancelled, or the association has ended."""

@@ -42,4 +42,6 @@ class Storage:
                 return
             operation.respond(outcome.status, outcome.comment or None)
 
-        return self._intake.begin(arrival, operation.channel, settled)
+        incoming = self._intake.begin(arrival, operation.channel, settled)
+        operation.progress = lambda: {"received_bytes": incoming.received_bytes}
+        return incoming

@@ -46,6 +46,7 @@ class SubOperations:
         self.level = ""
         self.remaining = self.completed = self.failed = self.warning = 0
         self.sent_bytes = 0
+        operation.progress = self._progress
 
     # -- on the way ------------------------------------------------------------------------------
 
@@ -61,6 +62,16 @@ class SubOperations:
         if loop.time() >= self._last_pending + _PENDING_SECONDS / 2:
             self.pending()
         self._timer = loop.call_at(self._last_pending + _PENDING_SECONDS, self._tick)
+
+    def _progress(self) -> dict[str, int | str]:
+        figures: dict[str, int | str] = {
+            "remaining": self.remaining,
+            "completed": self.completed,
+            "failed": self.failed,
+            "warning": self.warning,
+            "sent_bytes": self.sent_bytes,
+        }
+        return figures | ({"destination": self._destination} if self._destination else {})
 
     def pending(self) -> None:
         """Tell the requester how far it is (PS3.7 §9.3.3.2)."""

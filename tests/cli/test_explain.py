@@ -27,13 +27,16 @@ UNKNOWN_DESTINATION: dict[str, Any] = {
 }
 
 
+TOLD = {"time": 1060.0, "explanations": [UNKNOWN_DESTINATION] * 3}
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers /api/explain with three explanations."""
 
     def do_GET(self) -> None:
         self.send_response(200 if self.path == "/api/explain" else 404)
         self.end_headers()
-        self.wfile.write(json.dumps({"explanations": [UNKNOWN_DESTINATION] * 3}).encode())
+        self.wfile.write(json.dumps(TOLD).encode())
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
@@ -73,6 +76,30 @@ def test_what_came_again_is_told_with_how_often_and_since_when(
     assert plain(again)[1].endswith("unknown, 37 times since 1970-01-01 00:00:00")
 
 
+def test_what_was_received_and_where_the_rule_stands_are_told() -> None:
+    places = [
+        {"key": "ae.services", "title": "CT_1", "value": '["echo"]', "is_set": True}
+        | {"where": "ae.toml:3"},
+        {"key": "limits.max_matches", "value": "10000", "is_set": False}
+        | {"where": "dicomnode.toml:7", "write": "max_matches = ... under [limits]"},
+        {"key": "ae.host", "title": "CT_1", "value": None, "is_set": False}
+        | {"where": "ae.toml:2", "write": "host = ..."},
+        {"title": "X", "where": "ae.toml", "is_set": False, "write": "[[ae]] and below it title"},
+        {"title": "CT_1", "where": "ae.toml:2", "is_set": True},
+    ]
+    received = "C-MOVE-RQ, message ID 1"
+    shown = plain(UNKNOWN_DESTINATION | {"received": received, "configuration": places})
+    assert shown[2] == "    got: C-MOVE-RQ, message ID 1"
+    assert shown[-5:] == [
+        '    at:  ae.toml:3: ae.services = ["echo"] of CT_1',
+        "    at:  dicomnode.toml:7: limits.max_matches is not set, so it is 10000;"
+        " write max_matches = ... under [limits]",
+        "    at:  ae.toml:2: ae.host of CT_1 is not set; write host = ...",
+        "    at:  ae.toml: write [[ae]] and below it title",
+        "    at:  ae.toml:2: [[ae]] of CT_1",
+    ]
+
+
 def test_values_are_shown_where_the_node_tells_them() -> None:
     reasons = [{"words": "no study with this Patient ID", "patient_value": "P1"}]
     shown = plain(UNKNOWN_DESTINATION | {"reasons": reasons, "advice": []})
@@ -93,11 +120,33 @@ def test_no_explanations_are_good_news() -> None:
 
 
 def test_explain_prints_whole_lines_of_as_many_as_are_asked_for(url: str) -> None:
-    result = CliRunner().invoke(app, ["explain", "--url", url, "--last", "2"])
+    result = CliRunner().invoke(app, ["explain", "--url", url, "-n", "2"])
     assert result.exit_code == 0
     assert result.stdout.count("C-MOVE to ARCHIVE2") == 2
 
 
+@pytest.mark.parametrize(("ae", "found"), [("ws_1", 3), ("ARCHIVE2", 3), ("ARCHIVE", 0)])
+def test_explain_can_be_asked_about_one_ae(url: str, ae: str, found: int) -> None:
+    result = CliRunner().invoke(app, ["explain", "--url", url, "--ae", ae])
+    assert result.stdout.count("C-MOVE to ARCHIVE2") == found
+    if not found:
+        assert "of that time and AE" in result.stdout
+
+
+@pytest.mark.parametrize(("last", "found"), [("30s", 0), ("1h", 3), ("2d", 3)])
+def test_explain_can_be_asked_about_the_last_hour_by_the_nodes_clock(
+    url: str, last: str, found: int
+) -> None:
+    result = CliRunner().invoke(app, ["explain", "--url", url, "--last", last])
+    assert result.stdout.count("C-MOVE to ARCHIVE2") == found
+
+
+def test_a_time_that_is_none_is_said(url: str) -> None:
+    result = CliRunner().invoke(app, ["explain", "--url", url, "--last", "5"])
+    assert result.exit_code == 1
+    assert "90s, 15m, 1h or 2d" in result.stderr
+
+
 def test_explain_prints_the_json_object(url: str) -> None:
     result = CliRunner().invoke(app, ["explain", "--url", url, "--json", "-n", "1"])
-    assert json.loads(result.stdout) == {"explanations": [UNKNOWN_DESTINATION]}
+    assert json.loads(result.stdout) == TOLD | {"explanations": [UNKNOWN_DESTINATION]}

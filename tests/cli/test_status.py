@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from dicomnode.cli import app
 from dicomnode.cli import status as module
 from dicomnode.cli.asking import NodeUnavailable, ask, url_of
+from dicomnode.cli.live_associations import under_way
 from dicomnode.cli.status import summary
 from dicomnode.settings import HttpSettings, Settings
 
@@ -122,6 +123,27 @@ def test_queries_retrievals_and_destinations_are_summed_up_once_there_are_some()
     assert "open to destinations: 1" in text
     assert "ARCHIVE" in text
     assert "since start" not in drawn(FIGURES)
+
+
+def test_associations_show_how_far_their_operations_are() -> None:
+    row = FIGURES["associations"][0] | {
+        "received_bytes": 5 * 1024**2,
+        "received_bytes_per_second": 1024**2,
+        "under_way_count": 3,
+    }
+    stored = {"service": "C-STORE", "seconds": 2.0, "progress": {"received_bytes": 3 * 1024**2}}
+    counts = {"remaining": 10, "completed": 4, "failed": 1, "warning": 0, "sent_bytes": 1024}
+    moved = {"service": "C-MOVE", "seconds": 2.0, "progress": counts | {"destination": "WS_1"}}
+    asked = {"service": "C-FIND", "seconds": 2.0, "progress": {"matches": 17}}
+    assert under_way(row | {"under_way": [stored]}) == "C-STORE 3.0MB, 2.00s, and 2 more"
+    row["under_way_count"] = 1
+    assert under_way(row | {"under_way": [moved]}) == (
+        "C-MOVE to WS_1 5 of 15, 1 failed, 1.0KB, 2.00s"
+    )
+    assert under_way(row | {"under_way": [asked]}) == "C-FIND 17 matches, 2.00s"
+    text = drawn(FIGURES | {"associations": [row | {"under_way": [asked]}]})
+    assert "5.0MB, 1.0MB/s" in text
+    assert "17 matches" in text
 
 
 def test_performed_steps_are_counted_by_status_once_there_are_some() -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from dicomnode.dimse.command import CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, NCreateRQ, NSetRQ, Request
+from dicomnode.net.traffic import Traffic
 from dicomnode.observe.logs import Log
 from dicomnode.observe.metrics import Metrics
 from dicomnode.registry import AE, Registry
@@ -51,6 +52,8 @@ def fake_channel(number: int, calling: str, called: str, peer_address: str) -> A
         secured=None,
         negotiated=SimpleNamespace(contexts=contexts, refused=()),
         send=lambda *message: None,
+        traffic=Traffic(0.0),
+        progress=lambda: (),
     )
 
 

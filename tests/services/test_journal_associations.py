@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from dicomnode.dimse.channel import Proposal, Refused
+from dicomnode.dimse.channel import Progress, Proposal, Refused
 from dicomnode.dimse.status import Status
 from dicomnode.errors import (
     AssociationAborted,
@@ -15,7 +16,11 @@ from dicomnode.errors import (
     AssociationTimedOut,
     ConnectionFailed,
 )
-from dicomnode.ul.items import ContextResult
+from dicomnode.ul.items import (
+    ContextResult,
+    ImplementationVersionName,
+    PresentationContextRQ,
+)
 from dicomnode.ul.negotiation import RefusedContext
 from dicomnode.ul.pdu import AAssociateRQ, Rejection
 from tests.services.journaling import C_MOVE, C_STORE, CT, IMPLICIT, MOVED, Fixture, fake_channel
@@ -205,3 +210,107 @@ def test_contexts_refused_for_one_reason_are_one_explanation(on: Fixture) -> Non
     (told,) = on.explained()
     assert told["asked"] == "60 presentation contexts"
     assert len(told["reasons"]) == 20
+
+
+# -- what was received ----------------------------------------------------------------------------
+
+
+def test_a_rejection_is_explained_with_what_was_asked_for(on: Fixture) -> None:
+    context = PresentationContextRQ(1, CT, (IMPLICIT,))
+    request = AAssociateRQ("WRONG", "CT_1", (context,), (ImplementationVersionName("MODALITY_1"),))
+    refused = Refused(Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED, "called 'WRONG'")
+    on.journal.rejected("10.0.0.7", request, refused)
+    assert on.explained()[0]["received"] == (
+        "calling AE title 'CT_1', called AE title 'WRONG', 1 presentation context: CT Image"
+        " Storage, implementation 'MODALITY_1'"
+    )
+
+
+def test_a_failed_operation_is_explained_with_its_last_message(on: Fixture) -> None:
+    on.begin(C_STORE).respond(Status.PROCESSING_FAILURE, "disk on fire")
+    again = replace(C_STORE, message_id=9, affected_sop_instance_uid="1.2.4")
+    on.begin(again).respond(Status.PROCESSING_FAILURE, "disk on fire")
+    (entry,) = on.explained()
+    assert entry["count"] == 2
+    assert entry["received"] == (
+        "C-STORE-RQ, message ID 9, of CT Image Storage of 1.2.4 in Implicit VR Little Endian"
+    )
+
+
+# -- the account of each AE ------------------------------------------------------------------------
+
+
+def peer(on: Fixture, title: str) -> dict[str, Any]:
+    figures = on.journal.peers.figures()["peers"]
+    return next(row for row in figures if row["ae_title"] == title)
+
+
+def test_an_ae_that_cannot_be_called_is_down_until_it_can_be(on: Fixture) -> None:
+    assert peer(on, "ARCHIVE")["outgoing"]["state"] == "not called"
+    on.journal.request_failed(PROPOSAL, ConnectionFailed("cannot connect to ARCHIVE: refused"))
+    down = peer(on, "ARCHIVE")["outgoing"]
+    assert (down["state"], down["why"]) == ("down", "cannot connect to ARCHIVE: refused")
+    on.journal.request_failed(PROPOSAL, ConnectionFailed("cannot connect to ARCHIVE: refused"))
+    assert peer(on, "ARCHIVE")["outgoing"]["since"] == down["since"]
+    assert peer(on, "ARCHIVE")["failures"][0]["count"] == 2
+    on.journal.requested(fake_channel(12, "DICOMNODE", "ARCHIVE", "10.0.0.9"))
+    assert peer(on, "ARCHIVE")["outgoing"] | {"since": 0} == {
+        "state": "up",
+        "since": 0,
+        "why": None,
+    }
+
+
+def test_objects_are_counted_for_who_sent_and_who_received_them(on: Fixture) -> None:
+    operation = on.begin(C_STORE)
+    operation.received_bytes = 1000
+    operation.respond(Status.SUCCESS)
+    on.perform(C_MOVE, Status.SUB_OPERATIONS_COMPLETE_WITH_FAILURES, MOVED)
+    sender, receiver = peer(on, "WS_1"), peer(on, "ARCHIVE")
+    assert (sender["objects_in"], sender["bytes_in"], sender["objects_out"]) == (1, 1000, 0)
+    assert (receiver["objects_out"], receiver["bytes_out"]) == (10, 5 * 1024**2)
+
+
+def test_reasons_of_failures_are_bounded(on: Fixture) -> None:
+    for number in range(100):
+        on.journal.peers.failed("WS_1", f"reason {number}")
+    failures = peer(on, "WS_1")["failures"]
+    assert len(failures) == 21
+    assert sum(row["count"] for row in failures) == 100
+
+
+# -- what is under way ----------------------------------------------------------------------------
+
+
+def test_what_is_under_way_is_shown_until_its_final_response(on: Fixture) -> None:
+    operation = on.begin(C_MOVE)
+    operation.progress = lambda: {"remaining": 3}
+    on.channel.progress = on.handler.progress
+    on.journal.accepted(on.channel)
+    (row,) = on.journal.live()
+    (shown,) = row["under_way"]
+    assert (shown["service"], shown["message_id"], shown["asked_by"]) == ("C-MOVE", 5, "peer")
+    assert shown["progress"] == {"remaining": 3}
+    operation.respond(Status.SUCCESS)
+    assert on.journal.live()[0]["under_way"] == []
+
+
+async def test_what_the_node_asks_for_is_shown_as_its_own(on: Fixture) -> None:
+    on.handler.requests.open(7, replace(C_STORE, message_id=11))
+    on.channel.progress = on.handler.progress
+    on.journal.requested(on.channel)
+    (row,) = on.journal.live()
+    assert row["direction"] == "outgoing"
+    assert row["under_way"][0]["asked_by"] == "node"
+    assert row["under_way"][0]["message_id"] == 11
+
+
+def test_an_association_shows_some_of_its_operations_and_counts_all(on: Fixture) -> None:
+    many = [
+        Progress(service="C-STORE", message_id=number, by_peer=True, started=0.0)
+        for number in range(50)
+    ]
+    on.channel.progress = lambda: many
+    on.journal.accepted(on.channel)
+    (row,) = on.journal.live()
+    assert (len(row["under_way"]), row["under_way_count"]) == (8, 50)
