@@ -33,7 +33,7 @@ from dicomnode.dimse.command import (
     NSetRQ,
     Request,
 )
-from dicomnode.errors import ConfigurationError
+from dicomnode.gate import Gate
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
@@ -51,9 +51,8 @@ from dicomnode.parameters import (
     deadlines_of,
     forward_rules_of,
     forwarding_of,
-    rules_of,
 )
-from dicomnode.registry import Registry, load_registry
+from dicomnode.registry import Registry
 from dicomnode.services.admission import Admission
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
@@ -67,6 +66,7 @@ from dicomnode.services.journal import Journal
 from dicomnode.services.mpps import PerformedSteps
 from dicomnode.services.query import Query, QueryRules
 from dicomnode.services.query_archive import Archive
+from dicomnode.services.quotas import Quotas
 from dicomnode.services.recovery import reconcile
 from dicomnode.services.retrieve import Retrieve
 from dicomnode.services.retrieve import Rules as RetrieveRules
@@ -108,7 +108,9 @@ class Node:
         self._worklist_files: WorklistFollowing
         self._workers: Workers
         self._pool: BufferPool
+        self._gate: Gate
         self._admission: Admission
+        self._quotas: Quotas
         self._requestor: Requestor
         self._commitment: StorageCommitment
         self._commitment_requester: CommitmentRequester
@@ -135,9 +137,9 @@ class Node:
         Raises ConfigurationError, StoreLocked, CatalogError or OSError; nothing is left behind.
         """
         async with contextlib.AsyncExitStack() as undo:
-            self._registry = load_registry(
-                self._registry_path, self._settings.node.strict_ae_titles
-            )
+            self._gate = await asyncio.to_thread(Gate, self._settings, self._registry_path)
+            undo.push_async_callback(asyncio.to_thread, self._gate.close)
+            self._registry, self._admission = self._gate.registry, self._gate.admission
             self._log.start()
             undo.callback(self._log.stop)
             self._metrics = Metrics(
@@ -187,6 +189,7 @@ class Node:
             self._steps.counts,
         )
         self._metrics.set_log_source(lambda: self._log.dropped)
+        self._quotas = await self._gate.quotas(self._catalog, self._metrics, log)
         self._workers = Workers(
             _WORKERS, lambda error: self._journal.internal_error("a worker thread", error)
         )
@@ -282,7 +285,6 @@ class Node:
             observer=self._journal,
         )
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
-        self._admission = Admission(rules_of(settings), self._registry)
         self._acceptor = Acceptor(
             Listening(
                 settings.node.host,
@@ -336,7 +338,7 @@ class Node:
             forwarding=self._outbox,
         )
         self._placer = intake.placer
-        return Storage(intake)
+        return Storage(intake, self._quotas)
 
     def _query(self) -> Query:
         settings = self._settings
@@ -433,20 +435,10 @@ class Node:
     # -- while running ---------------------------------------------------------------------------
 
     async def reload_registry(self) -> None:
-        """Take the registry file anew as a whole, or keep the old one and say why."""
-        log = self._log.logger
-        strict = self._settings.node.strict_ae_titles
-        try:
-            registry = await asyncio.to_thread(load_registry, self._registry_path, strict)
-        except (ConfigurationError, OSError) as error:
-            problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
-            log.error("registry not reloaded, the old one stays in force")
-            for problem in problems:
-                log.error(problem)
-            return
-        self._registry = self._admission.registry = registry
-        log.info(f"registry reloaded: {len(registry.titles)} AEs")
-        await self._commitment.registry_reloaded()
+        """Take registry and users anew as a whole, or keep the old ones and say why."""
+        if await self._gate.reload(self._log.logger):
+            self._registry = self._gate.registry
+            await self._commitment.registry_reloaded()
 
     async def ready(self) -> dict[str, str]:
         """Return what each readiness check says: "ok", or what is wrong (/readyz)."""

@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from dicomnode.errors import ConfigurationError
 from dicomnode.net.ending import Deadlines
 from dicomnode.outbox.forwarding import Options
 from dicomnode.outbox.rules import Rules as ForwardRules
 from dicomnode.registry import Registry
 from dicomnode.services.admission import Rules
 from dicomnode.services.identifier import Bounds
-from dicomnode.settings import Settings
+from dicomnode.services.identities import Credentials, Tokens
+from dicomnode.settings import JwtSettings, Settings
+from dicomnode.users import load_users, users_path
 
 
 def bounds_of(settings: Settings) -> Bounds:
     """Return what an identifier may hold."""
     limits = settings.limits
     return Bounds(limits.max_identifier_bytes, limits.max_list_values)
+
+
+def credentials_of(settings: Settings, registry_path: Path) -> Credentials:
+    """Read what user identities are checked against; blocks. Raises ConfigurationError."""
+    return Credentials(load_users(users_path(registry_path)), _tokens(settings.jwt))
+
+
+def _tokens(settings: JwtSettings) -> Tokens | None:
+    if settings.key_file is None:
+        return None
+    # Late: whoever takes no tokens starts faster.
+    from dicomnode.services.tokens import TokenRules
+    from dicomnode.services.tokens import Tokens as Checker
+
+    try:
+        key = settings.key_file.read_bytes()
+    except OSError as error:
+        words = f"jwt.key_file: {settings.key_file} cannot be read: {error.strerror}"
+        raise ConfigurationError([words]) from None
+    return Checker(
+        TokenRules(
+            algorithm=settings.algorithm,
+            issuer=settings.issuer,
+            audience=settings.audience,
+            user_claim=settings.user_claim,
+            leeway_seconds=settings.leeway_seconds,
+        ),
+        key,
+    )
 
 
 def deadlines_of(settings: Settings) -> Deadlines:
@@ -60,4 +94,5 @@ def rules_of(settings: Settings) -> Rules:
         max_associations=limits.max_associations,
         max_associations_per_ae=limits.max_associations_per_ae,
         max_associations_per_address=limits.max_associations_per_address,
+        user_identity=settings.access.user_identity,
     )

@@ -84,9 +84,32 @@ class IndexSettings(_Section):
 
 
 class AccessSettings(_Section):
-    """``[access]``: what happens to calling AE titles that the registry does not hold."""
+    """``[access]``: what happens to calling AE titles that the registry does not hold.
+
+    ``user_identity`` says whether requestors may, or must, say who their user is;
+    ``credentials_without_tls`` lets them show passcodes and tokens where others can read them.
+    """
 
     unknown_ae: Literal["refuse", "allow"] = "refuse"
+    user_identity: Literal["ignore", "optional", "required"] = "ignore"
+    credentials_without_tls: bool = False
+
+
+class JwtSettings(_Section):
+    """``[jwt]``: whose JSON Web Tokens say who a user is. Without ``key_file`` none do.
+
+    The file holds the issuer's public key in PEM, or the secret of an HS algorithm.
+    """
+
+    key_file: Path | None = None
+    algorithm: Literal[
+        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
+        "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512",
+    ] = "RS256"  # fmt: skip
+    issuer: str = ""
+    audience: str = ""
+    user_claim: Annotated[str, Field(min_length=1)] = "sub"
+    leeway_seconds: Annotated[Seconds, Field(ge=0, le=600)] = 30.0
 
 
 class LimitSettings(_Section):
@@ -187,6 +210,7 @@ class Settings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     index: IndexSettings = IndexSettings()
     access: AccessSettings = AccessSettings()
+    jwt: JwtSettings = JwtSettings()
     limits: LimitSettings = LimitSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     http: HttpSettings = HttpSettings()
@@ -333,4 +357,7 @@ def _contradictions(document: Document, settings: Settings) -> list[str]:
         least = 2 * limits.maximum_pdu_bytes
         words = f"must be {least} (twice limits.maximum_pdu_bytes) or more"
         add("limits", "receive_buffer_bytes", f"{words}, not {limits.receive_buffer_bytes}")
+    for key in ("issuer", "audience"):
+        if settings.jwt.key_file is not None and not getattr(settings.jwt, key):
+            add("jwt", key, "must say whose tokens are taken, and meant for whom")
     return found

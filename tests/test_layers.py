@@ -22,17 +22,22 @@ ALLOWED = {
     "forward_settings": {"configuration", "value_types"},
     "settings": {"forward_settings", "configuration", "value_types", "errors"},
     "registry": {"configuration", "value_types", "errors"},
+    "users": {"configuration", "errors"},
     "observe": {"settings", "errors"},
     "net": {"dimse", "ul", "errors"},
     "scu": {"dimse", "ul", "storage", "errors"},
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"scu", "net", "dimse", "ul", "errors"},
-    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"},
+    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "users", "observe"}
+    | {"errors"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
-    "parameters": {"net", "outbox", "services", "registry", "settings"},
+    "parameters": {"net", "outbox", "services", "registry", "settings", "users", "errors"},
+    "gate": {"parameters", "services", "index", "registry", "users", "observe", "settings"}
+    | {"errors"},
     "node": {
+        "gate",
         "parameters",
         "api",
         "net",
@@ -59,6 +64,8 @@ ALLOWED = {
         "storage",
         "index",
         "registry",
+        "users",
+        "parameters",
     }
     # The words and values of the protocol, for what is asked and shown.
     | {"dimse", "ul"}

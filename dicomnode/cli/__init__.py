@@ -16,6 +16,7 @@ _COMMANDS: Final = {
     "status": ("status", "status"),
     "explain": ("explain", "explain"),
     "reindex": ("archive", "reindex"),
+    "user": ("user", "user"),
     "worklist": ("worklist", "worklist"),
     "outbox": ("outbox", "outbox"),
     "echo": ("echo", "echo"),

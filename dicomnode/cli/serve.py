@@ -17,6 +17,7 @@ from dicomnode.configuration import find_settings_file, registry_path
 from dicomnode.errors import ConfigurationError
 from dicomnode.registry import Registry, load_registry
 from dicomnode.settings import Settings, load_settings
+from dicomnode.users import users_path
 
 
 def run(config: ConfigOption = None) -> None:
@@ -81,6 +82,7 @@ def _load(config: Path | None) -> tuple[Settings, Registry, Path]:
         problems += error.problems
     if settings is not None and registry is not None:
         problems += _forward_mistakes(settings, registry, file)
+        problems += _credential_mistakes(settings, file)
     if problems or settings is None or registry is None:
         raise ConfigurationError(problems)
     return settings, registry, file
@@ -94,6 +96,19 @@ def _forward_mistakes(settings: Settings, registry: Registry, file: Path) -> lis
 
     strict = settings.node.strict_ae_titles
     return mistakes(settings.forward, registry, configuration.read_toml(file), strict=strict)
+
+
+def _credential_mistakes(settings: Settings, file: Path) -> list[str]:
+    if settings.jwt.key_file is None and not users_path(registry_path(file)).exists():
+        return []
+    # As above: without what the node is made of.
+    from dicomnode.parameters import credentials_of
+
+    try:
+        credentials_of(settings, registry_path(file))
+    except ConfigurationError as error:
+        return error.problems
+    return []
 
 
 def notes(settings: Settings, registry: Registry) -> list[str]:

@@ -9,7 +9,7 @@ with it is retained.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -186,16 +186,36 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The association may not be made; ``why`` names the rule for the log."""
+    """The association may not be made; ``why`` names the rule for the log.
+
+    ``rule`` is the setting that decided, for metrics, "" where none did; ``advice`` is what to
+    change, as a sentence, "" where the words of the rejection say enough.
+    """
 
     rejection: Rejection
     why: str
+    rule: str = ""
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Whether the association may be made takes time to find out; its slot is taken meanwhile.
+
+    ``decide`` is awaited at most once. ``release`` is called exactly once, and nothing else gives
+    the slot back.
+    """
+
+    decide: Callable[[], Awaitable[Negotiated | Refused]]
+    release: Callable[[], None]
 
 
 class Admission(Protocol):
     """Decides who may associate."""
 
-    def admit(self, request: AAssociateRQ, peer_address: str) -> Admitted | Refused:
+    def admit(
+        self, request: AAssociateRQ, peer_address: str, *, is_encrypted: bool = False
+    ) -> Admitted | Refused | Deferred:
         """Answer an A-ASSOCIATE indication; raises RemoteProtocolError for a malformed one."""
 
 

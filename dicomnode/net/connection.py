@@ -135,12 +135,15 @@ class Connection(Reading):
                 self.abort_as(ending, error.source, error.reason)
                 return
             except Exception as error:
-                # Only this association suffers from a fault of our own.
-                self._loop.call_exception_handler(
-                    {"message": f"fault in association {self.number}", "exception": error}
-                )
-                self.abort_as(Ending(How.ABORTED, f"internal error ({type(error).__name__})"))
+                self._fault(error)
                 return
+
+    def _fault(self, error: Exception) -> None:
+        """End this association, which alone suffers from a fault of our own."""
+        self._loop.call_exception_handler(
+            {"message": f"fault in association {self.number}", "exception": error}
+        )
+        self.abort_as(Ending(How.ABORTED, f"internal error ({type(error).__name__})"))
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -217,6 +220,11 @@ class Connection(Reading):
             return
         self._releasing = True
         self._maybe_release()
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether nobody on the way can read what is sent."""
+        return self._transport.get_extra_info("ssl_object") is not None
 
     @property
     def operations(self) -> int:

@@ -57,7 +57,7 @@ class Advisor:
         uid = context.abstract_syntax
         service = service_of(uid, accept_unknown_storage=False)
         match context.result:
-            case ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED if service is not None:
+            case _ if is_forbidden(context):
                 return (
                     f'If {calling_ae_title} may use it, add "{service}" to its services in ae.toml,'
                     f" {_RELOAD}."
@@ -84,6 +84,8 @@ class Advisor:
         match service, status:
             case "C-MOVE", Status.MOVE_DESTINATION_UNKNOWN:
                 return self._on_destination(destination)
+            case "C-MOVE", Status.NOT_AUTHORIZED:
+                return ""
             case "C-MOVE", _ if destination in self._unavailable:
                 return self._unavailable[destination]
             case "C-FIND", Status.OUT_OF_RESOURCES:
@@ -165,6 +167,13 @@ class Advisor:
             f"Add an [[ae]] with title = {_quoted(title)}, host and port to ae.toml, {_RELOAD}."
             f" {known}"
         )
+
+
+def is_forbidden(context: RefusedContext) -> bool:
+    """Tell whether a context was refused because the registry does not allow its service."""
+    if context.result is not ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED:
+        return False
+    return service_of(context.abstract_syntax, accept_unknown_storage=False) is not None
 
 
 def _quoted(title: str) -> str:

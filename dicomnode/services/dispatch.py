@@ -49,11 +49,13 @@ class Operation:
     monotonic, in seconds. ``on_cancel`` is called when the peer cancels it
     (``cancelled_by_peer``) or the association ends (``ended``). What is responded after the
     final response goes nowhere; ``response`` is the one that was sent. A service that has more
-    to tell than that sets ``outcome`` first: the journal speaks of it.
+    to tell than that sets ``outcome`` first: the journal speaks of it. ``rule`` and ``advice``
+    are those of the StatusError that ended it, if one did.
     """
 
     __slots__ = (
         "_owner",
+        "advice",
         "answered",
         "cancelled_by_peer",
         "channel",
@@ -64,6 +66,7 @@ class Operation:
         "received_bytes",
         "request",
         "response",
+        "rule",
         "service",
         "started",
     )
@@ -86,6 +89,8 @@ class Operation:
         self.answered = False
         self.response: Response | UnrecognizedRSP | None = None
         self.outcome: Outcome | None = None
+        self.rule = ""
+        self.advice = ""
         self.cancelled_by_peer = False
         self.ended = False
 
@@ -116,6 +121,7 @@ class Operation:
 
     def fail(self, error: StatusError) -> None:
         """Send the final response that ``error`` stands for."""
+        self.rule, self.advice = error.rule, error.advice
         self._owner.finish(self, failure(self.request, error))
 
 

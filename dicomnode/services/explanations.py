@@ -79,7 +79,7 @@ class Explanations:
             f"association with {request.called_ae_title}",
             f"rejected: {refused.rejection.words}",
             [Finding(refused.why)],
-            [self.advisor.on_rejection(request, refused, peer_address)],
+            [refused.advice or self.advisor.on_rejection(request, refused, peer_address)],
         )
 
     def contexts_refused(self, channel: Channel) -> None:
@@ -117,7 +117,7 @@ class Explanations:
             _asked(operation, destination),
             _answer(operation, status),
             found,
-            [advice, *(finding.advice for finding in found)],
+            [operation.advice, advice, *(finding.advice for finding in found)],
         ).advice
 
     def advice_on(self, called_ae_title: str) -> str:

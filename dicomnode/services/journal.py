@@ -18,6 +18,7 @@ from dicomnode.errors import AssociationError, AssociationRejected
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.metrics import ACCEPTED, Metrics
 from dicomnode.observe.words import duration, size
+from dicomnode.services.advice import is_forbidden
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.explanations import (
     Explanations,
@@ -125,19 +126,25 @@ class Journal:
         self.associations[channel.number] = AssociationRecord(channel, time.monotonic())
         self._metrics.association_accepted(channel.calling_ae_title)
         accepted, refused = len(negotiated.contexts), len(negotiated.refused)
+        user = f", user {negotiated.user!r}" if negotiated.user else ""
         self._log.info(
-            f"{_way(channel)} association accepted from {channel.peer_address},"
+            f"{_way(channel)} association accepted from {channel.peer_address}{user},"
             f" {accepted} of {accepted + refused} presentation contexts"
         )
         if negotiated.refused:
             self.explanations.contexts_refused(channel)
         for context in negotiated.refused:
             self._metrics.context_refused(context.abstract_syntax, context.words)
+            fields = {}
+            if is_forbidden(context):
+                self._metrics.refused("services", channel.calling_ae_title)
+                fields = {"rule": f"services of {channel.calling_ae_title} in ae.toml"}
             self._log.info(
                 f"{_way(channel)} presentation context {context.context_id} refused:"
                 f" {context.words}",
                 abstract_syntax=context.abstract_syntax,
                 transfer_syntaxes=" ".join(context.transfer_syntaxes),
+                **fields,
             )
 
     def rejected(self, peer_address: str, request: AAssociateRQ, refused: Refused) -> None:
@@ -145,6 +152,8 @@ class Journal:
         title = request.calling_ae_title
         self.rejections.append(Rejection(time.time(), peer_address, title, words, refused.why))
         self._metrics.association_rejected(words)
+        if refused.rule:
+            self._metrics.refused(refused.rule, title)
         self.explanations.rejected(peer_address, request, refused)
         self._log.warning(
             f"{title} -> {request.called_ae_title} association rejected from {peer_address}:"
@@ -218,6 +227,8 @@ class Journal:
         self._metrics.request_finished(
             operation.service, channel.peer_ae_title, status, seconds, operation.received_bytes
         )
+        if operation.rule:
+            self._metrics.refused(operation.rule, channel.peer_ae_title)
         advice: tuple[str, ...] = ()
         if _is_refused(operation, status):
             advice = self.explanations.operation_ended(operation, status, comment)

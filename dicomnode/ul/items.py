@@ -58,6 +58,7 @@ class UserIdentityKind(IntEnum):
     USERNAME_AND_PASSCODE = 2
     KERBEROS = 3
     SAML = 4
+    JSON_WEB_TOKEN = 5
     JWT = 5
 
 

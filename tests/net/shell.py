@@ -151,7 +151,9 @@ class Bench:
         if is_made:
             self.connection.connection_made(self.transport)
 
-    def admit(self, request: AAssociateRQ, peer_address: str) -> Admitted | Refused:
+    def admit(
+        self, request: AAssociateRQ, peer_address: str, *, is_encrypted: bool = False
+    ) -> Admitted | Refused:
         if request.calling_ae_title == "STRANGER":
             return Refused(Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, "title unknown")
         supported = SupportedContext({wire.IMPLICIT_LE, wire.EXPLICIT_LE})

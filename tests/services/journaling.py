@@ -48,7 +48,7 @@ def fake_channel(number: int, calling: str, called: str, peer_address: str) -> A
         peer_ae_title=calling,
         called_ae_title=called,
         peer_address=peer_address,
-        negotiated=SimpleNamespace(contexts=contexts, refused=()),
+        negotiated=SimpleNamespace(contexts=contexts, refused=(), user=""),
         send=lambda *message: None,
     )
 
