@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -118,6 +118,10 @@ class RunningNode:
         assert not self._thread.is_alive(), "the node did not stop"
         if self._failure is not None:
             raise self._failure
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run ``coroutine`` on the node's loop and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(peers.START_SECONDS)
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of the samples of one metric."""
