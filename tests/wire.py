@@ -50,12 +50,14 @@ def associate_rq(
     scp_of: Sequence[str] = (),
     extended: Mapping[str, bytes] | None = None,
     identity: tuple[int, bytes, bytes] | None = None,
+    window: tuple[int, int] | None = None,
 ) -> bytes:
     """Return an A-ASSOCIATE-RQ (PS3.8 §9.3.2).
 
     ``scp_of`` are the SOP classes that the caller takes the SCP role of (PS3.7 §D.3.3.4),
     ``extended`` the application information of extended negotiations (PS3.7 §D.3.3.5),
-    ``identity`` type, primary and secondary field of a user identity (PS3.7 §D.3.3.7).
+    ``identity`` type, primary and secondary field of a user identity (PS3.7 §D.3.3.7), ``window``
+    the operations that each side may have outstanding (PS3.7 §D.3.3.3).
     """
     items = item(0x10, application_context.encode())
     for context_id, abstract_syntax, transfer_syntaxes in contexts:
@@ -69,6 +71,8 @@ def associate_rq(
         information += item(0x54, _counted(uid) + b"\0\1")
     for uid, application in (extended or {}).items():
         information += item(0x56, _counted(uid) + application)
+    if window is not None:
+        information += item(0x53, struct.pack(">HH", *window))
     if identity is not None:
         kind, *fields = identity
         counted = b"".join(_length(field) + field for field in fields)

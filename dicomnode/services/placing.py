@@ -135,7 +135,7 @@ class Placer:
                 del self._placing[uid]
                 return
             following = waiting.pop(0)
-        self.workers.run(following.run)
+        self.workers.run(following.run, following.ae_title)
 
     def attachment(self, entry: InstanceEntry) -> Attachment | None:
         """Return what is to be committed with the row of an object."""
@@ -149,6 +149,10 @@ class Turn(Protocol):
     def sop_instance_uid(self) -> str:
         """Of which object."""
 
+    @property
+    def ae_title(self) -> str:
+        """For whom."""
+
     def run(self) -> None:
         """Do it, or begin with it."""
 
@@ -160,6 +164,7 @@ class _Removal:
         self, placer: Placer, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
     ) -> None:
         self.sop_instance_uid = sop_instance_uid
+        self.ae_title = ""
         self.outcome: Future[InstanceRow | None] = Future()
         self._placer = placer
         self._allowed = allowed
@@ -204,6 +209,7 @@ class Placement:
             header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
         )
         self.sop_instance_uid = arrival.sop_instance_uid
+        self.ae_title = arrival.source_ae_title
         self._is_placed = False
         # Where the file is kept that had the name before.
         self._kept = ""
@@ -230,7 +236,7 @@ class Placement:
 
     def _take_later(self, step: Callable[[], Outcome | None]) -> None:
         """Leave the index's thread, which has others to serve."""
-        self._placer.workers.run(lambda: self._take(step))
+        self._placer.workers.run(lambda: self._take(step), self.ae_title)
 
     def _take_back(self) -> None:
         files = self._placer.files
