@@ -37,7 +37,7 @@ from dicomnode.gate import Gate
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
-from dicomnode.net.acceptor import Acceptor, Listening
+from dicomnode.net.acceptor import Acceptor
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
 from dicomnode.observe.commitment_metrics import CommitmentMetrics
@@ -51,6 +51,7 @@ from dicomnode.parameters import (
     deadlines_of,
     forward_rules_of,
     forwarding_of,
+    listening_of,
 )
 from dicomnode.registry import Registry
 from dicomnode.services.admission import Admission
@@ -286,12 +287,7 @@ class Node:
         )
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
         self._acceptor = Acceptor(
-            Listening(
-                settings.node.host,
-                settings.node.port,
-                maximum_pdu_bytes=limits.maximum_pdu_bytes,
-                max_connections=2 * limits.max_associations + 64,
-            ),
+            listening_of(settings),
             numbers=numbers,
             pool=self._pool,
             deadlines=deadlines,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dicomnode.errors import ConfigurationError
+from dicomnode.net.acceptor import Listening
 from dicomnode.net.ending import Deadlines
 from dicomnode.outbox.forwarding import Options
 from dicomnode.outbox.rules import Rules as ForwardRules
@@ -61,6 +62,20 @@ def deadlines_of(settings: Settings) -> Deadlines:
         write=timeouts.write_seconds,
         connect=timeouts.connect_seconds,
         response=timeouts.response_seconds,
+    )
+
+
+def listening_of(settings: Settings) -> Listening:
+    """Return where and how to listen."""
+    node, limits = settings.node, settings.limits
+    # More than associations: those who are rejected, or have not asked yet, take one too.
+    connections = 2 * limits.max_associations + 64
+    return Listening(
+        node.host,
+        node.port,
+        maximum_pdu_bytes=limits.maximum_pdu_bytes,
+        max_connections=connections,
+        max_connections_per_address=limits.max_connections_per_address or connections // 2,
     )
 
 

@@ -113,11 +113,16 @@ class JwtSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """``[limits]``: bounds on what peers may take. For the limits per peer 0 means no limit."""
+    """``[limits]``: bounds on what peers may take. For associations per peer 0 means no limit.
+
+    Connections count from the first byte, associations or not; of one address 0 means half of
+    all.
+    """
 
     max_associations: Annotated[Number, Field(ge=1)] = 100
     max_associations_per_ae: Annotated[Number, Field(ge=0)] = 0
     max_associations_per_address: Annotated[Number, Field(ge=0)] = 0
+    max_connections_per_address: Annotated[Number, Field(ge=0)] = 0
     maximum_pdu_bytes: Annotated[Size, Field(ge=4096, le=16 * 1024**2)] = 128 * 1024
     receive_buffer_bytes: Annotated[Size, Field(ge=64 * 1024)] = 64 * 1024**2
     max_operations: Annotated[Number, Field(ge=1, le=65535)] = 16

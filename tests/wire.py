@@ -202,13 +202,20 @@ class Wire:
     """One TCP connection to a node; every wait ends after ``timeout`` seconds."""
 
     def __init__(
-        self, address: tuple[str, int], *, timeout: float = 10.0, receive_buffer_bytes: int = 0
+        self,
+        address: tuple[str, int],
+        *,
+        timeout: float = 10.0,
+        receive_buffer_bytes: int = 0,
+        source: str = "",
     ) -> None:
         self.socket = socket.socket()
         self.socket.settimeout(timeout)
         if receive_buffer_bytes:
             # Of use only before the connection is made.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        if source:
+            self.socket.bind((source, 0))
         try:
             self.socket.connect(address)
         except OSError:

@@ -234,6 +234,9 @@ class Observer(Protocol):
     def failed(self, peer_address: str, how: str, why: str) -> None:
         """A connection ended before there was an association."""
 
+    def connection_refused(self, peer_address: str, rule: str, why: str) -> None:
+        """A connection was closed at once; ``rule`` is the setting that decided."""
+
 
 class RequestObserver(Protocol):
     """Is told what happens to associations that we ask for; keeps logs and metrics."""

@@ -31,6 +31,7 @@ class AcceptedConnection(Connection):
         provider: Provider,
         observer: Observer,
         on_closed: Callable[[Connection], None],
+        on_made: Callable[[Connection], bool] = lambda connection: True,
     ) -> None:
         super().__init__(
             number,
@@ -40,10 +41,16 @@ class AcceptedConnection(Connection):
             provider=provider,
             on_closed=on_closed,
         )
+        self._on_made = on_made
         self._admission = admission
         self._observer = observer
         self._release_slot: Callable[[], None] | None = None
         self._deciding: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if not self._on_made(self):
+            self.close()
 
     @property
     def peer_ae_title(self) -> str:

@@ -7,6 +7,7 @@ keeps peers that connect and say nothing from using up descriptors.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -27,6 +28,7 @@ class Listening:
     port: int
     maximum_pdu_bytes: int
     max_connections: int
+    max_connections_per_address: int
     backlog: int = 256
 
 
@@ -55,6 +57,7 @@ class Acceptor:
         self._on_connection = on_connection
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
+        self._by_address: Counter[str] = Counter()
         self._all_closed = asyncio.Event()
         self._all_closed.set()
 
@@ -84,7 +87,7 @@ class Acceptor:
     def _connection(self) -> asyncio.BaseProtocol:
         self._on_connection()
         if len(self._connections) >= self._listening.max_connections:
-            return _Full(self._observer, self._listening.max_connections)
+            return _Full(self._full)
         association = Association(
             Role.ACCEPTOR,
             maximum_length=self._listening.maximum_pdu_bytes,
@@ -98,13 +101,34 @@ class Acceptor:
             admission=self._admission,
             provider=self._provider,
             observer=self._observer,
+            on_made=self._made,
             on_closed=self._closed,
         )
         self._connections.add(connection)
         self._all_closed.clear()
         return connection
 
+    def _full(self, peer_address: str) -> None:
+        limit = self._listening.max_connections
+        why = f"{limit} connections are open already (limits.max_associations)"
+        self._observer.connection_refused(peer_address, "limits.max_associations", why)
+
+    def _made(self, connection: Connection) -> bool:
+        """Count a connection, whose address is known only now; tell whether it may stay."""
+        address, limit = connection.peer_address, self._listening.max_connections_per_address
+        self._by_address[address] += 1
+        if self._by_address[address] <= limit:
+            return True
+        rule = "limits.max_connections_per_address"
+        why = f"{limit} connections of this address are open already ({rule})"
+        self._observer.connection_refused(address, rule, why)
+        return False
+
     def _closed(self, connection: Connection) -> None:
+        address = connection.peer_address
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
         self._connections.discard(connection)
         if not self._connections:
             self._all_closed.set()
@@ -141,15 +165,10 @@ class Acceptor:
 class _Full(asyncio.Protocol):
     """Closes a connection beyond the cap at once."""
 
-    def __init__(self, observer: Observer, limit: int) -> None:
-        self._observer = observer
-        self._limit = limit
+    def __init__(self, refused: Callable[[str], None]) -> None:
+        self._refused = refused
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        self._observer.failed(
-            peer[0] if peer else "unknown",
-            How.ABORTED,
-            f"{self._limit} connections are open already (limits.max_associations)",
-        )
+        self._refused(peer[0] if peer else "unknown")
         cast(asyncio.Transport, transport).abort()

@@ -40,6 +40,8 @@ from dicomnode.ul.pdu import AbortReason
 # Where our side may say what; the peer may have moved on within the bytes just received.
 _MAY_SEND = (State.STA6, State.STA8)
 _CONNECTION_IS_ENDING = (State.STA1, State.STA2, State.STA13)
+# The part of ``Deadlines.pdu`` that an incomplete PDU gets while receive buffers are short.
+_PATIENCE_WHILE_SHORT = 4
 # A message that comes more slowly over ``Deadlines.pdu`` holds its slot to no purpose.
 _LEAST_BYTES_A_SECOND = 16
 # Deadlines are looked at this often; each is late by at most as much.
@@ -313,6 +315,9 @@ class Connection(Reading):
         sink, self._sink = self._sink, None
         why = ending.why or ending.how
         with contextlib.ExitStack() as each:  # the last one first, whatever one of them raises
+            # The peer may take its time to close the connection: others need the buffers.
+            if self.is_made:
+                each.callback(self._drop_received)
             if handler is not None:
                 each.callback(self._report_ended, ending)
                 each.callback(handler.closed, why)
@@ -385,6 +390,10 @@ class Connection(Reading):
         if self._pdu_started is not None and now - self._pdu_started > limits.pdu:
             return f"PDU incomplete after {limits.pdu:g} s (timeouts.pdu_seconds)"
         silent = now - self._last_read
+        patience = limits.pdu / _PATIENCE_WHILE_SHORT
+        # Whoever waits for a block is given up only after the whole deadline.
+        if self._pdu_started is not None and self._pool.is_short and silent > patience:
+            return f"PDU incomplete, silent for {silent:.3g} s while others wait for buffers"
         if not self._reader.is_between_messages and silent > min(limits.pdu, limits.idle):
             return f"message incomplete, silent for {silent:.3g} s (timeouts.pdu_seconds)"
         if (crawled := self._crawled_bytes(now)) is not None:

@@ -82,6 +82,19 @@ class Explanations:
             [refused.advice or self.advisor.on_rejection(request, refused, peer_address)],
         )
 
+    def connection_refused(self, peer_address: str, why: str) -> None:
+        """Remember a connection that was closed before anything was said on it."""
+        advice = f"Look for what opens so many at {peer_address}, or raise the limit named here."
+        self._remember(
+            Kind.ASSOCIATION,
+            "unknown",
+            peer_address,
+            "connection",
+            "closed at once",
+            [Finding(why)],
+            [advice],
+        )
+
     def contexts_refused(self, channel: Channel) -> None:
         """Remember the presentation contexts that were refused in an accepted association."""
         title = channel.peer_ae_title

@@ -27,6 +27,7 @@ from dicomnode.services.explanations import (
 )
 from dicomnode.services.intake import Arrival
 from dicomnode.services.outcomes import Finding, Outcome, QueryOutcome, RetrieveOutcome, StepOutcome
+from dicomnode.services.refusals import Refusals
 from dicomnode.ul.pdu import AAssociateRQ
 
 _REMEMBERED_REJECTIONS = 20
@@ -80,6 +81,7 @@ class Journal:
         self.associations: dict[int, AssociationRecord] = {}
         self.outgoing: dict[int, AssociationRecord] = {}
         self.rejections: deque[Rejection] = deque(maxlen=_REMEMBERED_REJECTIONS)
+        self._refusals = Refusals(time.monotonic)
 
     def figures(self) -> dict[str, Any]:
         """Return what /api/status shows of associations, operations and rejections."""
@@ -179,6 +181,14 @@ class Journal:
         by = "peer" if how == "aborted by peer" else "us"
         self._metrics.association_aborted(by, how)
         self._log.warning(f"connection from {peer_address} {how} before any association: {why}")
+
+    def connection_refused(self, peer_address: str, rule: str, why: str) -> None:
+        """Count a refused connection; of thousands of an address the log tells now and then."""
+        self._metrics.refused(rule, "")
+        self.explanations.connection_refused(peer_address, why)
+        if (count := self._refusals.told(peer_address)) is not None:
+            more = f", {count} more like it before" if count else ""
+            self._log.warning(f"connection from {peer_address} refused: {why}{more}", rule=rule)
 
     # -- associations that we requested ----------------------------------------------------------
 
