@@ -132,6 +132,11 @@ def notes(settings: Settings, registry: Registry) -> list[str]:
             "access.unknown_ae is refuse and no application entity is registered: every"
             " association will be rejected"
         )
+    if settings.access.credentials_without_tls and not _is_loopback(node.host):
+        found.append(
+            "access.credentials_without_tls is true: whoever can listen on the network reads"
+            " passcodes and tokens"
+        )
     worklist = settings.worklist.directory
     if worklist is not None and not worklist.is_dir():
         found.append(f"worklist.directory is {worklist}, and there is no such directory")

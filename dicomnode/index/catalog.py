@@ -267,10 +267,6 @@ class Catalog:
         """Return the bytes held of what ``title`` sent; None where nobody has asked to follow."""
         return self._sources().held(title)
 
-    def followed_sources(self) -> Mapping[str, int]:
-        """Return the bytes held of each that is followed, by folded title."""
-        return self._sources().followed()
-
     def _sources(self) -> SourceBytes:
         self._opened()
         return self._registrar.sources

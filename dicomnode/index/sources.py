@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 
 class SourceBytes:
@@ -21,10 +21,6 @@ class SourceBytes:
     def held(self, title: str) -> int | None:
         """Return how many bytes are held, as of the last commit; None of whom nobody follows."""
         return self._held.get(self.folded(title))
-
-    def followed(self) -> Mapping[str, int]:
-        """Return the bytes of all that are followed."""
-        return dict(self._held)
 
     def follow(self, sums: Iterable[tuple[str, int]], titles: Iterable[str]) -> None:
         """Follow ``titles``; ``sums`` is what the open transaction sees of each spelling."""

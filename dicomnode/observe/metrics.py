@@ -223,8 +223,11 @@ class Metrics:
         self._rejected.labels(self._reasons.bounded(words)).inc()
 
     def refused(self, rule: str, calling_ae_title: str) -> None:
-        """Count what a setting refused; ``rule`` is its key, such as ``max_stored_bytes``."""
-        self._refusals.labels(self._reasons.bounded(rule), self._title(calling_ae_title)).inc()
+        """Count what a setting refused; ``rule`` is its key, such as ``max_stored_bytes``.
+
+        Rules are words of ours alone, and few.
+        """
+        self._refusals.labels(rule, self._title(calling_ae_title)).inc()
 
     def association_aborted(self, by: str, reason: str) -> None:
         """Count an association that broke off; ``by`` is "peer", "us" or "connection"."""

@@ -99,6 +99,8 @@ class Admission:
         if isinstance(verdict, Refused):
             return verdict
         release = self._take_slot(title.upper(), peer_address)
+        # Secrets are not kept as long as the association.
+        outcome = replace(outcome, user_identity=None)
         if isinstance(verdict, Identified):
             return Admitted(replace(outcome, user=verdict.user), release)
         return Deferred(_decision(outcome, verdict), release)
@@ -165,33 +167,29 @@ class Admission:
 
     def _over_limit(self, title: str, peer_address: str, ae: AE | None) -> Refused | None:
         rules = self._rules
-        own = ae.max_associations if ae else 0
-        per_ae = ("max_associations", "ae.toml") if own else ("max_associations_per_ae", "[limits]")
-        per_address = rules.max_associations_per_address
+        of_title = self._by_title[title.upper()]
+        if ae is not None and ae.max_associations:
+            per_title = of_title, ae.max_associations, "max_associations", f" of {title}"
+        else:
+            limit = rules.max_associations_per_ae
+            per_title = of_title, limit, "limits.max_associations_per_ae", f" of {title}"
         checks = (
-            (self._active, rules.max_associations, "max_associations", "[limits]", ""),
-            (
-                self._by_title[title.upper()],
-                own or rules.max_associations_per_ae,
-                *per_ae,
-                f" of {title}",
-            ),
+            (self._active, rules.max_associations, "limits.max_associations", ""),
+            per_title,
             (
                 self._by_address[peer_address],
-                per_address,
-                "max_associations_per_address",
-                "[limits]",
+                rules.max_associations_per_address,
+                "limits.max_associations_per_address",
                 f" for {peer_address}",
             ),
         )
-        for held, limit, key, file, whose in checks:
+        for held, limit, rule, whose in checks:
             if limit and held >= limit:
-                rule = key if file == "ae.toml" else f"limits.{key}"
                 return Refused(
                     Rejection.LOCAL_LIMIT_EXCEEDED,
                     f"{held} associations are open, {rule}{whose} is {limit}",
                     rule=rule,
-                    advice=_more(key, limit, file, title),
+                    advice=_more(rule, limit, title),
                 )
         if self.draining:
             return Refused(Rejection.LOCAL_LIMIT_EXCEEDED, "the node is shutting down")
@@ -224,14 +222,11 @@ def _decision(
     return decide
 
 
-def _more(key: str, limit: int, file: str, title: str) -> str:
+def _more(rule: str, limit: int, title: str) -> str:
     """Advise to raise a limit, with the line that does so."""
-    if file == "ae.toml":
-        return (
-            f"Let {title} open fewer at once, or write {key} = {2 * limit} into its [[ae]] in"
-            " ae.toml, then send SIGHUP to the node."
-        )
-    return (
-        f"Let {title} open fewer at once, or write {key} = {2 * limit} under {file} in"
-        " dicomnode.toml and restart the node."
-    )
+    line = f"{rule.removeprefix('limits.')} = {2 * limit}"
+    if rule.startswith("limits."):
+        where = "under [limits] in dicomnode.toml and restart the node"
+    else:
+        where = "into its [[ae]] in ae.toml, then send SIGHUP to the node"
+    return f"Let {title} open fewer at once, or write {line} {where}."

@@ -214,7 +214,8 @@ def _unknown(name: str) -> Refused:
 
 def _refused(rule: str, why: str, advice: str) -> Refused:
     """Refuse as PS3.7 §D.3.3.7 has it: rejected-permanent, ACSE related, no reason given."""
-    return Refused(Rejection.PROVIDER_NO_REASON_GIVEN, f"{why} ({rule})", rule=rule, advice=advice)
+    named = why if rule in why else f"{why} ({rule})"
+    return Refused(Rejection.PROVIDER_NO_REASON_GIVEN, named, rule=rule, advice=advice)
 
 
 def _text(name: bytes) -> str:

@@ -89,7 +89,7 @@ def _prepared(algorithm: str, key: bytes) -> Any:
     """Return ``key`` as the algorithm takes it; a key of another kind is a mistake."""
     where = "jwt.key_file"
     if algorithm.startswith("HS"):
-        key = key.strip()
+        key = key.rstrip(b"\r\n")
         if len(key) < _LEAST_SECRET_BYTES:
             words = f"{where}: a secret for {algorithm} has {_LEAST_SECRET_BYTES} bytes or more"
             raise ConfigurationError([words])
