@@ -78,7 +78,7 @@ from dicomnode.services.worklist import Worklist
 from dicomnode.services.worklist_desk import WorklistDesk
 from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.services.worklist_intake import WorklistIntake
-from dicomnode.settings import Settings
+from dicomnode.settings import Settings, receive_block_bytes
 from dicomnode.storage.files import FileStore
 
 # As many objects wait for the disk at once; more threads would only wait for the interpreter.
@@ -270,7 +270,7 @@ class Node:
         limits, deadlines, numbers = settings.limits, deadlines_of(settings), itertools.count(1)
         self._pool = BufferPool(
             asyncio.get_running_loop(),
-            block_bytes=max(256 * 1024, 2 * limits.maximum_pdu_bytes),
+            block_bytes=receive_block_bytes(limits.maximum_pdu_bytes),
             limit_bytes=limits.receive_buffer_bytes,
         )
         self._metrics.set_receive_buffer_source(

@@ -243,6 +243,11 @@ class Settings(BaseSettings):
         return self.index.url or f"sqlite:///{self.storage.directory / 'index.sqlite'}"
 
 
+def receive_block_bytes(maximum_pdu_bytes: int) -> int:
+    """Return the size of a receive buffer: it holds a PDU, and what comes behind it."""
+    return max(256 * 1024, 2 * maximum_pdu_bytes)
+
+
 def load_settings(path: Path | None = None) -> Settings:
     """Read the settings file and the environment over it.
 

@@ -16,7 +16,7 @@ from dicomnode.cli.common import ConfigOption, explained
 from dicomnode.configuration import find_settings_file, registry_path
 from dicomnode.errors import ConfigurationError
 from dicomnode.registry import Registry, load_registry
-from dicomnode.settings import Settings, load_settings
+from dicomnode.settings import Settings, load_settings, receive_block_bytes
 from dicomnode.users import users_path
 
 
@@ -136,6 +136,14 @@ def notes(settings: Settings, registry: Registry) -> list[str]:
         found.append(
             "access.credentials_without_tls is true: whoever can listen on the network reads"
             " passcodes and tokens"
+        )
+    limits = settings.limits
+    taken = limits.max_associations * receive_block_bytes(limits.maximum_pdu_bytes)
+    if taken > limits.receive_buffer_bytes:
+        found.append(
+            f"limits.receive_buffer_bytes is {limits.receive_buffer_bytes}: peers that stop in the"
+            f" middle of a PDU can hold up others; {taken} is a block for each of"
+            f" limits.max_associations ({limits.max_associations})"
         )
     worklist = settings.worklist.directory
     if worklist is not None and not worklist.is_dir():
