@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jwt
 import pytest
+from pydicom.data import get_testdata_file
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
@@ -15,7 +16,7 @@ from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from dicomnode.users import User, change_users, hash_passcode
 from tests.conftest import RunningNode, StartNode
 from tests.faults.scu import associated
-from tests.peers import http_get
+from tests.peers import http_get, run_tool
 from tests.wire import ASSOCIATE_RJ, Wire, associate_rq
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -145,3 +146,28 @@ def test_identities_are_not_looked_at_unless_configured(start_node: StartNode) -
     assert is_accepted(associate(node, 2, b"anybody", b"anything"))
     with associated(node.dicom_address) as wire:
         assert wire.echo() == 0
+
+
+@pytest.mark.interop("storescu")
+def test_storescu_identifies_its_user_in_every_way_it_knows(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    claims = {"iss": "issuer", "aud": "DICOMNODE", "sub": "joe", "exp": time.time() + 60}
+    token, other = tmp_path / "token", tmp_path / "other"
+    token.write_text(jwt.encode(claims, "s" * 32, algorithm="HS256"))
+    other.write_text(jwt.encode(claims, "t" * 32, algorithm="HS256"))
+    file = get_testdata_file("CT_small.dcm")
+
+    def is_stored(*options: object) -> bool:
+        host, port = node.dicom_address
+        ended = run_tool("storescu", "-rsp", *options, "-aec", "DICOMNODE", host, port, file)
+        return ended.returncode == 0
+
+    assert is_stored("-usr", "jane", "-pwd", "correct horse")
+    assert is_stored("-usr", "console")
+    assert is_stored("--jwt", token)
+    assert not is_stored("-usr", "jane", "-pwd", "wrong")
+    assert not is_stored("-usr", "jane", "-epw")
+    assert not is_stored("--jwt", other)
+    assert not is_stored("--saml", other)
+    assert not is_stored("--kerberos", other)
