@@ -36,6 +36,7 @@ from dicomnode.services.journal import Journal
 from dicomnode.services.mpps import PerformedSteps
 from dicomnode.services.query import Query
 from dicomnode.services.query_archive import Archive
+from dicomnode.services.quotas import Quotas
 from dicomnode.services.retrieve import Retrieve
 from dicomnode.services.worklist import Worklist
 from dicomnode.settings import Settings
@@ -56,6 +57,19 @@ class Base:
     files: FileStore
     catalog: Catalog
     requestor: Requestor
+
+
+def make_quotas(base: Base) -> Quotas:
+    """Return what counts the objects of AEs that may store so much."""
+    strict = base.settings.node.strict_ae_titles
+    quotas = Quotas(base.registry, base.catalog, strict_ae_titles=strict, now=time.monotonic)
+    base.metrics.add_counts_source(
+        "dicomnode_quota_stored_bytes",
+        "Bytes held of AEs with max_stored_bytes.",
+        "calling_aet",
+        quotas.stored,
+    )
+    return quotas
 
 
 def make_query(base: Base, items: WorklistItems) -> Query:

@@ -24,6 +24,7 @@ The tree::
     ├── CannotAsk                   another node cannot be asked as things are; says what to change
     ├── TraceRefused                associations cannot be recorded as things are
     ├── UnreadableAttributes        what should be a data set, or its JSON, is none
+    ├── TokenRefused                a user's JSON Web Token is not accepted; the message says why
     └── CatalogError                the index failed; whatever was asked of it did not happen
 
 Errors become bytes in two places only: the association façade (``ul.association``) turns a
@@ -114,7 +115,8 @@ class StatusError(DicomnodeError):
     ``comment`` is for the peer: at most 64 characters (LO) and free of patient data.
     ``offending`` holds tags for Offending Element (0000,0901). Of N- services alone,
     ``identifiers`` holds tags for Attribute Identifier List (0000,1005), and ``error_id`` is
-    Error ID (0000,0903).
+    Error ID (0000,0903). Where a setting forbids the operation, ``rule`` names it and ``advice``
+    says what to change.
     """
 
     status: int = 0x0110
@@ -127,6 +129,8 @@ class StatusError(DicomnodeError):
         offending: tuple[int, ...] = (),
         identifiers: tuple[int, ...] = (),
         error_id: int | None = None,
+        rule: str = "",
+        advice: str = "",
     ) -> None:
         super().__init__(comment)
         if status is not None:
@@ -135,6 +139,8 @@ class StatusError(DicomnodeError):
         self.offending = offending
         self.identifiers = identifiers
         self.error_id = error_id
+        self.rule = rule
+        self.advice = advice
 
 
 class OutOfResources(StatusError):
@@ -173,6 +179,10 @@ class CatalogError(DicomnodeError):
 
 class CannotAsk(DicomnodeError):
     """Another node cannot be asked for something as things are; the message says what to change."""
+
+
+class TokenRefused(DicomnodeError):
+    """A JSON Web Token is not accepted; the message says why, and quotes nothing of it."""
 
 
 class ConversionFailed(DicomnodeError):

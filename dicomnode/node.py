@@ -21,6 +21,7 @@ from dicomnode.assembly import (
     make_forwarding,
     make_performed_steps,
     make_query,
+    make_quotas,
     make_retrieve,
     make_storage_commitment,
 )
@@ -37,6 +38,7 @@ from dicomnode.dimse.command import (
     NSetRQ,
     Request,
 )
+from dicomnode.errors import CatalogError
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
@@ -66,8 +68,10 @@ from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
 from dicomnode.services.holdings import Holdings
+from dicomnode.services.identities import Identities
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
+from dicomnode.services.quotas import Quotas
 from dicomnode.services.recovery import reconcile
 from dicomnode.services.settling import Settler, restore
 from dicomnode.services.storage import Storage
@@ -77,6 +81,7 @@ from dicomnode.services.workers import GroupWorker, Workers
 from dicomnode.services.worklist_desk import WorklistDesk
 from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.services.worklist_intake import WorklistIntake
+from dicomnode.settings import receive_block_bytes
 from dicomnode.storage.files import FileStore
 from dicomnode.sync.fetching import Fetching
 from dicomnode.whereabouts import Whereabouts
@@ -98,6 +103,7 @@ class Node:
         self._draining = False
         self._log = Log(settings.log)
         self._registry = configuration.registry
+        self._credentials = configuration.credentials
         self._whereabouts = Whereabouts(settings, configuration.file)
         self._reloading = Reloading(configuration, self._take, self._log.logger)
         self._metrics: Metrics
@@ -113,7 +119,9 @@ class Node:
         self._turns = Turns()
         self._settler: Settler
         self._pool: BufferPool
+        self._identities: Identities
         self._admission: Admission
+        self._quotas: Quotas
         self._requestor: Requestor
         self._commitment: StorageCommitment
         self._commitment_requester: CommitmentRequester
@@ -226,6 +234,7 @@ class Node:
         await self._security.start(self._registry)
         undo.callback(self._security.stop)
         base = self._open_network(undo)
+        await asyncio.to_thread(self._quotas.follow)
         await self._commitment.start()
         await asyncio.to_thread(self._commitment_requester.recover)
         await self._follow_worklist(undo)
@@ -301,7 +310,7 @@ class Node:
         limits, deadlines, numbers = settings.limits, deadlines_of(settings), itertools.count(1)
         self._pool = BufferPool(
             asyncio.get_running_loop(),
-            block_bytes=max(256 * 1024, 2 * limits.maximum_pdu_bytes),
+            block_bytes=receive_block_bytes(limits.maximum_pdu_bytes),
             limit_bytes=limits.receive_buffer_bytes,
         )
         self._metrics.set_receive_buffer_source(
@@ -330,7 +339,13 @@ class Node:
             catalog=self._catalog,
             requestor=self._requestor,
         )
-        self._admission = Admission(rules_of(settings), self._registry)
+        if self._credentials.note:
+            self.log.warning(self._credentials.note)
+        self._identities = Identities(
+            self._credentials, without_tls=settings.access.credentials_without_tls
+        )
+        undo.push_async_callback(asyncio.to_thread, self._identities.close)
+        self._admission = Admission(rules_of(settings), self._registry, self._identities)
         self._acceptor = Acceptor(
             self._security.listening(listening_of(settings, self.log.warning), self._journal),
             numbers=numbers,
@@ -340,7 +355,11 @@ class Node:
             provider=Dispatcher(self._services(base, undo), self._journal),
             observer=self._journal,
             on_connection=self._journal.connected,
-            on_refused=Refusals(self.log, self._metrics.registry).refused,
+            on_refused=Refusals(
+                self.log,
+                self._metrics.registry,
+                self._journal.explanations.connection_refused,
+            ).refused,
             taps=self._tracing,
         )
         return base
@@ -359,7 +378,7 @@ class Node:
         undo.push_async_callback(asyncio.to_thread, performed.close)
         return {
             CEchoRQ: (Verification(),),
-            CStoreRQ: (self._storage(),),
+            CStoreRQ: (self._storage(base),),
             CFindRQ: (query,),
             CGetRQ: (retrieve,),
             CMoveRQ: (retrieve,),
@@ -370,7 +389,7 @@ class Node:
             NGetRQ: (performed.retrieval,),
         }
 
-    def _storage(self) -> Storage:
+    def _storage(self, base: Base) -> Storage:
         storage = self._settings.storage
         self._intake = Intake(
             self._files,
@@ -384,12 +403,13 @@ class Node:
             min_free_bytes=storage.min_free_bytes,
             forwarding=self._outbox,
         )
-        return Storage(self._intake)
+        self._quotas = make_quotas(base)
+        return Storage(self._intake, self._quotas)
 
     # -- while running ---------------------------------------------------------------------------
 
     async def reload(self) -> bool:
-        """Take settings and registry anew, and certificates: each as a whole, or not at all.
+        """Take settings, registry and users anew, and certificates: each as a whole or not at all.
 
         What is wrong is logged; returns whether both were taken.
         """
@@ -398,14 +418,22 @@ class Node:
             self._fetching.registry_reloaded()
             await self._commitment.registry_reloaded()
             self._forwarding.registry_reloaded()
+            await self._follow_quotas()
         return await self._security.reload(self._registry) and taken
 
     def _take(self, configuration: Configuration) -> None:
         settings, registry = configuration.settings, configuration.registry
         rules = forward_rules_of(settings, registry)
         self._registry = self._admission.registry = registry
+        self._identities.replace(configuration.credentials)
         self._log.set_level(settings.log.level)
         self._forwarding.follow(rules)
+
+    async def _follow_quotas(self) -> None:
+        try:
+            await asyncio.to_thread(self._quotas.follow)
+        except CatalogError as error:
+            self.log.error(f"max_stored_bytes is not kept for AEs that are new to it: {error}")
 
     def touch_index(self) -> None:
         """Return once the index's writer has come to this; blocks. Raises CatalogError."""

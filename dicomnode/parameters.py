@@ -81,7 +81,9 @@ def listening_of(settings: Settings, warn: Callable[[str], None]) -> Listening:
         settings.node.port,
         maximum_pdu_bytes=settings.limits.maximum_pdu_bytes,
         max_connections=shares.total,
-        max_connections_per_address=shares.per_address,
+        max_connections_per_address=(
+            settings.limits.max_connections_per_address or shares.per_address
+        ),
     )
 
 
@@ -134,6 +136,7 @@ def rules_of(settings: Settings) -> Rules:
         max_associations=limits.max_associations,
         max_associations_per_ae=limits.max_associations_per_ae,
         max_associations_per_address=limits.max_associations_per_address,
+        user_identity=settings.access.user_identity,
     )
 
 

@@ -6,7 +6,7 @@ one, as a whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -25,7 +25,7 @@ from pydantic import (
 
 from dicomnode import configuration
 from dicomnode.certificates import Binding, Expected, binding
-from dicomnode.configuration import Place
+from dicomnode.configuration import Document, Place
 from dicomnode.errors import ConfigurationError
 from dicomnode.value_types import Number, Size
 
@@ -88,7 +88,9 @@ class AE(BaseModel):
     """One application entity.
 
     ``host`` and ``port`` are where it is reached (no host: it is never called); ``addresses``
-    where it may call from (empty: anywhere). For limits 0 means no limit of its own.
+    where it may call from (empty: anywhere). ``move_destinations`` are the titles that it may
+    have objects sent to (None: every registered one), ``user_identity`` says whether it must name
+    its user (None: access.user_identity). For limits 0 means no limit of its own.
     ``receives`` are the transfer syntaxes that it can be sent (empty: what it accepts).
     ``character_set`` is the Specific Character Set of answers to its queries (None: the query's).
     ``certificate`` are those of which it has to show one when it calls, and is called over TLS
@@ -103,7 +105,12 @@ class AE(BaseModel):
     port: Annotated[Number, Field(ge=1, le=65535)] = 104
     addresses: tuple[Annotated[Network, BeforeValidator(_network)], ...] = ()
     services: frozenset[Service] = SERVICES
+    move_destinations: tuple[str, ...] | None = None
+    user_identity: Literal["ignore", "optional", "required"] | None = None
     max_associations: Annotated[Number, Field(ge=0)] = 0
+    max_objects_per_hour: Annotated[Number, Field(ge=0)] = 0
+    max_bytes_per_hour: Annotated[Size, Field(ge=0)] = 0
+    max_stored_bytes: Annotated[Size, Field(ge=0)] = 0
     maximum_pdu_bytes: Annotated[Size, Field(ge=4096, le=16 * 1024**2)] | None = None
     transfer_syntaxes: tuple[Annotated[str, AfterValidator(_transfer_syntax)], ...] = ()
     receives: tuple[Annotated[str, AfterValidator(_transfer_syntax)], ...] = ()
@@ -189,6 +196,13 @@ class Registry:
             return self._by_title.get(title.strip(" "))
         return self._by_folded.get(title.strip(" ").casefold())
 
+    def may_move(self, calling_ae_title: str, destination: AE, strict: bool = False) -> bool:
+        """Tell whether ``calling_ae_title`` may have objects sent to ``destination``."""
+        caller = self.lookup(calling_ae_title, strict)
+        if caller is None or caller.move_destinations is None:
+            return True
+        return any(self.lookup(each, strict) is destination for each in caller.move_destinations)
+
     def character_set(self, title: str) -> bytes:
         """Return the Specific Character Set that ``title`` is to be answered in, b"" for none."""
         ae = self.lookup(title)
@@ -244,7 +258,20 @@ def load_registry(path: Path, strict: bool = False) -> Registry:
             duplicates.append(f"{document.where(('ae', number, 'title'))}: ae.title: {words}")
     if duplicates:
         raise ConfigurationError(duplicates)
-    return Registry(entries)
+    registry = Registry(entries)
+    if mistakes := list(_unknown_destinations(document, registry, strict)):
+        raise ConfigurationError(mistakes)
+    return registry
+
+
+def _unknown_destinations(document: Document, registry: Registry, strict: bool) -> Iterator[str]:
+    for number, ae in enumerate(registry.entries):
+        for title in ae.move_destinations or ():
+            if registry.lookup(title, strict) is None:
+                meant = configuration.closest(title, list(registry.titles))
+                hint = f"; did you mean {meant}?" if meant else "; add an [[ae]] with that title"
+                where = document.where(("ae", number, "move_destinations"))
+                yield f"{where}: ae.move_destinations: '{title}' is not registered{hint}"
 
 
 def _shown(place: Place, tables: object) -> str:

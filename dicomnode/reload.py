@@ -1,4 +1,4 @@
-"""Settings and registry as one configuration: read together, and taken anew while running.
+"""Settings, registry and users as one configuration: read together, and taken anew while running.
 
 A reload is all or nothing: a mistake anywhere leaves everything as it was. What only a restart
 can change is named, and stays as it was too.
@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,16 +18,18 @@ from pydantic import BaseModel
 
 from dicomnode import configuration
 from dicomnode.configuration import find_settings_file, registry_path
+from dicomnode.credentials import read_credentials
 from dicomnode.errors import ConfigurationError
 from dicomnode.registry import Registry, load_registry
+from dicomnode.services.identities import Credentials
 from dicomnode.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     # Commands that reload nothing start without the log.
     from dicomnode.observe.logs import Logger
 
-RELOADABLE: Final = frozenset({"forward", "log.level"})
-"""The settings that are taken while running; the registry is, as a whole."""
+RELOADABLE: Final = frozenset({"forward", "jwt", "log.level"})
+"""The settings that are taken while running; registry and users are, as a whole."""
 
 # Keys whose values are not for the log: secrets, and what may say who a patient is.
 _NOT_SHOWN: Final = re.compile("token|pass|secret|attributes|keys")
@@ -41,17 +43,18 @@ class Configuration:
     settings: Settings
     registry: Registry
     file: Path
+    credentials: Credentials = field(default_factory=Credentials)
 
 
 def read_configuration(file: Path | None = None, *, strict: bool | None = None) -> Configuration:
-    """Read the settings file, and the registry beside it.
+    """Read the settings file, and registry and users beside it.
 
     ``strict`` takes the place of node.strict_ae_titles. Raises ConfigurationError with the
-    mistakes of both.
+    mistakes of all.
     """
     file = find_settings_file(file)
     problems: list[str] = []
-    settings, registry = None, None
+    settings, registry, credentials = None, None, Credentials()
     try:
         settings = load_settings(file)
     except ConfigurationError as error:
@@ -64,11 +67,15 @@ def read_configuration(file: Path | None = None, *, strict: bool | None = None) 
         problems += error.problems
     if settings is not None:
         problems += _tls_mistakes(settings, file)
+        try:
+            credentials = read_credentials(settings, file)
+        except ConfigurationError as error:
+            problems += error.problems
     if settings is not None and registry is not None:
         problems += _rule_mistakes(settings, registry, file, strict=bool(strict))
     if problems or settings is None or registry is None:
         raise ConfigurationError(problems)
-    return Configuration(settings, registry, file)
+    return Configuration(settings, registry, file, credentials)
 
 
 def _rule_mistakes(
@@ -120,10 +127,16 @@ class Change:
 
 def changes(old: Configuration, new: Configuration) -> list[Change]:
     """Return what has been added, removed and changed, secrets and patients left out."""
-    before, after = (_by("title", each.registry.entries) for each in (old, new))
+    both = old, new
+    before, after = (_by("title", each.registry.entries) for each in both)
+    users, users_after = (_by("name", list(each.credentials.users)) for each in both)
     return [
         *_changes_of_settings(old.settings, new.settings),
         *(Change(f"[[ae]] {name}", words) for name, words in _changes_of_tables(before, after)),
+        *(
+            Change(f"[[user]] {name}", words)
+            for name, words in _changes_of_tables(users, users_after)
+        ),
     ]
 
 
@@ -133,7 +146,7 @@ def _changes_of_settings(old: Settings, new: Settings) -> Iterator[Change]:
         if not isinstance(before, tuple):
             for key, words in _changes_of_keys(_values(before), _values(after)):
                 where = f"{section}.{key}"
-                yield Change(where, words, where not in RELOADABLE)
+                yield Change(where, words, RELOADABLE.isdisjoint((section, where)))
             continue
         restart = section not in RELOADABLE
         tables = _by("name", before), _by("name", after)
@@ -155,9 +168,9 @@ def _by(key: str, tables: Sequence[BaseModel]) -> dict[str, _Values]:
 def _values(model: BaseModel) -> _Values:
     """Return what a table says, in JSON's types; sets have no order, and get one."""
     shown = model.model_dump(mode="json", by_alias=True)
-    for name, field in type(model).model_fields.items():
+    for name, described in type(model).model_fields.items():
         if isinstance(getattr(model, name), frozenset):
-            shown[field.alias or name].sort()
+            shown[described.alias or name].sort()
     return shown
 
 
@@ -211,7 +224,9 @@ class Reloading:
                 found = await asyncio.to_thread(read_configuration, current.file, strict=strict)
             except (ConfigurationError, OSError) as error:
                 problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
-                self._log.error("settings and registry not reloaded, the old ones stay in force")
+                self._log.error(
+                    "settings, registry and users not reloaded, the old ones stay in force"
+                )
                 for problem in problems:
                     self._log.error(problem)
                 return False
@@ -229,6 +244,8 @@ class Reloading:
         told = f"{len(taken)} taken" if taken else "nothing has changed"
         told += f", {len(waiting)} need a restart" if waiting else ""
         self._log.info(f"registry reloaded: {len(self._current.registry)} {noun}; changes: {told}")
+        if self._current.credentials.note:
+            self._log.warning(self._current.credentials.note)
         for each in taken:
             self._log.info(f"reloaded {each}")
         for each in waiting:
@@ -240,6 +257,8 @@ def _merged(current: Configuration, found: Configuration) -> Configuration:
     level = {"level": found.settings.log.level}
     update = {
         "forward": found.settings.forward,
+        "jwt": found.settings.jwt,
         "log": current.settings.log.model_copy(update=level),
     }
-    return Configuration(current.settings.model_copy(update=update), found.registry, current.file)
+    settings = current.settings.model_copy(update=update)
+    return Configuration(settings, found.registry, current.file, found.credentials)

@@ -87,17 +87,45 @@ class IndexSettings(_Section):
 
 
 class AccessSettings(_Section):
-    """``[access]``: what happens to calling AE titles that the registry does not hold."""
+    """``[access]``: what happens to calling AE titles that the registry does not hold.
+
+    ``user_identity`` says whether requestors may, or must, say who their user is;
+    ``credentials_without_tls`` lets them show passcodes and tokens where others can read them.
+    """
 
     unknown_ae: Literal["refuse", "allow"] = "refuse"
+    user_identity: Literal["ignore", "optional", "required"] = "ignore"
+    credentials_without_tls: bool = False
+
+
+class JwtSettings(_Section):
+    """``[jwt]``: whose JSON Web Tokens say who a user is. Without ``key_file`` none do.
+
+    The file holds the issuer's public key in PEM, or the secret of an HS algorithm.
+    """
+
+    key_file: Path | None = None
+    algorithm: Literal[
+        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
+        "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512",
+    ] = "RS256"  # fmt: skip
+    issuer: str = ""
+    audience: str = ""
+    user_claim: Annotated[str, Field(min_length=1)] = "sub"
+    leeway_seconds: Annotated[Seconds, Field(ge=0, le=600)] = 30.0
 
 
 class LimitSettings(_Section):
-    """``[limits]``: bounds on what peers may take. For the limits per peer 0 means no limit."""
+    """``[limits]``: bounds on what peers may take. For associations per peer 0 means no limit.
+
+    Connections count from the beginning, associations or not; of one address 0 means 32 more than
+    ``max_associations``, or half of all where file descriptors are short.
+    """
 
     max_associations: Annotated[Number, Field(ge=1)] = 100
     max_associations_per_ae: Annotated[Number, Field(ge=0)] = 0
     max_associations_per_address: Annotated[Number, Field(ge=0)] = 0
+    max_connections_per_address: Annotated[Number, Field(ge=0)] = 0
     maximum_pdu_bytes: Annotated[Size, Field(ge=4096, le=16 * 1024**2)] = 128 * 1024
     receive_buffer_bytes: Annotated[Size, Field(ge=64 * 1024)] = 64 * 1024**2
     max_operations: Annotated[Number, Field(ge=1, le=65535)] = 16
@@ -205,6 +233,7 @@ class Settings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     index: IndexSettings = IndexSettings()
     access: AccessSettings = AccessSettings()
+    jwt: JwtSettings = JwtSettings()
     limits: LimitSettings = LimitSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     tls: TlsSettings = TlsSettings()
@@ -232,6 +261,11 @@ class Settings(BaseSettings):
     def index_url(self) -> str:
         """The index's URL, the default filled in."""
         return self.index.url or f"sqlite:///{self.storage.directory / 'index.sqlite'}"
+
+
+def receive_block_bytes(maximum_pdu_bytes: int) -> int:
+    """Return the size of a receive buffer: it holds a PDU, and what comes behind it."""
+    return max(256 * 1024, 2 * maximum_pdu_bytes)
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -354,6 +388,9 @@ def _contradictions(document: Document, settings: Settings) -> list[str]:
         least = 2 * limits.maximum_pdu_bytes
         words = f"must be {least} (twice limits.maximum_pdu_bytes) or more"
         add("limits", "receive_buffer_bytes", f"{words}, not {limits.receive_buffer_bytes}")
+    for key in ("issuer", "audience"):
+        if settings.jwt.key_file is not None and not getattr(settings.jwt, key):
+            add("jwt", key, "must say whose tokens are taken, and meant for whom")
     return found
 
 

@@ -26,13 +26,15 @@ ALLOWED = {
     "settings": {"fetch_settings", "forward_settings", "retries", "tls", "configuration"}
     | {"value_types", "errors"},
     "registry": {"certificates", "configuration", "value_types", "errors"},
+    "users": {"configuration", "errors"},
+    "credentials": {"services", "users", "settings", "configuration", "errors"},
     "observe": {"settings", "errors"},
     "net": {"certificates", "tls", "dimse", "ul", "errors"},
     "scu": {"certificates", "dimse", "ul", "storage", "configuration", "errors"},
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"certificates", "tls", "scu", "net", "dimse", "ul", "errors"},
-    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"}
-    | {"certificates", "tls", "retries"},
+    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "users", "observe"}
+    | {"certificates", "tls", "retries", "errors"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "fetch_settings": {"forward_settings", "configuration", "value_types"},
@@ -56,6 +58,8 @@ ALLOWED = {
         "settings",
         "configuration",
         "observe",
+        "credentials",
+        "services",
         "errors",
     },
     "assembly": {"parameters", "net", "outbox", "sync", "services", "storage", "index", "registry"}
@@ -97,6 +101,8 @@ ALLOWED = {
         "storage",
         "index",
         "registry",
+        "users",
+        "parameters",
     }
     # The words and values of the protocol, for what is asked and shown.
     | {"dimse", "ul"}

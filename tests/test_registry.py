@@ -188,3 +188,50 @@ def test_a_binding_that_is_none_is_told_with_the_forms_there_are(file: Path) -> 
         loaded(file, '[[ae]]\ntitle = "CT_1"\ncertificate = ["CT_1"]\n')
     (problem,) = caught.value.problems
     assert ":3: ae.certificate[0] (of CT_1): must be a certificate such as" in problem
+
+
+def test_move_destinations_have_to_be_registered(tmp_path: Path) -> None:
+    path = tmp_path / "ae.toml"
+    path.write_text(
+        """[[ae]]
+title = "WS_1"
+move_destinations = ["ws_1", "ARCHIVE"]
+[[ae]]
+title = "ARCHIV"
+"""
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load_registry(path)
+    (problem,) = caught.value.problems
+    assert problem.endswith(
+        "ae.toml:3: ae.move_destinations: 'ARCHIVE' is not registered; did you mean ARCHIV?"
+    )
+
+
+def test_who_may_have_objects_sent_where() -> None:
+    archive, other = AE(title="ARCHIVE"), AE(title="OTHER")
+    registry = Registry(
+        [
+            archive,
+            other,
+            AE(title="WS_1", move_destinations=("archive",)),
+            AE(title="NONE", move_destinations=()),
+        ]
+    )
+    assert registry.may_move("ws_1 ", archive) and not registry.may_move("WS_1", other)
+    assert not registry.may_move("NONE", archive)
+    assert registry.may_move("OTHER", archive) and registry.may_move("STRANGER", archive)
+
+
+def test_quotas_are_sizes_and_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "ae.toml"
+    path.write_text('[[ae]]\ntitle = "A"\nmax_stored_bytes = "2 TB"\nmax_objects_per_hour = 5')
+    (ae,) = load_registry(path).entries
+    assert (ae.max_stored_bytes, ae.max_objects_per_hour, ae.max_bytes_per_hour) == (
+        2 * 10**12,
+        5,
+        0,
+    )
+    path.write_text('[[ae]]\ntitle = "A"\nuser_identity = "maybe"')
+    with pytest.raises(ConfigurationError, match="'ignore', 'optional' or 'required'"):
+        load_registry(path)

@@ -49,29 +49,45 @@ def associate_rq(
     application_context: str = APPLICATION_CONTEXT,
     scp_of: Sequence[str] = (),
     extended: Mapping[str, bytes] | None = None,
+    identity: tuple[int, bytes, bytes] | None = None,
+    window: tuple[int, int] | None = None,
 ) -> bytes:
     """Return an A-ASSOCIATE-RQ (PS3.8 §9.3.2).
 
     ``scp_of`` are the SOP classes that the caller takes the SCP role of (PS3.7 §D.3.3.4),
-    ``extended`` the application information of extended negotiations (PS3.7 §D.3.3.5).
+    ``extended`` the application information of extended negotiations (PS3.7 §D.3.3.5),
+    ``identity`` type, primary and secondary field of a user identity (PS3.7 §D.3.3.7), ``window``
+    the operations that each side may have outstanding (PS3.7 §D.3.3.3).
     """
     items = item(0x10, application_context.encode())
     for context_id, abstract_syntax, transfer_syntaxes in contexts:
         sub_items = item(0x30, abstract_syntax.encode())
         sub_items += b"".join(item(0x40, uid.encode()) for uid in transfer_syntaxes)
         items += item(0x20, struct.pack("BBBB", context_id, 0, 0, 0) + sub_items)
-    user = item(0x51, struct.pack(">I", maximum_length)) + item(0x52, b"1.2.826.0.1.3680043.9")
+    information = item(0x51, struct.pack(">I", maximum_length)) + item(
+        0x52, b"1.2.826.0.1.3680043.9"
+    )
     for uid in scp_of:
-        user += item(0x54, _counted(uid) + b"\0\1")
-    for uid, information in (extended or {}).items():
-        user += item(0x56, _counted(uid) + information)
-    items += item(0x50, user)
+        information += item(0x54, _counted(uid) + b"\0\1")
+    for uid, application in (extended or {}).items():
+        information += item(0x56, _counted(uid) + application)
+    if window is not None:
+        information += item(0x53, struct.pack(">HH", *window))
+    if identity is not None:
+        kind, *fields = identity
+        counted = b"".join(_length(field) + field for field in fields)
+        information += item(0x58, bytes((kind, 1)) + counted)
+    items += item(0x50, information)
     fixed = struct.pack(">HH16s16s32x", protocol_version, 0, _title(called), _title(calling))
     return pdu(ASSOCIATE_RQ, fixed + items)
 
 
 def _counted(uid: str) -> bytes:
-    return struct.pack(">H", len(uid)) + uid.encode()
+    return _length(uid) + uid.encode()
+
+
+def _length(value: str | bytes) -> bytes:
+    return struct.pack(">H", len(value))
 
 
 def _title(title: str) -> bytes:

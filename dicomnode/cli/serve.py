@@ -17,7 +17,7 @@ from dicomnode.cli.common import ConfigOption, explained
 from dicomnode.configuration import registry_path
 from dicomnode.registry import Registry
 from dicomnode.reload import read_configuration
-from dicomnode.settings import Settings
+from dicomnode.settings import Settings, receive_block_bytes
 
 
 def run(config: ConfigOption = None) -> None:
@@ -58,7 +58,7 @@ def check_config(
         typer.echo(f"{entities}: ok, {len(registry)} {noun}")
     else:
         typer.echo(f"{entities}: not there, so no application entity is registered")
-    for note in notes(settings, registry):
+    for note in filter(None, (*notes(settings, registry), found.credentials.note)):
         typer.echo(f"note: {note}")
 
 
@@ -89,6 +89,7 @@ def notes(settings: Settings, registry: Registry) -> list[str]:
             " association will be rejected"
         )
     found += _tls_notes(settings, registry)
+    found += _limit_notes(settings)
     worklist = settings.worklist.directory
     if worklist is not None and not worklist.is_dir():
         found.append(f"worklist.directory is {worklist}, and there is no such directory")
@@ -97,6 +98,24 @@ def notes(settings: Settings, registry: Registry) -> list[str]:
         found.append(
             f"storage.directory is {storage.directory}, and {home} cannot be written by"
             " the user who runs this check"
+        )
+    return found
+
+
+def _limit_notes(settings: Settings) -> list[str]:
+    found: list[str] = []
+    if settings.access.credentials_without_tls and not _is_loopback(settings.node.host):
+        found.append(
+            "access.credentials_without_tls is true: whoever can listen on the network reads"
+            " passcodes and tokens"
+        )
+    limits = settings.limits
+    taken = limits.max_associations * receive_block_bytes(limits.maximum_pdu_bytes)
+    if taken > limits.receive_buffer_bytes:
+        found.append(
+            f"limits.receive_buffer_bytes is {limits.receive_buffer_bytes}: peers that stop in the"
+            f" middle of a PDU can hold up others; {taken} is a block for each of"
+            f" limits.max_associations ({limits.max_associations})"
         )
     return found
 

@@ -102,9 +102,26 @@ def _policies(settings: Settings, registry: Registry) -> dict[str, str]:
         " that is not its own, is rejected (1, 1, 3).",
         "calling": ("any AE title" if allowed else "the AE titles of the registry")
         + (", those with addresses there from these alone" if restricted else ""),
+        "user_identity": _user_identity(settings, registry),
         "connect_seconds": _seconds(timeouts.connect_seconds),
         "response_seconds": _seconds(timeouts.response_seconds),
     }
+
+
+def _user_identity(settings: Settings, registry: Registry) -> str:
+    common = settings.access.user_identity
+    own = {ae.title: ae.user_identity for ae in registry.entries if ae.user_identity is not None}
+    unsupported = "types 3 and 4 (Kerberos, SAML) are rejected"
+    looked_at = f"types 1 (username), 2 (username and passcode), 5 (JSON Web Token); {unsupported}"
+    words = {
+        "ignore": "accepted without being looked at, and without a response",
+        "optional": looked_at,
+        "required": f"required: {looked_at}",
+    }
+    if not own:
+        return words[common]
+    others = ", ".join(f"{code(title)} {mode}" for title, mode in own.items())
+    return f"{words[common]}; by AE title: {others} (ignore, optional or required)"
 
 
 def _storage(settings: Settings) -> dict[str, str]:

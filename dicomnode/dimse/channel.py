@@ -9,7 +9,7 @@ with it is retained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -226,12 +226,16 @@ class Admitted:
 class Refused:
     """The association may not be made; ``why`` names the rule for the log.
 
-    ``reason`` tells rules of ours apart that the standard has no words of their own for.
+    ``reason`` tells rules of ours apart that the standard has no words of their own for. ``rule``
+    is the setting that decided, for metrics, "" where none did; ``advice`` is what to change, as a
+    sentence, "" where the words of the rejection say enough.
     """
 
     rejection: Rejection
     why: str
     reason: str = ""
+    rule: str = ""
+    advice: str = ""
 
     @property
     def words(self) -> str:
@@ -239,12 +243,24 @@ class Refused:
         return self.reason or self.rejection.words
 
 
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Whether the association may be made takes time to find out; its slot is taken meanwhile.
+
+    ``decide`` is awaited at most once. ``release`` is called exactly once, and nothing else gives
+    the slot back.
+    """
+
+    decide: Callable[[], Awaitable[Negotiated | Refused]]
+    release: Callable[[], None]
+
+
 class Admission(Protocol):
     """Decides who may associate."""
 
     def admit(
         self, request: AAssociateRQ, peer_address: str, secured: Secured | None = None
-    ) -> Admitted | Refused:
+    ) -> Admitted | Refused | Deferred:
         """Answer an A-ASSOCIATE indication; raises RemoteProtocolError for a malformed one."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
@@ -41,6 +41,7 @@ from dicomnode.index.registrar import Registrar
 from dicomnode.index.search import Row, Search, Wanted
 from dicomnode.index.selection import Selection
 from dicomnode.index.series_paths import series_paths
+from dicomnode.index.sources import SourceBytes
 from dicomnode.index.statements import ROW
 from dicomnode.index.writer import Operation, Writer
 
@@ -297,6 +298,35 @@ class Catalog:
                 self._registrar.remove(cursor, sop_instance_uid) if allowed(cursor) else None
             )
         )
+
+    def follow_sources(self, titles: Iterable[str], folded: Callable[[str], str]) -> None:
+        """Keep count from now on of the bytes held of what ``titles`` sent, see ``held``.
+
+        Titles compare as ``folded`` leaves them. Takes as long as reading all objects' rows where
+        there is a new one; nothing is written meanwhile. Blocks; raises CatalogError.
+        """
+        sources = self._sources()
+        sources.folded = folded
+        wanted = [title for title in titles if sources.held(title) is None]
+        if not wanted:
+            return
+        table = schema.instance.c
+        sums = select(table.source_ae, func.sum(table.size_bytes)).group_by(table.source_ae)
+        question = Prepared(sums, self._backend.writer, ())
+
+        def follow(cursor: DBAPICursor) -> None:
+            question.run(cursor)
+            sources.follow(((row[0], int(row[1])) for row in cursor.fetchall()), wanted)
+
+        self.transact(follow)
+
+    def held(self, title: str) -> int | None:
+        """Return the bytes held of what ``title`` sent; None where nobody has asked to follow."""
+        return self._sources().held(title)
+
+    def _sources(self) -> SourceBytes:
+        self._opened()
+        return self._registrar.sources
 
     def truncate(self) -> None:
         """Remove all rows; returns when that is durable. Raises CatalogError."""

@@ -24,6 +24,7 @@ from dicomnode.index.entry import (
 )
 from dicomnode.index.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS
 from dicomnode.index.names import fold
+from dicomnode.index.sources import SourceBytes
 from dicomnode.index.statements import Statements, value_columns
 
 # Studies and series remembered; beyond that the oldest is forgotten.
@@ -85,6 +86,7 @@ class Registrar:
 
     def __init__(self, backend: Backend) -> None:
         self.delta = Counts()
+        self.sources = SourceBytes()
         self._studies: dict[str, _Study] = {}
         self._series: dict[tuple[str, str], _Series] = {}
         self._next_ids: dict[str, int] = {}
@@ -102,9 +104,14 @@ class Registrar:
     def settled(self) -> None:
         """The transaction has been committed."""
         self.delta = Counts()
+        self.sources.settled()
 
     def forget(self) -> None:
         """The transaction has been rolled back: what it made is gone."""
+        self.sources.forget()
+        self._forget_rows()
+
+    def _forget_rows(self) -> None:
         self.delta = Counts()
         self._studies.clear()
         self._series.clear()
@@ -153,6 +160,7 @@ class Registrar:
             unsettled=int(contents is not None),
             unsettled_bytes=kept,
         )
+        self.sources.change(entry.source_ae, entry.size_bytes)
         if _raw_identity(entry) != series.raw_identity:
             self._compare(cursor, series, entry)
         return Added()
@@ -173,6 +181,7 @@ class Registrar:
         self.settle(cursor, instance_id, instance_id)
         self._sql.remove_instance.run(cursor, sop_instance_uid)
         self.delta += Counts(instances=-1, bytes=-row.size_bytes)
+        self.sources.change(row.source_ae, -row.size_bytes)
         self._sql.remove_series.run(cursor, series_id)
         if cursor.rowcount:
             self._series.pop((row.study_instance_uid, row.series_instance_uid), None)
@@ -205,7 +214,8 @@ class Registrar:
         """Remove everything; ``counts`` is what there is."""
         for statement in self._sql.remove_all:
             statement.run(cursor)
-        self.forget()
+        self._forget_rows()
+        self.sources.truncate()
         self.delta = Counts() - counts
 
     def _compare(self, cursor: DBAPICursor, series: _Series, entry: InstanceEntry) -> None:

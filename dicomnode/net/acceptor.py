@@ -146,15 +146,15 @@ class Acceptor:
         limits, address = self._listening, connection.peer_address
         if self._by_address[address] >= limits.max_connections_per_address:
             reason, held = "too many from one address", f"{self._by_address[address]} from there"
+            rule = "limits.max_connections_per_address"
         elif len(self._admitted) >= limits.max_connections:
             reason, held = "too many", str(len(self._admitted))
+            rule = "limits.max_associations"
         else:
             self._admitted.add(connection)
             self._by_address[address] += 1
             return
-        self._on_refused(
-            address, reason, f"{held} are open already (follows limits.max_associations)"
-        )
+        self._on_refused(address, reason, f"{held} are open already ({rule})")
         connection.close()
 
     def _closed(self, connection: Connection) -> None:

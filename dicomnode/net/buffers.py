@@ -63,6 +63,11 @@ class BufferPool:
     def in_use_bytes(self) -> int:
         return self._in_use_bytes + self._small_bytes
 
+    @property
+    def is_short(self) -> bool:
+        """Whether somebody waits for a block."""
+        return bool(self._waiting)
+
     def take(self, size_bytes: int = 0) -> Block | None:
         """Return a block of at least ``size_bytes`` with one use, or None when the budget is spent.
 

@@ -43,6 +43,10 @@ from dicomnode.ul.pdu import AbortReason
 # Where our side may say what; the peer may have moved on within the bytes just received.
 _MAY_SEND = (State.STA6, State.STA8)
 _CONNECTION_IS_ENDING = (State.STA1, State.STA2, State.STA13)
+# The part of ``Deadlines.pdu`` that an incomplete PDU gets while receive buffers are short.
+_PATIENCE_WHILE_SHORT = 4
+# A message that comes more slowly over ``Deadlines.pdu`` holds its slot to no purpose.
+_LEAST_BYTES_A_SECOND = 16
 # Deadlines are looked at this often; each is late by at most as much.
 _TICK_SECONDS = 1.0
 
@@ -88,6 +92,10 @@ class Connection(Reading):
         # Between the accept and connection_made there is no transport to close.
         self.is_made = False
         self._is_unwanted = False
+        # What has come of messages, and how much had when their pace was begun to be taken.
+        self._message_bytes = 0
+        self._pace_bytes = 0
+        self._pace_at: float | None = None
         # When an operation was last seen under way, or its response on the way to the peer.
         self._last_busy = 0.0
 
@@ -165,12 +173,15 @@ class Connection(Reading):
                 self.abort_as(ending, error.source, error.reason)
                 return
             except Exception as error:
-                # Only this association suffers from a fault of our own.
-                self._loop.call_exception_handler(
-                    {"message": f"fault in association {self.number}", "exception": error}
-                )
-                self.abort_as(Ending(How.ABORTED, f"internal error ({type(error).__name__})"))
+                self._fault(error)
                 return
+
+    def _fault(self, error: Exception) -> None:
+        """End this association, which alone suffers from a fault of our own."""
+        self._loop.call_exception_handler(
+            {"message": f"fault in association {self.number}", "exception": error}
+        )
+        self.abort_as(Ending(How.ABORTED, f"internal error ({type(error).__name__})"))
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -196,6 +207,7 @@ class Connection(Reading):
     def _data(self, data: DataIndication) -> None:
         if self._handler is None or self._ending is not None:
             return
+        self._message_bytes += len(data.data)
         event = self._reader.feed(data)
         match event:
             case DataFragment(data=fragment, is_last=is_last):
@@ -331,6 +343,9 @@ class Connection(Reading):
         sink, self._sink = self._sink, None
         why = ending.why or ending.how
         with contextlib.ExitStack() as each:  # the last one first, whatever one of them raises
+            # The peer may take its time to close the connection: others need the buffers.
+            if self.is_made:
+                each.callback(self._drop_received)
             if handler is not None:
                 each.callback(self._report_ended, ending)
                 each.callback(handler.closed, why)
@@ -399,17 +414,38 @@ class Connection(Reading):
         if self._starved_at is not None and now - self._starved_at > limits.pdu:
             return f"no receive buffer for {limits.pdu:g} s (limits.receive_buffer_bytes)"
         if not self._reading or self.established_at is None or self._ending is not None:
+            self._pace_at = None
             return None
         if self._pdu_started is not None and now - self._pdu_started > limits.pdu:
             return f"PDU incomplete after {limits.pdu:g} s (timeouts.pdu_seconds)"
         silent = now - self._last_read
-        if self._sink is not None and silent > min(limits.pdu, limits.idle):
+        patience = limits.pdu / _PATIENCE_WHILE_SHORT
+        # Whoever waits for a block is given up only after the whole deadline.
+        if self._pdu_started is not None and self._pool.is_short and silent > patience:
+            return f"PDU incomplete, silent for {silent:.3g} s while others wait for buffers"
+        if not self._reader.is_between_messages and silent > min(limits.pdu, limits.idle):
             return f"message incomplete, silent for {silent:.3g} s (timeouts.pdu_seconds)"
+        if (crawled := self._crawled_bytes(now)) is not None:
+            return f"{crawled} bytes of a message in {limits.pdu:g} s (timeouts.pdu_seconds)"
         # Who waited for responses is silent for long, and had no turn to say anything.
         idle = now - max(self._last_read, self._last_busy)
         if self._idles_out and self.operations == 0 and idle > limits.idle:
             return f"idle for {limits.idle:g} s (timeouts.idle_seconds)"
         return None
+
+    def _crawled_bytes(self, now: float) -> int | None:
+        """Return what has come of a message within the deadline, if that is next to nothing."""
+        if self._reader.is_between_messages:
+            self._pace_at = None
+            return None
+        if self._pace_at is None:
+            self._pace_at, self._pace_bytes = now, self._message_bytes
+            return None
+        if now - self._pace_at <= self._deadlines.pdu:
+            return None
+        came = self._message_bytes - self._pace_bytes
+        self._pace_at, self._pace_bytes = now, self._message_bytes
+        return came if came < _LEAST_BYTES_A_SECOND * self._deadlines.pdu else None
 
     def _drop_deaf_peer(self) -> None:
         """End the connection without A-ABORT, which the peer would not read either."""

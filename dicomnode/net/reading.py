@@ -172,6 +172,11 @@ class Reading(asyncio.BufferedProtocol, ABC):
         self._asked_unread = 0
         self._apply_pause()
 
+    def _drop_received(self) -> None:
+        """Give the buffers back of what has been received and will not be taken any more."""
+        self._received.close()
+        self._apply_pause()
+
     def _starvation_changed(self) -> None:
         self._starved_at = None
         if self._received.starved:

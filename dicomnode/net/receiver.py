@@ -135,7 +135,8 @@ class Receiver:
         self._start, self._end = 0, pending
 
     def close(self) -> None:
-        """Drop what is pending and give the block back."""
+        """Drop what is pending and give the block back; whoever goes on is as at the beginning."""
+        self._trusted = False
         self._pool.forget(self._try_again)
         self.starved = False
         self._start = self._end

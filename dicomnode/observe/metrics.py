@@ -84,6 +84,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self._refusals = Counter(
+            "dicomnode_refusals_total",
+            "Associations and operations that a setting or a quota refused, by the key that did.",
+            ["rule", "calling_aet"],
+            registry=registry,
+        )
         self._aborted = Counter(
             "dicomnode_associations_aborted_total",
             "Associations that ended without a release.",
@@ -222,6 +228,13 @@ class Metrics:
     def association_rejected(self, words: str) -> None:
         """Count an A-ASSOCIATE-RJ; ``words`` are the standard's."""
         self._rejected.labels(self._reasons.bounded(words)).inc()
+
+    def refused(self, rule: str, calling_ae_title: str) -> None:
+        """Count what a setting refused; ``rule`` is its key, such as ``max_stored_bytes``.
+
+        Rules are words of ours alone, and few.
+        """
+        self._refusals.labels(rule, self._title(calling_ae_title)).inc()
 
     def association_aborted(self, by: str, reason: str) -> None:
         """Count an association that broke off; ``by`` is "peer", "us" or "connection"."""

@@ -14,15 +14,20 @@ _PAUSE_SECONDS = 10.0
 
 
 class Refusals:
-    """Tells of refused connections: of each reason the first, and one line now and then."""
+    """Tells of refused connections: of each reason the first, and one line now and then.
+
+    ``explain`` is told of each: by whom it was made ("" for a caller), whence, why, what to do.
+    """
 
     def __init__(
         self,
         log: Logger,
         registry: CollectorRegistry,
+        explain: Callable[[str, str, str, str], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
+        self._explain = explain
         self._now = now
         self._counter = Counter(
             "dicomnode_connections_refused_total",
@@ -36,6 +41,7 @@ class Refusals:
     def refused(self, address: str, reason: str, words: str) -> None:
         """Count a connection; ``reason`` is one of few, ``words`` say what the limit is."""
         self._counter.labels(reason).inc()
+        self._explain("", address, words, f"Look for what opens so many at {address}.")
         now = self._now()
         if now - self._told.get(reason, -_PAUSE_SECONDS) < _PAUSE_SECONDS:
             self._untold[reason] = self._untold.get(reason, 0) + 1

@@ -7,14 +7,23 @@ Slots are counted here and given back by the connection, whatever way it ends.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final
 
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.certificates import Secured
-from dicomnode.dimse.channel import Admitted, Refused
+from dicomnode.dimse.channel import Admitted, Deferred, Refused
 from dicomnode.registry import AE, Registry, Service
 from dicomnode.scu.contexts import SENT_WITHOUT_LOSS
+from dicomnode.services.identities import (
+    Credentials,
+    Identified,
+    Identities,
+    Mode,
+    Requestor,
+    Verdict,
+)
 from dicomnode.services.sop_classes import (
     ANY_TRANSFER_SYNTAX,
     TRANSFER_SYNTAXES,
@@ -22,11 +31,17 @@ from dicomnode.services.sop_classes import (
     extended_answer,
     service_of,
 )
-from dicomnode.ul.negotiation import AcceptorPolicy, SupportedContext, negotiate
+from dicomnode.ul.items import UserIdentityRQ
+from dicomnode.ul.negotiation import AcceptorPolicy, Negotiated, SupportedContext, negotiate
 from dicomnode.ul.pdu import AAssociateRQ, Rejection
 
 NOT_BOUND = "Certificate not bound to the calling AE title"
 """Why a calling AE is refused that has to show a certificate and does not."""
+
+_RULES: Final = {
+    Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED: "node.ae_title",
+    Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED: "access.unknown_ae",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +57,17 @@ class Rules:
     max_associations: int
     max_associations_per_ae: int
     max_associations_per_address: int
+    user_identity: Mode = "ignore"
 
 
 class Admission:
     """Answers A-ASSOCIATE indications; ``registry`` may be replaced while running."""
 
-    def __init__(self, rules: Rules, registry: Registry) -> None:
+    def __init__(
+        self, rules: Rules, registry: Registry, identities: Identities | None = None
+    ) -> None:
         self._rules = rules
+        self._identities = identities or Identities(Credentials())
         self.registry = registry
         self.draining = False
         self._active = 0
@@ -62,7 +81,7 @@ class Admission:
 
     def admit(
         self, request: AAssociateRQ, peer_address: str, secured: Secured | None = None
-    ) -> Admitted | Refused:
+    ) -> Admitted | Refused | Deferred:
         """Negotiate and take a slot; raises RemoteProtocolError for a malformed request."""
         rules = self._rules
         title = request.calling_ae_title
@@ -70,13 +89,37 @@ class Admission:
         admitted = recognition.recognized or (rules.admit_unknown and recognition.ae is None)
         outcome = negotiate(request, self._policy(recognition.ae, calling_recognized=admitted))
         if isinstance(outcome, Rejection):
-            return Refused(outcome, self._why(outcome, request, recognition.why))
-        if recognition.ae is not None and (why := _not_bound(recognition.ae, secured)):
-            return Refused(Rejection.NO_REASON_GIVEN, why, NOT_BOUND)
+            rule = _RULES.get(outcome, "")
+            if recognition.ae is not None and rule == "access.unknown_ae":
+                rule = "addresses"
+            why = self._why(outcome, request, recognition.why)
+            return Refused(outcome, why, rule=rule)
+        if recognition.ae is not None and (unbound := _not_bound(recognition.ae, secured)):
+            return unbound
         over = self._over_limit(title, peer_address, recognition.ae)
         if over is not None:
-            return Refused(Rejection.LOCAL_LIMIT_EXCEEDED, over)
-        return Admitted(outcome, self._take_slot(title.upper(), peer_address))
+            return over
+        requestor = self._requestor(title, peer_address, secured, recognition.ae)
+        mode = self._mode(recognition.ae)
+        verdict = self._identities.judge(request.find(UserIdentityRQ), mode, requestor)
+        if isinstance(verdict, Refused):
+            return verdict
+        release = self._take_slot(title.upper(), peer_address)
+        # Secrets are not kept as long as the association.
+        outcome = replace(outcome, user_identity=None)
+        if isinstance(verdict, Identified):
+            return Admitted(replace(outcome, user=verdict.user), release)
+        return Deferred(_decision(outcome, verdict), release)
+
+    def _mode(self, ae: AE | None) -> Mode:
+        return (ae.user_identity if ae else None) or self._rules.user_identity
+
+    def _requestor(
+        self, title: str, peer_address: str, secured: Secured | None, ae: AE | None
+    ) -> Requestor:
+        own = ae is not None and ae.user_identity is not None
+        where = f"user_identity of {title} in ae.toml" if own else "access.user_identity"
+        return Requestor(title, peer_address, secured is not None, f'{where} = "ignore"')
 
     def _policy(self, ae: AE | None, *, calling_recognized: bool) -> AcceptorPolicy:
         rules = self._rules
@@ -111,6 +154,7 @@ class Admission:
             maximum_length=(ae.maximum_pdu_bytes if ae else 0) or rules.maximum_pdu_bytes,
             max_operations=rules.max_operations,
             extended=lambda item: extended_answer(item.sop_class_uid, item.info),
+            confirms_user_identity=self._mode(ae) != "ignore",
             implementation_class_uid=IMPLEMENTATION_CLASS_UID,
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
         )
@@ -127,22 +171,35 @@ class Admission:
             case _:
                 return "the association request does not allow it"
 
-    def _over_limit(self, title: str, peer_address: str, ae: AE | None) -> str | None:
+    def _over_limit(self, title: str, peer_address: str, ae: AE | None) -> Refused | None:
         rules = self._rules
-        per_ae = (ae.max_associations if ae else 0) or rules.max_associations_per_ae
+        of_title = self._by_title[title.upper()]
+        if ae is not None and ae.max_associations:
+            per_title = of_title, ae.max_associations, "max_associations", f" of {title}"
+        else:
+            limit = rules.max_associations_per_ae
+            per_title = of_title, limit, "limits.max_associations_per_ae", f" of {title}"
         checks = (
-            (self._active, rules.max_associations, "limits.max_associations"),
-            (self._by_title[title.upper()], per_ae, f"max_associations of {title}"),
+            (self._active, rules.max_associations, "limits.max_associations", ""),
+            per_title,
             (
                 self._by_address[peer_address],
                 rules.max_associations_per_address,
-                f"limits.max_associations_per_address for {peer_address}",
+                "limits.max_associations_per_address",
+                f" for {peer_address}",
             ),
         )
-        for held, limit, name in checks:
+        for held, limit, rule, whose in checks:
             if limit and held >= limit:
-                return f"{held} associations are open, {name} is {limit}"
-        return "the node is shutting down" if self.draining else None
+                return Refused(
+                    Rejection.LOCAL_LIMIT_EXCEEDED,
+                    f"{held} associations are open, {rule}{whose} is {limit}",
+                    rule=rule,
+                    advice=_more(rule, limit, title),
+                )
+        if self.draining:
+            return Refused(Rejection.LOCAL_LIMIT_EXCEEDED, "the node is shutting down")
+        return None
 
     def _take_slot(self, title: str, peer_address: str) -> Callable[[], None]:
         self._active += 1
@@ -159,17 +216,46 @@ class Admission:
         return release
 
 
-def _not_bound(ae: AE, secured: Secured | None) -> str:
-    """Say why the peer may not call as ``ae``, "" when it has shown one of its certificates."""
+def _not_bound(ae: AE, secured: Secured | None) -> Refused | None:
+    """Refuse a peer that calls as ``ae`` and has shown none of its certificates."""
     if not ae.certificate:
-        return ""
+        return None
     if secured is None:
         shown = "it called without TLS"
     elif secured.certificate is None:
         shown = "it showed none"
     elif secured.certificate.is_one_of(ae.certificate):
-        return ""
+        return None
     else:
         shown = f"it showed {secured.certificate.words}"
     allowed = ", ".join(map(str, ae.certificate))
-    return f"{ae.title} is bound to the certificate {allowed}; {shown}"
+    return Refused(
+        Rejection.NO_REASON_GIVEN,
+        f"{ae.title} is bound to the certificate {allowed}; {shown}",
+        reason=NOT_BOUND,
+        rule="certificate",
+        advice=f"Let {ae.title} call the TLS port with a certificate that it is bound to, or"
+        f" correct certificate of {ae.title} in ae.toml, then send SIGHUP to the node.",
+    )
+
+
+def _decision(
+    negotiated: Negotiated, verdict: Callable[[], Awaitable[Verdict]]
+) -> Callable[[], Awaitable[Negotiated | Refused]]:
+    async def decide() -> Negotiated | Refused:
+        found = await verdict()
+        if isinstance(found, Refused):
+            return found
+        return replace(negotiated, user=found.user)
+
+    return decide
+
+
+def _more(rule: str, limit: int, title: str) -> str:
+    """Advise to raise a limit, with the line that does so."""
+    line = f"{rule.removeprefix('limits.')} = {2 * limit}"
+    if rule.startswith("limits."):
+        where = "under [limits] in dicomnode.toml and restart the node"
+    else:
+        where = "into its [[ae]] in ae.toml, then send SIGHUP to the node"
+    return f"Let {title} open fewer at once, or write {line} {where}."

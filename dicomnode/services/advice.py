@@ -11,7 +11,6 @@ from dicomnode.dimse.status import Status
 from dicomnode.errors import AssociationError
 from dicomnode.registry import Registry
 from dicomnode.scu.advice import on_failure
-from dicomnode.services.admission import NOT_BOUND
 from dicomnode.services.sop_classes import service_of
 from dicomnode.ul.items import ContextResult
 from dicomnode.ul.negotiation import RefusedContext
@@ -31,11 +30,8 @@ class Advisor:
     def on_rejection(self, request: AAssociateRQ, refused: Refused, peer_address: str) -> str:
         """Advise on an association that was rejected."""
         title = request.calling_ae_title
-        if refused.reason == NOT_BOUND:
-            return (
-                f"Let {title} call the TLS port with a certificate that it is bound to, or correct"
-                f" certificate of {title} in ae.toml, {_RELOAD}."
-            )
+        if refused.advice:
+            return refused.advice
         match refused.rejection:
             case Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED:
                 called = request.called_ae_title
@@ -63,7 +59,7 @@ class Advisor:
         uid = context.abstract_syntax
         service = service_of(uid, accept_unknown_storage=False)
         match context.result:
-            case ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED if service is not None:
+            case _ if is_forbidden(context):
                 return (
                     f'If {calling_ae_title} may use it, add "{service}" to its services in ae.toml,'
                     f" {_RELOAD}."
@@ -90,6 +86,8 @@ class Advisor:
         match service, status:
             case "C-MOVE", Status.MOVE_DESTINATION_UNKNOWN:
                 return self._on_destination(destination)
+            case "C-MOVE", Status.NOT_AUTHORIZED:
+                return ""
             case "C-MOVE", _ if destination in self._unavailable:
                 return self._unavailable[destination]
             case "C-FIND", Status.OUT_OF_RESOURCES:
@@ -178,6 +176,13 @@ class Advisor:
             f"Add an [[ae]] with title = {_quoted(title)}, host and port to ae.toml, {_RELOAD}."
             f" {known}"
         )
+
+
+def is_forbidden(context: RefusedContext) -> bool:
+    """Tell whether a context was refused because the registry does not allow its service."""
+    if context.result is not ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED:
+        return False
+    return service_of(context.abstract_syntax, accept_unknown_storage=False) is not None
 
 
 def _quoted(title: str) -> str:

@@ -50,11 +50,13 @@ class Operation:
     (``cancelled_by_peer``) or the association ends (``ended``). What is responded after the
     final response goes nowhere; ``response`` is the one that was sent. A service that has more
     to tell than that sets ``outcome`` first: the journal speaks of it. One that takes long sets
-    ``progress``, which says how far it is.
+    ``progress``, which says how far it is. ``rule`` and ``advice`` are those of the StatusError
+    that ended it, if one did.
     """
 
     __slots__ = (
         "_owner",
+        "advice",
         "answered",
         "cancelled_by_peer",
         "channel",
@@ -66,6 +68,7 @@ class Operation:
         "received_bytes",
         "request",
         "response",
+        "rule",
         "service",
         "started",
     )
@@ -89,6 +92,8 @@ class Operation:
         self.answered = False
         self.response: Response | UnrecognizedRSP | None = None
         self.outcome: Outcome | None = None
+        self.rule = ""
+        self.advice = ""
         self.cancelled_by_peer = False
         self.ended = False
 
@@ -119,6 +124,7 @@ class Operation:
 
     def fail(self, error: StatusError) -> None:
         """Send the final response that ``error`` stands for."""
+        self.rule, self.advice = error.rule, error.advice
         self._owner.finish(self, failure(self.request, error))
 
 

@@ -137,7 +137,7 @@ class Explanations:
             _asked(operation, destination),
             _answer(operation, status),
             found,
-            [advice, *(finding.advice for finding in found)],
+            [operation.advice, advice, *(finding.advice for finding in found)],
             received=_message(operation),
         ).advice
 

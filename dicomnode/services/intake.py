@@ -166,7 +166,7 @@ class IncomingObject:
             hold = self._pending_bytes > _HIGH_WATER_BYTES and not self._holding
             self._holding = self._holding or hold
         if start:
-            self._intake.workers.run(self._write_lots)
+            self._intake.workers.run(self._write_lots, self.arrival.source_ae_title)
         if hold:
             self._sender.pause()
 
@@ -185,9 +185,9 @@ class IncomingObject:
             start = not self._running
             self._running = True
         if start and self._is_kept:
-            self._intake.group.run(self._write_lots)
+            self._intake.group.run(self._write_lots, self.arrival.source_ae_title)
         elif start:
-            self._intake.workers.run(self._write_lots)
+            self._intake.workers.run(self._write_lots, self.arrival.source_ae_title)
 
     def _release_hold(self) -> None:
         if self._holding and self._pending_bytes < _LOW_WATER_BYTES:

@@ -19,6 +19,7 @@ from dicomnode.observe.logs import Logger
 from dicomnode.observe.metrics import ACCEPTED, Metrics
 from dicomnode.observe.tls_metrics import DONE
 from dicomnode.observe.words import duration, size
+from dicomnode.services.advice import is_forbidden
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.explanations import (
     Explanations,
@@ -115,19 +116,25 @@ class Journal:
         self._metrics.association_accepted(channel.calling_ae_title)
         self.peers.seen(channel.calling_ae_title, channel.peer_address)
         accepted, refused = len(negotiated.contexts), len(negotiated.refused)
+        user = f", user {negotiated.user!r}" if negotiated.user else ""
         self._log.info(
-            f"{_way(channel)} association accepted from {_where(channel)},"
+            f"{_way(channel)} association accepted from {_where(channel)}{user},"
             f" {accepted} of {accepted + refused} presentation contexts"
         )
         if negotiated.refused:
             self.explanations.contexts_refused(channel)
         for context in negotiated.refused:
             self._metrics.context_refused(context.abstract_syntax, context.words)
+            fields = {}
+            if is_forbidden(context):
+                self._metrics.refused("services", channel.calling_ae_title)
+                fields = {"rule": f"services of {channel.calling_ae_title} in ae.toml"}
             self._log.info(
                 f"{_way(channel)} presentation context {context.context_id} refused:"
                 f" {context.words}",
                 abstract_syntax=context.abstract_syntax,
                 transfer_syntaxes=" ".join(context.transfer_syntaxes),
+                **fields,
             )
 
     def rejected(self, peer_address: str, request: AAssociateRQ, refused: Refused) -> None:
@@ -135,13 +142,15 @@ class Journal:
         title = request.calling_ae_title
         self.rejections.append(Rejection(time.time(), peer_address, title, words, refused.why))
         self._metrics.association_rejected(words)
+        if refused.rule:
+            self._metrics.refused(refused.rule, title)
         self.peers.seen(title, peer_address)
         self.peers.failed(title, f"association rejected: {words}")
         advice = self.explanations.rejected(peer_address, request, refused)
         self._log.warning(
             f"{title} -> {request.called_ae_title} association rejected from {peer_address}:"
             f" {words}: {refused.why}",
-            **({"advice": advice} if refused.reason else {}),
+            **({"advice": advice} if refused.advice else {}),
         )
 
     def ended(self, channel: Channel, how: str, why: str) -> None:
@@ -251,6 +260,8 @@ class Journal:
             operation.service, channel.peer_ae_title, status, seconds, operation.received_bytes
         )
         self._count_for_peer(operation, status)
+        if operation.rule:
+            self._metrics.refused(operation.rule, channel.peer_ae_title)
         advice: tuple[str, ...] = ()
         if _is_refused(operation, status):
             advice = self.explanations.operation_ended(operation, status, comment)

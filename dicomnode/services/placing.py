@@ -104,8 +104,12 @@ class Placer:
 
     def place(self, placement: Placement) -> None:
         """Place an object now, or when those of its UID that came before have settled."""
-        uid = placement.arrival.sop_instance_uid
-        if self._turns.take(uid, lambda: self.workers.run(placement.run)):
+        arrival = placement.arrival
+
+        def wake() -> None:
+            self.workers.run(placement.run, arrival.source_ae_title)
+
+        if self._turns.take(arrival.sop_instance_uid, wake):
             placement.run()
 
     def remove(
@@ -188,7 +192,7 @@ class Placement:
 
     def _take_later(self, step: Callable[[], Outcome | None]) -> None:
         """Leave the index's thread, which has others to serve."""
-        self._placer.workers.run(lambda: self._take(step))
+        self._placer.workers.run(lambda: self._take(step), self.arrival.source_ae_title)
 
     def _take_back(self) -> None:
         files = self._placer.files

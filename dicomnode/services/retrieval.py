@@ -183,13 +183,28 @@ class Retrieval:
 
     def _destination(self, request: CMoveRQ) -> AE:
         title, rules = request.move_destination, self._parts.rules
-        ae = self._parts.registry().lookup(title, strict=rules.strict_ae_titles)
+        registry = self._parts.registry()
+        ae = registry.lookup(title, strict=rules.strict_ae_titles)
+        caller = self._operation.channel.calling_ae_title
+        if ae is not None and not registry.may_move(caller, ae, rules.strict_ae_titles):
+            raise self._forbidden(caller, ae)
         if ae is not None and ae.host is not None:
             return ae
         words = "is not in ae.toml" if ae is None else "has no host in ae.toml"
         self._account.note(Finding(f"move destination {title!r} {words}"))
         raise StatusError(
             f"move destination {title.strip()} {words}", status=Status.MOVE_DESTINATION_UNKNOWN
+        )
+
+    def _forbidden(self, caller: str, destination: AE) -> StatusError:
+        words = f"{destination.title} is not among the move_destinations of {caller}"
+        self._account.note(Finding(f"{words} in ae.toml"))
+        return StatusError(
+            words,
+            status=Status.NOT_AUTHORIZED,
+            rule="move_destinations",
+            advice=f'If {caller} may, add "{destination.title}" to its move_destinations in'
+            " ae.toml, then send SIGHUP to the node.",
         )
 
     def _select(self, data: bytes, look: bool) -> Found:

@@ -7,6 +7,7 @@ from dicomnode.dimse.command import CStoreRQ
 from dicomnode.errors import CannotUnderstand, DataSetMismatch, StatusError
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.intake import Arrival, Intake, Settled
+from dicomnode.services.quotas import Metered, Quotas
 from dicomnode.services.sop_classes import VERIFICATION
 from dicomnode.storage.paths import valid_uid
 
@@ -14,8 +15,9 @@ from dicomnode.storage.paths import valid_uid
 class Storage:
     """Streams each object into the intake and answers once its fate is durable."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, quotas: Quotas) -> None:
         self._intake = intake
+        self._quotas = quotas
 
     def serves(self, sop_class_uid: str) -> bool:
         # Whatever else was accepted at negotiation is storage: known, or admitted as unknown.
@@ -35,7 +37,11 @@ class Storage:
             source_ae_title=operation.channel.calling_ae_title,
         )
 
+        allowance = self._quotas.begin(arrival.source_ae_title)
+
         def settled(outcome: Settled | StatusError, received_bytes: int) -> None:
+            if allowance is not None:
+                allowance.end()
             operation.received_bytes = received_bytes
             if isinstance(outcome, StatusError):
                 operation.fail(outcome)
@@ -44,4 +50,4 @@ class Storage:
 
         incoming = self._intake.begin(arrival, operation.channel, settled)
         operation.progress = lambda: {"received_bytes": incoming.received_bytes}
-        return incoming
+        return incoming if allowance is None else Metered(incoming, allowance, operation.fail)

@@ -58,7 +58,7 @@ class UserIdentityKind(IntEnum):
     USERNAME_AND_PASSCODE = 2
     KERBEROS = 3
     SAML = 4
-    JWT = 5
+    JSON_WEB_TOKEN = 5
 
 
 def malformed(rule: str) -> RemoteProtocolError:

@@ -66,7 +66,9 @@ class AcceptorPolicy:
     tells what we do for an abstract syntax. ``transfer_syntax_preference`` outranks the
     proposer's order for the syntaxes that it names. ``max_operations`` is the asynchronous
     window we grant in each direction; 1 grants none. ``extended`` returns the application
-    information that answers a proposed one, or None for no answer.
+    information that answers a proposed one, or None for no answer. ``confirms_user_identity`` says
+    whether a user identity is checked, so that a positive response means something (PS3.7
+    §D.3.3.7).
     """
 
     calling_recognized: bool
@@ -79,6 +81,7 @@ class AcceptorPolicy:
     transfer_syntax_preference: tuple[str, ...] = ()
     max_operations: int = _SYNCHRONOUS
     extended: Callable[[ExtendedNegotiation], bytes | None] | None = None
+    confirms_user_identity: bool = False
     maximum_contexts: int = 128
 
 
@@ -110,7 +113,8 @@ class Negotiated:
 
     ``max_operations_invoked`` is how many operations the requestor may have outstanding,
     ``max_operations_performed`` how many the acceptor may (PS3.7 §D.3.3.3, the fields of the
-    A-ASSOCIATE-AC). ``extended`` and ``user_identity`` are what the peer sent.
+    A-ASSOCIATE-AC). ``extended`` and ``user_identity`` are what the peer sent;
+    ``user`` is who that turned out to be, once it was checked.
     """
 
     response: AAssociateAC
@@ -126,6 +130,7 @@ class Negotiated:
     user_identity: UserIdentityRQ | UserIdentityAC | None
     peer_implementation_class_uid: str
     peer_implementation_version_name: str
+    user: str = ""
 
 
 def negotiate(request: AAssociateRQ, policy: AcceptorPolicy) -> Negotiated | Rejection:
@@ -303,6 +308,9 @@ def _user_information(
         for item in request.find_all(ExtendedNegotiation):
             if item.sop_class_uid in ours and (info := policy.extended(item)) is not None:
                 yield ExtendedNegotiation(item.sop_class_uid, info)
+    identity = request.find(UserIdentityRQ)
+    if policy.confirms_user_identity and identity and identity.positive_response_requested:
+        yield UserIdentityAC()
 
 
 def _granted_window(

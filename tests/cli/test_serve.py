@@ -15,6 +15,7 @@ from dicomnode.cli.serve import notes
 from dicomnode.registry import AE, Registry
 from dicomnode.settings import (
     AccessSettings,
+    LimitSettings,
     NodeSettings,
     Settings,
     StorageSettings,
@@ -112,6 +113,12 @@ def test_notes_say_what_is_allowed_but_may_not_be_meant(tmp_path: Path) -> None:
     assert gone == f"worklist.directory is {away.directory}, and there is no such directory"
     quiet = Settings(storage=StorageSettings(directory=tmp_path))
     assert notes(quiet, Registry([AE(title="CT_1")])) == []
+    readable = quiet.model_copy(update={"access": AccessSettings(credentials_without_tls=True)})
+    (listening,) = notes(readable, Registry([AE(title="CT_1")]))
+    assert listening.startswith("access.credentials_without_tls is true")
+    few = quiet.model_copy(update={"limits": LimitSettings(max_associations=300)})
+    (buffers,) = notes(few, Registry([AE(title="CT_1")]))
+    assert buffers.startswith("limits.receive_buffer_bytes is 67108864")
 
 
 def test_the_version_is_printed() -> None:

@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 
+import pytest
+
 from tests.conftest import StartNode
 from tests.faults.scu import Image, associated
 from tests.peers import eventually
@@ -73,6 +75,35 @@ def test_a_pdu_that_comes_byte_by_byte_is_held_to_the_same_deadline(
             except TimeoutError:
                 continue
     assert received[:1] == bytes([ABORT])
+
+
+@pytest.mark.parametrize("what", ["command", "data set"])
+def test_a_message_that_comes_byte_by_byte_in_whole_pdus_is_aborted(
+    start_node: StartNode, what: str
+) -> None:
+    """Each PDU is whole, and the peer never silent for long."""
+    node = start_node(timeouts={"pdu_seconds": 1.0})
+    image = Image(1, size_bytes=4096)
+    command = c_store_rq(1, CT_IMAGE_STORAGE, image.uid)
+    with associated(node.dicom_address) as wire:
+        slow, is_command = command, True
+        if what == "data set":
+            wire.send(pdu(P_DATA, pdv(3, command, command=True)))
+            slow, is_command = image.data_set, False
+        wire.socket.settimeout(0.1)
+        received = b""
+        for at in range(400):
+            try:
+                byte = slow[at : at + 1]
+                wire.send(pdu(P_DATA, pdv(3, byte, command=is_command, last=False)))
+                received += wire.socket.recv(10)
+                break
+            except TimeoutError:
+                continue
+        assert received[:1] == bytes([ABORT])
+    eventually(lambda: node.metric("dicomnode_associations_active") == 0, "no association")
+    assert node.metric("dicomnode_associations_aborted_total", reason="timed out") == 1
+    eventually(lambda: not node.files("incoming"), "nothing left")
 
 
 def test_an_idle_association_is_aborted(start_node: StartNode) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import socket
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.conftest import RunningNode, StartNode
 from tests.faults.scu import Image, associated
-from tests.peers import NodeProcess, eventually
+from tests.peers import NodeProcess, eventually, http_get
 from tests.wire import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
@@ -197,6 +199,32 @@ def test_thousands_of_connections_of_one_address_leave_others_theirs(
         other.release()
         early.release()
     eventually(lambda: is_accepted(node), "a connection for the address")
+
+
+def explained(node: RunningNode) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(http_get(node.http_address, "/api/explain")[1])[
+        "explanations"
+    ]
+    return found
+
+
+def test_the_connections_of_one_address_can_be_set_and_a_refused_one_is_explained(
+    start_node: StartNode,
+) -> None:
+    node = start_node(limits={"max_connections_per_address": 3})
+    with contextlib.ExitStack() as opened:
+        for _ in range(5):
+            opened.enter_context(socket.create_connection(node.dicom_address, 30))
+        refused = "dicomnode_connections_refused_total"
+        eventually(lambda: node.metric(refused, reason="too many from one address") == 2)
+        with from_address(node, "127.0.0.2") as other:
+            assert other.associate()[0] == ASSOCIATE_AC
+    (entry,) = (each for each in explained(node) if each["kind"] == "connection")
+    assert entry["peer_address"] == "127.0.0.1" and entry["count"] == 2
+    (reason,) = entry["reasons"]
+    assert "limits.max_connections_per_address" in reason["words"]
+    (place,) = entry["configuration"]
+    assert place["key"] == "limits.max_connections_per_address" and place["value"] == "3"
 
 
 def test_connections_above_the_total_are_closed_and_counted(start_node: StartNode) -> None:

@@ -475,3 +475,20 @@ async def test_a_connection_can_be_closed_before_its_transport_is_there() -> Non
         assert bench.transport.aborted
         bench.lose()
         assert bench.lost.is_set() and bench.slots == 0
+
+
+async def test_an_aborted_association_holds_no_receive_buffer_though_its_peer_stays() -> None:
+    bench = Bench(blocks=1)
+    bench.associate()
+    bench.feed(store_pdus(bytes(100_000))[:-1])
+    for sink in bench.services.sinks:
+        sink.write_out()
+    assert bench.pool.in_use_bytes >= bench.pool.block_bytes
+    bench.connection.abort("no more")
+    for sink in bench.services.sinks:
+        sink.write_out()
+    assert bench.pool.in_use_bytes == 0
+    bench.feed(ECHO_PDU * 10)
+    assert bench.pool.in_use_bytes < bench.pool.block_bytes
+    bench.lose()
+    assert bench.pool.in_use_bytes == 0

@@ -14,7 +14,12 @@ from dicomnode.settings import LogSettings
 def test_a_flood_is_counted_whole_and_told_now_and_then() -> None:
     output, registry, clock = io.StringIO(), CollectorRegistry(), [0.0]
     log = Log(LogSettings(), stream=output)
-    refusals = Refusals(log.logger, registry, now=lambda: clock[0])
+    explained: list[tuple[str, ...]] = []
+
+    def explain(*words: str) -> None:
+        explained.append(words)
+
+    refusals = Refusals(log.logger, registry, explain, now=lambda: clock[0])
     for _ in range(1000):
         refusals.refused("10.0.0.9", "too many", "264 are open already")
         clock[0] += 1 / 64
@@ -27,3 +32,9 @@ def test_a_flood_is_counted_whole_and_told_now_and_then() -> None:
     assert "10.0.0.8" in other
     name = "dicomnode_connections_refused_total"
     assert registry.get_sample_value(name, {"reason": "too many"}) == 1000
+    assert explained[-1] == (
+        "",
+        "10.0.0.8",
+        "132 are open already",
+        "Look for what opens so many at 10.0.0.8.",
+    )

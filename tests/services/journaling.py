@@ -50,7 +50,7 @@ def fake_channel(number: int, calling: str, called: str, peer_address: str) -> A
         called_ae_title=called,
         peer_address=peer_address,
         secured=None,
-        negotiated=SimpleNamespace(contexts=contexts, refused=()),
+        negotiated=SimpleNamespace(contexts=contexts, refused=(), user=""),
         send=lambda *message: None,
         traffic=Traffic(0.0),
         progress=lambda: (),

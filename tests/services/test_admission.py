@@ -229,7 +229,7 @@ def test_limits_reject_transiently_and_slots_come_back(registry: Registry) -> No
     ("limit", "named"),
     [
         ({"max_associations": 1}, "limits.max_associations is 1"),
-        ({"max_associations_per_ae": 1}, "max_associations of ECHOER is 1"),
+        ({"max_associations_per_ae": 1}, "limits.max_associations_per_ae of ECHOER is 1"),
         ({"max_associations_per_address": 1}, "limits.max_associations_per_address"),
     ],
 )

@@ -211,3 +211,22 @@ async def test_more_moves_to_one_destination_than_it_may_have_take_turns(bench: 
     assert [channel.final.status for channel in channels] == [0x0000] * 30
     assert len(open_at_once) == 30
     assert max(open_at_once) <= 8
+
+
+async def test_who_may_not_send_there_is_answered_0124_and_nothing_is_dialled(bench: Bench) -> None:
+    archive = AE(title="ARCHIVE", host="192.0.2.9")
+    bench.registry = Registry([archive, AE(title="WS_1", move_destinations=("OTHER",))])
+    bench.keep_study(1)
+    bench.move("ARCHIVE", StudyInstanceUID="1.2.3")
+    final = await bench.finished()
+    assert final.status == 0x0124
+    assert final.error_comment == "ARCHIVE is not among the move_destinations of WS_1"
+    assert bench.destinations.proposals == []
+
+
+async def test_who_may_send_there_does_whatever_the_case_of_the_title(bench: Bench) -> None:
+    archive = AE(title="ARCHIVE", host="192.0.2.9")
+    bench.registry = Registry([archive, AE(title="WS_1", move_destinations=("archive",))])
+    bench.keep_study(1)
+    bench.move("ARCHIVE", StudyInstanceUID="1.2.3")
+    assert (await bench.finished()).status == 0x0000
