@@ -24,8 +24,8 @@ _SWITCH_INTERVAL_SECONDS = 0.002
 def run(configuration: Configuration) -> int:
     """Run the node until SIGTERM or SIGINT; return the exit code.
 
-    The first signal drains, a second one stops at once; SIGHUP reloads settings, registry and
-    certificates.
+    The first signal drains, a second one stops at once; SIGHUP reloads settings, registry, users
+    and certificates.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     harden()

@@ -13,6 +13,7 @@ from dicomnode.errors import ConfigurationError
 from dicomnode.observe.logs import Log
 from dicomnode.reload import Configuration, Reloading, changes, read_configuration
 from dicomnode.settings import LogSettings
+from dicomnode.users import User, change_users, hash_passcode
 from tests import peers
 
 ARCHIVE = {"title": "ARCHIVE", "host": "10.0.0.9"}
@@ -160,3 +161,70 @@ async def test_whether_titles_are_strict_changes_with_a_restart_alone(tmp_path: 
     # The running node would take one for the other.
     assert not await node.reloading.reload()
     assert "'A' is already registered" in node.lines()
+
+
+# -- users -----------------------------------------------------------------------------------------
+
+
+def with_users(tmp_path: Path, *users: User, **sections: dict[str, Any]) -> Configuration:
+    written(tmp_path, **sections)
+    owner = tmp_path / "ae.toml"
+    change_users(tmp_path / "users.toml", lambda before: users, owner)
+    return read_configuration(tmp_path / "dicomnode.toml")
+
+
+JANE = User(name="jane", passcode=hash_passcode(b"correct horse"))
+
+
+def test_users_that_come_go_and_change_are_named_without_their_hashes(tmp_path: Path) -> None:
+    old = with_users(tmp_path, JANE, User(name="joe"))
+    changed = JANE.model_copy(update={"passcode": hash_passcode(b"battery staple")})
+    assert told(old, with_users(tmp_path, changed, User(name="ann"))) == [
+        "[[user]] joe: removed",
+        "[[user]] jane: passcode changed",
+        "[[user]] ann: added",
+    ]
+
+
+async def test_a_mistake_in_the_users_leaves_the_registry_as_it_was(tmp_path: Path) -> None:
+    node = Taking(with_users(tmp_path, JANE))
+    peers.write_registry(tmp_path, [{"title": "CT_2"}])
+    (tmp_path / "users.toml").write_text('[[user]]\nnick = "joe"\n')
+    assert not await node.reloading.reload()
+    assert node.taken == []
+    assert "users.toml:2: user.nick: unknown key" in node.lines()
+
+
+async def test_a_mistake_in_the_registry_leaves_the_users_as_they_were(tmp_path: Path) -> None:
+    node = Taking(with_users(tmp_path, JANE))
+    change_users(tmp_path / "users.toml", lambda before: (), tmp_path / "ae.toml")
+    (tmp_path / "ae.toml").write_text("nonsense")
+    assert not await node.reloading.reload()
+    assert node.taken == []
+
+
+async def test_the_issuer_of_tokens_is_taken_with_its_key_and_users_readable_by_all_are_told(
+    tmp_path: Path,
+) -> None:
+    node = Taking(with_users(tmp_path, JANE))
+    key = tmp_path / "issuer.key"
+    key.write_text("s" * 32)
+    jwt = {"key_file": str(key), "algorithm": "HS256", "issuer": "one", "audience": "two"}
+    with_users(tmp_path, JANE, jwt=jwt)
+    (tmp_path / "users.toml").chmod(0o644)
+    assert await node.reloading.reload()
+    (taken,) = node.taken
+    assert taken.credentials.tokens is not None and taken.settings.jwt.issuer == "one"
+    lines = node.lines()
+    assert 'reloaded jwt.issuer: "" -> "one"' in lines and "needs a restart" not in lines
+    assert "users.toml can be read by others than its owner" in lines
+
+
+def test_a_key_of_the_issuer_that_is_none_names_its_line(tmp_path: Path) -> None:
+    key = tmp_path / "issuer.pem"
+    key.write_text("no key")
+    jwt = {"key_file": str(key), "issuer": "one", "audience": "two"}
+    with pytest.raises(ConfigurationError) as mistakes:
+        written(tmp_path, jwt=jwt)
+    (problem,) = mistakes.value.problems
+    assert "dicomnode.toml:" in problem and ": jwt.key_file: is not the public key" in problem

@@ -18,13 +18,14 @@ from dicomnode.configuration import registry_path
 from dicomnode.registry import Registry
 from dicomnode.reload import read_configuration
 from dicomnode.settings import Settings, receive_block_bytes
+from dicomnode.users import users_path
 
 
 def run(config: ConfigOption = None) -> None:
     """Run the node.
 
     It ends on SIGTERM or Ctrl-C when the open associations have finished, and at once on the
-    second one. SIGHUP makes it read settings and ae.toml again.
+    second one. SIGHUP makes it read settings, ae.toml and users.toml again.
     """
     with explained():
         found = read_configuration(config)
@@ -41,7 +42,7 @@ def check_config(
         bool, typer.Option("--show", help="Print every setting in effect, as TOML.")
     ] = False,
 ) -> None:
-    """Check the settings file and ae.toml.
+    """Check the settings file, ae.toml and users.toml.
 
     Names file, line and key of each mistake, and what to write instead.
     """
@@ -58,6 +59,10 @@ def check_config(
         typer.echo(f"{entities}: ok, {len(registry)} {noun}")
     else:
         typer.echo(f"{entities}: not there, so no application entity is registered")
+    users = users_path(entities)
+    if users.exists():
+        number = len(found.credentials.users)
+        typer.echo(f"{users}: ok, {number} {'user' if number == 1 else 'users'}")
     for note in filter(None, (*notes(settings, registry), found.credentials.note)):
         typer.echo(f"note: {note}")
 

@@ -50,4 +50,11 @@ class Storage:
 
         incoming = self._intake.begin(arrival, operation.channel, settled)
         operation.progress = lambda: {"received_bytes": incoming.received_bytes}
-        return incoming if allowance is None else Metered(incoming, allowance, operation.fail)
+        if allowance is None:
+            return incoming
+
+        def refuse(error: StatusError) -> None:
+            operation.received_bytes = incoming.received_bytes
+            operation.fail(error)
+
+        return Metered(incoming, allowance, refuse)

@@ -183,3 +183,12 @@ def test_the_command_writes_both_forms_and_prints_one(tmp_path: Path) -> None:
     assert "`PACS`" in markdown.read_text()
     assert html.read_text().startswith("<!DOCTYPE html>")
     assert run("conformance", "--config", config).out == markdown.read_text()
+
+
+def test_user_identity_is_what_is_configured() -> None:
+    assert "accepted without being looked at, and without a response" in stated()
+    required = stated(access={"user_identity": "required"})
+    assert "| user identity (PS3.7 §D.3.3.7) | required: types 1 (username)" in required
+    assert "without being looked at" not in required
+    own = stated(AE(title="CT_1", user_identity="optional"))
+    assert "by AE title: `CT_1` optional" in own

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from tests.conftest import RunningNode, StartNode
+from tests.conftest import StartNode
 from tests.faults.scu import Image, associated, store
-from tests.faults.test_limits import LOCAL_LIMIT_EXCEEDED
+from tests.faults.test_limits import LOCAL_LIMIT_EXCEEDED, explained
 from tests.faults.test_limits import answer as association_answer
-from tests.peers import eventually, http_get, write_registry
+from tests.peers import eventually, write_registry
 from tests.wire import CT_IMAGE_STORAGE, c_store_rq
 
 COMMENT = 0x0902
-
-
-def explained(node: RunningNode) -> list[dict[str, Any]]:
-    status, body = http_get(node.http_address, "/api/explain")
-    assert status == 200
-    entries: list[dict[str, Any]] = json.loads(body)["explanations"]
-    return entries
 
 
 def test_a_quota_refuses_with_a700_a_comment_a_metric_and_an_explanation(
@@ -55,6 +46,20 @@ def test_an_object_that_exceeds_a_quota_half_way_leaves_nothing(start_node: Star
     assert len(node.files("objects")) == 1
     held = "dicomnode_quota_stored_bytes"
     assert 100_000 < node.metric(held, calling_aet="CT_1") < 110_000
+
+
+def test_small_objects_count_as_well_and_what_is_received_again_counts_once(
+    start_node: StartNode,
+) -> None:
+    node = start_node(entities=[{"title": "CT_1", "max_stored_bytes": 45_000}])
+    images = [Image(number, size_bytes=16_000) for number in range(1, 6)]
+    with associated(node.dicom_address, "CT_1") as wire:
+        for image in (images[0], *images[:3]):
+            assert wire.store(CT_IMAGE_STORAGE, image.uid, image.data_set) == 0
+        assert wire.store(CT_IMAGE_STORAGE, images[3].uid, images[3].data_set) == 0xA700
+    held = node.metric("dicomnode_quota_stored_bytes", calling_aet="CT_1")
+    assert held == sum(path.stat().st_size for path in node.store_directory.rglob("*.dcm"))
+    assert store(node.dicom_address, images[4], calling="MR_1") == [0]
 
 
 def test_what_is_held_of_an_ae_counts_over_a_restart(start_node: StartNode, tmp_path: Path) -> None:

@@ -59,6 +59,21 @@ def test_what_comes_and_goes_counts_from_then_on(catalog: Catalog) -> None:
     assert (catalog.held("CT_1"), catalog.held("MR_1")) == (0, 0)
 
 
+def test_an_object_whose_bytes_the_index_keeps_counts_and_no_more_once_taken_back(
+    catalog: Catalog,
+) -> None:
+    catalog.follow_sources(["CT_1"], str.casefold)
+    add(catalog, sent(1, "CT_1", 1000), b"the file")
+    add(catalog, sent(2, "CT_1", 200), b"another")
+    assert catalog.held("CT_1") == 1200
+    last = catalog.last_unsettled()
+    assert last is not None
+    catalog.settle(last)
+    assert catalog.held("CT_1") == 1200
+    remove(catalog, "1.2.3.4.2")
+    assert catalog.held("CT_1") == 1000
+
+
 def test_what_is_rolled_back_does_not_count(catalog: Catalog) -> None:
     catalog.follow_sources(["CT_1"], str.casefold)
     add(catalog, sent(1, "CT_1", 1000))
