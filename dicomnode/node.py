@@ -408,7 +408,6 @@ class Node:
         return commitment
 
     def _requester_of_commitment(self) -> CommitmentRequester:
-        settings = self._settings
         requester = CommitmentRequester(
             self._catalog,
             self._requestor,
@@ -416,7 +415,7 @@ class Node:
             self._journal,
             self._journal.explanations,
             self._log.logger,
-            request_rules_of(settings),
+            request_rules_of(self._settings),
         )
         self._metrics.add_counts_source(
             "dicomnode_commitment_requests",
