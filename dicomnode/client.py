@@ -136,15 +136,10 @@ async def open_association(
         outgoing = await associate(
             requestor, proposal, provider, max_data_set_bytes=max_data_set_bytes
         )
-        association = Association(
+        async with Association(
             outgoing, response_seconds=response_seconds, cancel_seconds=cancel_seconds
-        )
-        try:
+        ) as association:
             yield association
-        except BaseException:
-            await association.close(in_time=True)
-            raise
-        await association.close()
     finally:
         if own is not None:
             await own.close(_CLOSE_SECONDS)

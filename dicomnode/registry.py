@@ -6,7 +6,7 @@ one, as a whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -188,6 +188,16 @@ class Registry:
         if strict:
             return self._by_title.get(title.strip(" "))
         return self._by_folded.get(title.strip(" ").casefold())
+
+    def unreachable(self, title: str, strict: bool = False) -> Iterator[str]:
+        """Yield the reason why nothing can be sent to ``title``; nothing where it can."""
+        ae = self.lookup(title, strict)
+        if ae is None:
+            meant = configuration.closest(title, list(self.titles))
+            hint = f"; did you mean {meant}?" if meant else ""
+            yield f"{title!r} is not in ae.toml{hint}"
+        elif ae.host is None:
+            yield f"{ae.title} has no host in ae.toml: give it host and port"
 
     def character_set(self, title: str) -> bytes:
         """Return the Specific Character Set that ``title`` is to be answered in, b"" for none."""
