@@ -172,11 +172,13 @@ def test_what_comes_over_tls_is_recorded_as_it_was_decrypted(tmp_path: Path, lar
     authority = Authority(tmp_path / "ca")
     shown = authority.issue("CT_1")
     out = tmp_path / "tls.pcapng"
-    with peers.node_process(tmp_path / "node", tls=node_tls(authority)) as node:
-        with traced(node, out, "--ae", "STORESCU"):
-            keys = ("+tls", shown.key, shown.certificate, "+cf", authority.ca)
-            sent = run_tool("storescu", *keys, "-aec", "DICOMNODE", *node.tls_address, large)
-            assert sent.returncode == 0, sent.output
+    with (
+        peers.node_process(tmp_path / "node", tls=node_tls(authority)) as node,
+        traced(node, out, "--ae", "STORESCU"),
+    ):
+        keys = ("+tls", shown.key, shown.certificate, "+cf", authority.ca)
+        sent = run_tool("storescu", *keys, "-aec", "DICOMNODE", *node.tls_address, large)
+        assert sent.returncode == 0, sent.output
     assert_faultless(out)
     kinds = dissect(out, "dicom", "dicom.pdu.type")
     assert kinds[0].startswith("0x01") and kinds[-1].endswith("0x06")
