@@ -114,8 +114,7 @@ async def open_association(
 
     Raises AssociationError when there is no association, and ValueError for what cannot be asked.
     """
-    default_port = DEFAULT_TLS_PORT if tls else DEFAULT_PORT
-    called = peer_of(peer, registry, default_port)
+    called = peer_of(peer, registry, DEFAULT_TLS_PORT if tls else DEFAULT_PORT)
     expected = _expected(called, tls)
     proposal = Proposal(
         host=called.host,
@@ -125,33 +124,29 @@ async def open_association(
         contexts=contexts_of(contexts),
         roles=tuple(roles),
         window=_window(max_operations),
-        extended=tuple(
-            ExtendedNegotiation(uid_of(name), info) for name, info in (extended or {}).items()
-        ),
+        extended=_extended(extended or {}),
         tls=expected,
     )
     own: Requestor | None = None
     if requestor is None:
         deadlines = _deadlines(connect_seconds, response_seconds)
         secure = await _contexts(tls) if expected is not None else None
-        observer = observer or _Silent()
-        requestor = own = _requestor(maximum_pdu_bytes, deadlines, observer, secure)
+        requestor = own = _requestor(maximum_pdu_bytes, deadlines, observer or _Silent(), secure)
     try:
         outgoing = await associate(
             requestor, proposal, provider, max_data_set_bytes=max_data_set_bytes
         )
-        association = Association(
+        async with Association(
             outgoing, response_seconds=response_seconds, cancel_seconds=cancel_seconds
-        )
-        try:
+        ) as association:
             yield association
-        except BaseException:
-            await association.close(in_time=True)
-            raise
-        await association.close()
     finally:
         if own is not None:
             await own.close(_CLOSE_SECONDS)
+
+
+def _extended(asked: Mapping[str, bytes]) -> tuple[ExtendedNegotiation, ...]:
+    return tuple(ExtendedNegotiation(uid_of(name), info) for name, info in asked.items())
 
 
 def _window(max_operations: int) -> AsynchronousOperationsWindow | None:

@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,6 +146,26 @@ def closest(name: str, known: list[str]) -> str | None:
     spelled = {word.lower(): word for word in known}
     found = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.6)
     return spelled[found[0]] if found else None
+
+
+def table_mistakes(
+    document: Document, section: str, tables: Iterable[tuple[str, Iterable[tuple[str, str]]]]
+) -> list[str]:
+    """Return a line for each mistake of the ``[[section]]`` tables of ``document``.
+
+    ``tables`` has the name of each, which no other may have, and its mistakes: key and words.
+    """
+    found: list[str] = []
+    names: set[str] = set()
+    for number, (name, mistakes) in enumerate(tables):
+        told = list(mistakes)
+        if name in names:
+            told.append(("name", "another rule has this name; each needs its own"))
+        names.add(name)
+        for key, words in told:
+            where = document.where((section, number, key))
+            found.append(f"{where}: {section}.{key} (of {name}): {words}")
+    return found
 
 
 def problems(

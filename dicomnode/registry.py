@@ -203,6 +203,16 @@ class Registry:
             return True
         return any(self.lookup(each, strict) is destination for each in caller.move_destinations)
 
+    def unreachable(self, title: str, strict: bool = False) -> Iterator[str]:
+        """Yield the reason why nothing can be sent to ``title``; nothing where it can."""
+        ae = self.lookup(title, strict)
+        if ae is None:
+            meant = configuration.closest(title, list(self.titles))
+            hint = f"; did you mean {meant}?" if meant else ""
+            yield f"{title!r} is not in ae.toml{hint}"
+        elif ae.host is None:
+            yield f"{ae.title} has no host in ae.toml: give it host and port"
+
     def character_set(self, title: str) -> bytes:
         """Return the Specific Character Set that ``title`` is to be answered in, b"" for none."""
         ae = self.lookup(title)

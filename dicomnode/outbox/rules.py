@@ -252,26 +252,17 @@ def mistakes(
     rules: Sequence[ForwardRule], registry: Registry, document: Document, *, strict: bool
 ) -> list[str]:
     """Return one line for each mistake of the rules that are each well-formed."""
-    found: list[str] = []
-    names: set[str] = set()
-    for number, rule in enumerate(rules):
-        told = list(_mistakes_of(rule, registry, strict))
-        if rule.name in names:
-            told.append(("name", "another rule has this name; each needs its own"))
-        names.add(rule.name)
-        for key, words in told:
-            where = document.where(("forward", number, key))
-            found.append(f"{where}: forward.{key} (of {rule.name}): {words}")
-    return found
+    told = ((rule.name, _mistakes_of(rule, registry, strict)) for rule in rules)
+    return configuration.table_mistakes(document, "forward", told)
 
 
 def _mistakes_of(rule: ForwardRule, registry: Registry, strict: bool) -> Iterator[tuple[str, str]]:
     for title in rule.to:
-        yield from (("to", words) for words in _unreachable(title, registry, strict))
+        yield from (("to", words) for words in registry.unreachable(title, strict))
     for title, other in rule.alternate.items():
         if title not in rule.to:
             yield "alternate", f"{title!r} is none of the destinations in to"
-        yield from (("alternate", words) for words in _unreachable(other, registry, strict))
+        yield from (("alternate", words) for words in registry.unreachable(other, strict))
     for pattern in rule.sop_classes:
         if not _is_class(pattern):
             known = [entry[4] for entry in UID_dictionary.values() if entry[1] == "SOP Class"]
@@ -296,13 +287,3 @@ def _is_class(pattern: str) -> bool:
     if is_wild(pattern) or not any(letter.isalpha() for letter in pattern):
         return True
     return any(entry[4] == pattern for entry in UID_dictionary.values())
-
-
-def _unreachable(title: str, registry: Registry, strict: bool) -> Iterator[str]:
-    ae = registry.lookup(title, strict)
-    if ae is None:
-        meant = configuration.closest(title, list(registry.titles))
-        hint = f"; did you mean {meant}?" if meant else ""
-        yield f"{title!r} is not in ae.toml{hint}"
-    elif ae.host is None:
-        yield f"{ae.title} has no host in ae.toml: give it host and port"

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from dicomnode.dimse.command import CEchoRQ, CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, Priority
 from dicomnode.scu import names
@@ -65,6 +65,13 @@ class Association(Normalized):
             await self._operations.release(in_time=in_time)
         finally:
             await self._outbound.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close it; in time where the block was left by an exception."""
+        await self.close(in_time=kind is not None)
 
     # -- composite operations (PS3.7 §9.1) -------------------------------------------------------
 

@@ -111,7 +111,6 @@ class CommitmentJournal:
         first, *others = standings
         self._metrics.reported("put off", len(standings))
         advice = self._advice(first, why)
-        self._explain(first, "the report is sent again later", [Finding(str(why), advice=advice)])
         reports = f"{len(standings):,} storage commitment reports"
         self._log.warning(
             f"{first.requester} did not take"
@@ -122,9 +121,7 @@ class CommitmentJournal:
         )
         answer = "storage commitment reports wait"
         retry = "dicomnode outbox retry sends them at once."
-        self._explanations.not_forwarded(
-            first.requester, answer, str(why), self._advice(first, why), retry
-        )
+        self._explanations.not_forwarded(first.requester, answer, str(why), advice, retry)
 
     def commitment_given_up(self, standing: Standing, why: NotTaken) -> None:
         self._metrics.reported("given up")

@@ -54,15 +54,10 @@ class RegisteredPeer:
             roles=tuple(roles),
         )
         outgoing = await associate(self.requestor, proposal)
-        association = Association(
+        async with Association(
             outgoing, response_seconds=self.response_seconds, cancel_seconds=_CANCEL_SECONDS
-        )
-        try:
+        ) as association:
             yield association
-        except BaseException:
-            await association.close(in_time=True)
-            raise
-        await association.close()
 
     def words(self, error: AssociationError | ContextNotAccepted) -> str:
         """Say in one line what went wrong and what to try."""

@@ -64,27 +64,12 @@ def mistakes(
     rules: Sequence[FetchRule], registry: Registry, document: Document, *, strict: bool
 ) -> list[str]:
     """Return one line for each mistake of the rules that are each well-formed."""
-    found: list[str] = []
-    names: set[str] = set()
-    for number, rule in enumerate(rules):
-        told = list(_mistakes_of(rule, registry, strict))
-        if rule.name in names:
-            told.append(("name", "another rule has this name; each needs its own"))
-        names.add(rule.name)
-        for key, words in told:
-            where = document.where(("fetch", number, key))
-            found.append(f"{where}: fetch.{key} (of {rule.name}): {words}")
-    return found
+    told = ((rule.name, _mistakes_of(rule, registry, strict)) for rule in rules)
+    return configuration.table_mistakes(document, "fetch", told)
 
 
 def _mistakes_of(rule: FetchRule, registry: Registry, strict: bool) -> Iterator[tuple[str, str]]:
-    ae = registry.lookup(rule.source, strict)
-    if ae is None:
-        meant = configuration.closest(rule.source, list(registry.titles))
-        hint = f"; did you mean {meant}?" if meant else ""
-        yield "from", f"{rule.source!r} is not in ae.toml{hint}"
-    elif ae.host is None:
-        yield "from", f"{ae.title} has no host in ae.toml: give it host and port"
+    yield from (("from", words) for words in registry.unreachable(rule.source, strict))
     if rule.every is not None and rule.at is not None:
         yield "at", "excludes every: give one of them"
     if rule.every is None and rule.at is None and rule.window is None:

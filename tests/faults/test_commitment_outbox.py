@@ -22,7 +22,6 @@ from tests.faults.test_commitment_reports import (
     attempts,
     known,
     number,
-    reload,
 )
 from tests.peers import eventually, free_port
 
@@ -74,7 +73,7 @@ def test_a_report_that_was_given_up_is_listed_and_can_be_sent_all_the_same(
     assert node.metric("dicomnode_outbox_depth", destination="other", state="dead") == 1
     with known(reports) as (_, entity):
         peers.write_registry(node.directory, [entity])
-        reload(node)
+        assert node.reload()
         assert outbox(node, "retry") == "SCU: 1 sent again now\n"
         assert reports.take().outcome == (1, TRANSACTION, ALL_KEPT, {})
         eventually(lambda: number(node, "delivered") == 1)

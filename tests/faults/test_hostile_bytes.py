@@ -221,6 +221,7 @@ def test_connect_and_close_is_normal_and_silent(node_process: NodeProcess) -> No
 
 @pytest.mark.parametrize("claim", [100, (1 << 20) - 1], ids=["a short PDU", "a long PDU"])
 def test_peers_that_begin_a_pdu_and_wait_hold_up_nobody(node: RunningNode, claim: int) -> None:
+    # Fewer than the connections that one address may have.
     idle = [Wire(node.dicom_address) for _ in range(120)]
     for wire in idle:
         wire.send(struct.pack(">BBI", 1, 0, claim) + b"\0\1")

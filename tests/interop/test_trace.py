@@ -13,6 +13,7 @@ import pydicom
 import pytest
 
 from tests import peers
+from tests.authority import Authority, node_tls
 from tests.captures import Capture
 from tests.cli.commands import CT
 from tests.peers import NodeProcess, run_tool
@@ -165,3 +166,20 @@ def test_a_recording_that_is_full_is_still_faultless(
     assert out.stat().st_size <= 1024**2
     assert "all the bytes" in " ".join(said)
     assert_faultless(out)
+
+
+def test_what_comes_over_tls_is_recorded_as_it_was_decrypted(tmp_path: Path, large: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    shown = authority.issue("CT_1")
+    out = tmp_path / "tls.pcapng"
+    with (
+        peers.node_process(tmp_path / "node", tls=node_tls(authority)) as node,
+        traced(node, out, "--ae", "STORESCU"),
+    ):
+        keys = ("+tls", shown.key, shown.certificate, "+cf", authority.ca)
+        sent = run_tool("storescu", *keys, "-aec", "DICOMNODE", *node.tls_address, large)
+        assert sent.returncode == 0, sent.output
+    assert_faultless(out)
+    kinds = dissect(out, "dicom", "dicom.pdu.type")
+    assert kinds[0].startswith("0x01") and kinds[-1].endswith("0x06")
+    assert dissect(out, "tls", "frame.number") == []

@@ -272,3 +272,13 @@ class FailingDisk:
         with self._lock:
             self._count += 1
             return self._count == self._at
+
+
+@contextlib.contextmanager
+def keeping(directory: Path) -> Iterator[Bench]:
+    """Give a bench that keeps small objects; skips the test where that cannot be."""
+    bench = Bench(directory, synchronous="FULL")
+    if not bench.settler.takes(0):
+        pytest.skip("the filesystem of the tests cannot be flushed as a whole")
+    yield bench
+    bench.close()

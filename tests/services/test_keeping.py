@@ -22,7 +22,7 @@ from dicomnode.storage.disk import OpenFile
 from dicomnode.storage.header import HEADER_END
 from dicomnode.storage.incoming import IncomingFile
 from dicomnode.storage.paths import object_path
-from tests.services.intake_bench import UID, Bench, Flushed, image
+from tests.services.intake_bench import UID, Bench, Flushed, image, keeping
 
 FIRST = image()
 SECOND = image(PatientName="Other^Bytes")
@@ -32,11 +32,8 @@ OUT_OF_RESOURCES = 0xA700
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> Any:
-    bench = Bench(tmp_path / "store", synchronous="FULL")
-    if not bench.settler.takes(0):
-        pytest.skip("the filesystem of the tests cannot be flushed as a whole")
-    yield bench
-    bench.close()
+    with keeping(tmp_path / "store") as bench:
+        yield bench
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from dicomnode.errors import CatalogError, OutOfResources
 from dicomnode.services import settling
 from dicomnode.services.settling import restore
 from tests.index.entries import sqlite_url
-from tests.services.intake_bench import Bench, FailingDisk, Flushed, image
+from tests.services.intake_bench import Bench, FailingDisk, Flushed, image, keeping
 
 FIRST = image()
 SECOND = image(PatientName="Other^Bytes")
@@ -30,11 +30,8 @@ LARGE = image(BitsAllocated=8, PixelData=bytes(70_000))
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> Any:
-    bench = Bench(tmp_path / "store", synchronous="FULL")
-    if not bench.settler.takes(0):
-        pytest.skip("the filesystem of the tests cannot be flushed as a whole")
-    yield bench
-    bench.close()
+    with keeping(tmp_path / "store") as bench:
+        yield bench
 
 
 @pytest.fixture
