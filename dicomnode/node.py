@@ -22,6 +22,7 @@ from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
 from dicomnode.api.worklist import worklist_routes
 from dicomnode.assembly import (
     Base,
+    make_auditing,
     make_commitment_requester,
     make_fetching,
     make_forwarding,
@@ -64,6 +65,7 @@ from dicomnode.parameters import (
 )
 from dicomnode.reload import Configuration, Reloading
 from dicomnode.services.admission import Admission
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.dispatch import Dispatcher, Service
@@ -102,6 +104,7 @@ class Node:
         self._registry = configuration.registry
         self._reloading = Reloading(configuration, self._take, self._log.logger)
         self._metrics: Metrics
+        self._auditing: Auditing
         self._journal: Journal
         self._files: FileStore
         self._catalog: Catalog
@@ -158,8 +161,12 @@ class Node:
                 patient_data=self._settings.log.patient_data,
                 now=time.time,
             )
-            self._journal = Journal(self._log.logger, self._metrics, explanations)
+            self._auditing = make_auditing(
+                self._settings, self.log, self._metrics, lambda: self._catalog
+            )
+            self._journal = Journal(self.log, self._metrics, explanations, self._auditing)
             await self._open_archive(undo)
+            await undo.enter_async_context(self._auditing.audit.running())
             await self._listen(undo)
             self._undo = undo.pop_all()
 
@@ -316,6 +323,7 @@ class Node:
             files=self._files,
             catalog=self._catalog,
             requestor=self._requestor,
+            auditing=self._auditing,
         )
         self._admission = Admission(rules_of(settings), self._registry)
         self._acceptor = Acceptor(
@@ -369,6 +377,7 @@ class Node:
             on_conflict=storage.on_conflict,
             min_free_bytes=storage.min_free_bytes,
             forwarding=self._outbox,
+            auditing=self._auditing,
         )
         return Storage(self._intake)
 
@@ -424,6 +433,7 @@ class Node:
             "fetch": self._fetching.figures(),
             "commitments": await self._commitment.figures(),
             "commitment_requests": await asyncio.to_thread(requester.requests.counts),
+            "audit": self._auditing.audit.figures(),
             **self._journal.figures(),
         }
 

@@ -41,6 +41,8 @@ PACKAGES = {
     "Orthanc": "orthanc",
     "gdcmscu": "libgdcm-tools",
     "tshark": "tshark",
+    "rsyslogd": "rsyslog",
+    "xmllint": "libxml2-utils",
     "text2pcap": "tshark",
     "promtool": "prometheus",
     "prometheus": "prometheus",

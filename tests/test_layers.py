@@ -19,9 +19,18 @@ ALLOWED = {
     "index": {"storage", "errors"},
     "configuration": {"ul", "errors"},
     "value_types": set(),
+    "audit_settings": {"configuration", "value_types"},
+    "audit": {"observe", "errors"},
     "retries": {"value_types"},
     "forward_settings": {"configuration", "retries", "value_types"},
-    "settings": {"fetch_settings", "forward_settings", "retries", "configuration", "value_types"}
+    "settings": {
+        "audit_settings",
+        "fetch_settings",
+        "forward_settings",
+        "retries",
+        "configuration",
+        "value_types",
+    }
     | {"errors"},
     "registry": {"configuration", "value_types", "errors"},
     "observe": {"settings", "errors"},
@@ -30,14 +39,24 @@ ALLOWED = {
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"scu", "net", "dimse", "ul", "errors"},
     "services": {"scu", "dimse", "ul", "storage", "index", "registry", "observe", "errors"}
-    | {"retries"},
+    | {"audit", "retries"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "fetch_settings": {"forward_settings", "configuration", "value_types"},
     "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"fetch_settings", "forward_settings", "configuration", "errors"},
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
-    "parameters": {"descriptors", "net", "outbox", "sync", "services", "index", "registry"}
+    "parameters": {
+        "audit",
+        "audit_settings",
+        "descriptors",
+        "net",
+        "outbox",
+        "sync",
+        "services",
+        "index",
+        "registry",
+    }
     | {"settings"},
     "hardening": set(),
     "shared_files": set(),
@@ -45,7 +64,7 @@ ALLOWED = {
     "supervision": {"observe"},
     "reload": {"outbox", "sync", "registry", "settings", "configuration", "observe", "errors"},
     "assembly": {"parameters", "net", "outbox", "sync", "services", "storage", "index", "registry"}
-    | {"observe", "settings"},
+    | {"audit", "observe", "settings"},
     "node": {
         "assembly",
         "parameters",

@@ -33,6 +33,7 @@ class Storage:
             sop_instance_uid=request.affected_sop_instance_uid,
             transfer_syntax_uid=operation.context.transfer_syntax,
             source_ae_title=operation.channel.calling_ae_title,
+            channel=operation.channel,
         )
 
         def settled(outcome: Settled | StatusError, received_bytes: int) -> None:
