@@ -41,6 +41,7 @@ PACKAGES = {
     "Orthanc": "orthanc",
     "gdcmscu": "libgdcm-tools",
     "tshark": "tshark",
+    "openssl": "openssl",
     "rsyslogd": "rsyslog",
     "xmllint": "libxml2-utils",
     "text2pcap": "tshark",

@@ -17,7 +17,7 @@ SCHEMA = Path(__file__).with_name("audit_message.rng")
 # RFC 5424 §6 with what PS3.15 §A.6 says of it: no structured data, and UTF-8 with its mark.
 SYSLOG = re.compile(
     rb"<85>1 (?P<at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (?P<host>[!-~]{1,255}) dicomnode"
-    rb" (?P<process>\d+) DICOM\+RFC3881 - \xef\xbb\xbf(?P<xml><AuditMessage>.*)",
+    rb" (?P<process>\d+) DICOM\+RFC3881 - \xef\xbb\xbf(?P<xml><AuditMessage\b.*)",
     re.DOTALL,
 )
 

@@ -56,9 +56,7 @@ def test_half_a_line_that_a_crash_left_is_ended(tmp_path: Path) -> None:
     assert path.read_bytes() == b"<a/>\n<b\n<b/>\n"
 
 
-def test_a_full_disk_leaves_no_half_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "audit.xml"
     audit_file = AuditFile(path)
     audit_file.deliver([b"<a/>"])

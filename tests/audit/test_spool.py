@@ -69,7 +69,9 @@ def test_what_does_not_fit_is_refused_and_nothing_gives_way(tmp_path: Path) -> N
 def test_a_batch_is_bounded_in_bytes_but_never_empty(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "audit.sqlite", 16 * 1024**2)
     spool.open()
-    spool.add([("syslog", b"x" * 1_500_000), ("syslog", b"y" * 600_000), ("syslog", b"z" * 600_000)])
+    spool.add(
+        [("syslog", b"x" * 1_500_000), ("syslog", b"y" * 600_000), ("syslog", b"z" * 600_000)]
+    )
     assert len(spool.oldest("syslog", 10)) == 1
     spool.forget("syslog", spool.oldest("syslog", 1))
     assert len(spool.oldest("syslog", 10)) == 1
@@ -103,7 +105,7 @@ def test_a_damaged_spool_is_put_aside(tmp_path: Path) -> None:
 
 
 def test_a_spool_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="audit.sqlite"):
+    with pytest.raises(OSError, match=r"audit\.sqlite"):
         Spool(tmp_path / "missing" / "audit.sqlite", 1024 * 1024).open()
 
 
@@ -111,8 +113,10 @@ def test_a_spool_that_cannot_be_written_is_an_os_error_and_can_be_written_later(
     spool: Spool, tmp_path: Path
 ) -> None:
     other = sqlite3.connect(tmp_path / "audit.sqlite", isolation_level=None)
-    other.execute("CREATE TRIGGER full BEFORE INSERT ON message BEGIN SELECT RAISE(FAIL, 'no'); END")
-    with pytest.raises(OSError, match="audit.sqlite: no"):
+    other.execute(
+        "CREATE TRIGGER full BEFORE INSERT ON message BEGIN SELECT RAISE(FAIL, 'no'); END"
+    )
+    with pytest.raises(OSError, match=r"audit\.sqlite: no"):
         spool.add([("file", b"1")])
     assert spool.waiting("file") == Waiting()
     other.execute("DROP TRIGGER full")
