@@ -54,6 +54,8 @@ class Delivery:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._pause = _FIRST_PAUSE_SECONDS
+        # Delivered, but still in the spool, as that could not be written.
+        self._unforgotten: list[tuple[int, bytes]] = []
         self._thread = threading.Thread(target=self._run, name=f"audit-{name}", daemon=True)
 
     def start(self) -> None:
@@ -89,20 +91,28 @@ class Delivery:
     def _deliver(self) -> bool:
         """Deliver one batch; tell whether there may be another to be delivered now."""
         try:
+            self._forget()
             batch = self._spool.oldest(self.name, self._target.batch)
             if not batch:
                 return False
             never = self._target.deliver([message for _, message in batch])
-            self._spool.forget(self.name, batch)
-        except OSError as error:
+            self._unforgotten = batch
+            if never:
+                self._lost("too long", never)
+            self._forget()
+        except Exception as error:
+            # Whatever it is: a thread that ends would leave the trail standing still unseen.
             self._failed(error)
             return False
-        if never:
-            self._lost(f"too long for {self.where}", never)
         self._succeeded()
         return True
 
-    def _failed(self, error: OSError) -> None:
+    def _forget(self) -> None:
+        if self._unforgotten:
+            self._spool.forget(self.name, self._unforgotten)
+            self._unforgotten = []
+
+    def _failed(self, error: Exception) -> None:
         words = str(error) or type(error).__name__
         # Once, not at every attempt; again when it fails in another way.
         if words != self.error and not self._stopping.is_set():

@@ -8,6 +8,7 @@ logged, and told in the trail itself once there is room again.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import threading
 import time
@@ -37,7 +38,8 @@ from dicomnode.observe.words import counted
 SYSLOG: Final = "syslog"
 FILE: Final = "file"
 
-_MAX_QUEUED: Final = 10_000
+# A query may take 16 KiB.
+_MAX_QUEUED: Final = 4000
 _MAX_BATCH: Final = 500
 # What comes within this time becomes durable together.
 _GATHER_SECONDS: Final = 0.02
@@ -160,7 +162,7 @@ class Audit:
     def stop(self) -> None:
         """Make durable what was told, and deliver what can be delivered at once; blocks."""
         assert self._options is not None
-        self._conclude(self._transfers.take_older(0))
+        self._conclude(self._transfers.take_older(-math.inf))
         self._put(partial(events.application_activity, self._options.node, started=False))
         self._stopping.set()
         self._wake.set()
@@ -345,7 +347,7 @@ class Audit:
         pending: list[tuple[str, bytes]] = []
         while True:
             stopping = self._stopping.is_set()
-            if not pending:
+            if not pending and not stopping:
                 self._wake.wait(_TURN_SECONDS)
                 self._stopping.wait(_GATHER_SECONDS)
                 self._wake.clear()
@@ -358,7 +360,8 @@ class Audit:
             if stopping and not pending:
                 return
             if stopping:
-                self._lost("spool failed", len(pending) // max(len(self._deliveries), 1))
+                unmade, made = len(self._queue), len(pending) // len(self._deliveries)
+                self._lost("spool failed", made + unmade)
                 return
             if pending:
                 self._stopping.wait(_TURN_SECONDS)
@@ -403,8 +406,8 @@ class Audit:
             self._log.info("the spool of the audit trail can be written again")
         for delivery in self._deliveries:
             delivery.wake()
-        for name, number in refused.items():
-            self._lost(f"spool of {name} full", number)
+        for number in refused.values():
+            self._lost("spool full", number)
         if not refused:
             self._tell_of_loss()
         return True

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+_CAUSES: Final = (
+    "internal error",
+    "queue full",
+    "spool failed",
+    "spool full",
+    "target removed",
+    "too long",
+)
 
 
 class AuditMetrics:
@@ -31,6 +41,9 @@ class AuditMetrics:
             ["cause"],
             registry=registry,
         )
+        # From the start, so that the first loss is an increase.
+        for cause in _CAUSES:
+            self._lost.labels(cause)
         registry.register(_Waiting(waiting))
 
     def made(self, event: str) -> None:
@@ -38,7 +51,7 @@ class AuditMetrics:
         self._messages.labels(event).inc()
 
     def lost(self, cause: str, number: int) -> None:
-        """Count messages; ``cause`` is one of a few."""
+        """Count messages; ``cause`` is one of those above."""
         self._lost.labels(cause).inc(number)
 
 

@@ -78,7 +78,7 @@ class Auditing:
         channel = arrival.channel
         source = Peer(arrival.source_ae_title) if channel is None else _peer(channel)
         self.audit.received(
-            "fetched" if channel is None else channel.number,
+            ("fetched", source.ae_title) if channel is None else channel.number,
             header.study_instance_uid,
             arrival.sop_class_uid,
             source,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dicomnode.audit import delivery as delivery_module
 from dicomnode.audit import trail as trail_module
 from dicomnode.audit.codes import Alert
 from dicomnode.audit.events import Study
@@ -160,7 +161,7 @@ def test_a_full_spool_is_an_alarm_in_log_metric_status_and_trail(tmp_path: Path)
         trail.audit.security_alert(Alert.NODE_AUTHENTICATION, "nobody", CT_1)
     peers.eventually(lambda: trail.audit.figures()["lost"] > 0)
     lost = trail.audit.figures()["lost"]
-    cause = {"cause": "spool of syslog full"}
+    cause = {"cause": "spool full"}
     assert trail.value("dicomnode_audit_messages_lost_total", **cause) == lost
     kept = trail.audit.figures()["targets"][0]
     assert 0 < kept["waiting_bytes"] <= 8000
@@ -172,7 +173,7 @@ def test_a_full_spool_is_an_alarm_in_log_metric_status_and_trail(tmp_path: Path)
     trail.audit.stop()
     told = next(read_syslog(each) for each in target.taken if b"110134" in each)
     assert told.detail("110182", "Alert Description") == gap
-    assert "audit messages are being lost (spool of syslog full)" in trail.lines()
+    assert "audit messages are being lost (spool full)" in trail.lines()
 
 
 def test_one_target_that_is_down_does_not_hold_up_the_other(tmp_path: Path) -> None:
@@ -208,12 +209,33 @@ def test_a_spool_that_cannot_be_written_is_tried_again(
     trail.audit.stop()
 
 
+def test_what_was_delivered_is_not_sent_again_while_the_spool_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "_FIRST_PAUSE_SECONDS", 0.01)
+    target = Unwilling()
+    target.willing.set()
+    trail = Trail(tmp_path, {SYSLOG: target})
+    forget, failed = trail.audit._spool.forget, threading.Semaphore(0)
+
+    def full(*what: object) -> None:
+        failed.release()
+        raise OSError("audit.sqlite: database or disk is full")
+
+    monkeypatch.setattr(trail.audit._spool, "forget", full)
+    trail.audit.start()
+    for _ in range(3):
+        assert failed.acquire(timeout=40)
+    monkeypatch.setattr(trail.audit._spool, "forget", forget)
+    peers.eventually(lambda: trail.audit.figures()["targets"][0]["waiting"] == 0)
+    trail.audit.stop()
+    assert len(target.taken) == 2
+
+
 def test_a_message_that_cannot_be_made_costs_no_other(tmp_path: Path) -> None:
     target = Unwilling()
     target.willing.set()
     trail = Trail(tmp_path, {SYSLOG: target})
-    trail.studies = None  # type: ignore[assignment]
-    trail.audit._studies = lambda uid: Study(None)  # type: ignore[arg-type]
 
     def broken(uid: str) -> Study:
         raise RuntimeError("broken")
