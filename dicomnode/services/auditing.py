@@ -113,6 +113,8 @@ class Auditing:
         originator: Channel | None = None,
     ) -> None:
         """An object was answered with the status ``how``, or could not be sent for that reason."""
+        if not self.audit.enabled:
+            return
         destination, asking = _ends(channel, originator)
         self.audit.sent(
             channel.number,
