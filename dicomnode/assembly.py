@@ -9,7 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dicomnode.audit.events import Study
+from dicomnode.audit.trail import Audit
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.owners import owner_of
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
 from dicomnode.net.requestor import Requestor
@@ -19,6 +22,7 @@ from dicomnode.observe.metrics import Metrics
 from dicomnode.outbox.forwarding import Forwarding, Outbox
 from dicomnode.outbox.journal import Journal as ForwardingJournal
 from dicomnode.parameters import (
+    audit_of,
     bounds_of,
     fetching_of,
     forwarding_of,
@@ -28,6 +32,7 @@ from dicomnode.parameters import (
     retrieve_rules_of,
 )
 from dicomnode.registry import Registry
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
 from dicomnode.services.commitment_request import CommitmentRequester
@@ -57,6 +62,19 @@ class Base:
     files: FileStore
     catalog: Catalog
     requestor: Requestor
+    auditing: Auditing
+
+
+def make_auditing(
+    settings: Settings, log: Logger, metrics: Metrics, catalog: Callable[[], Catalog]
+) -> Auditing:
+    """Return what tells the audit trail what happens; ``catalog`` returns the open index."""
+
+    def study(uid: str) -> Study | None:
+        owner = owner_of(catalog(), uid)
+        return Study(*owner) if owner is not None else None
+
+    return Auditing(Audit(audit_of(settings), log, metrics.registry, study))
 
 
 def make_quotas(base: Base) -> Quotas:
@@ -79,7 +97,7 @@ def make_query(base: Base, items: WorklistItems) -> Query:
     archive = Archive(base.catalog, base.files, settings.node.ae_title, bounds, base.registry)
     in_progress = settings.worklist.in_progress == "show"
     worklist = Worklist(items, bounds, base.registry, in_progress=in_progress)
-    return Query((archive, worklist), base.journal, query_rules_of(settings))
+    return Query((archive, worklist), base.journal, query_rules_of(settings), base.auditing)
 
 
 def make_retrieve(base: Base) -> Retrieve:
@@ -92,6 +110,7 @@ def make_retrieve(base: Base) -> Retrieve:
         base.journal,
         base.log,
         retrieve_rules_of(base.settings),
+        base.auditing,
     )
 
 
@@ -156,8 +175,10 @@ def make_forwarding(
         base.registry,
         journal,
         forwarding_of(base.settings),
+        auditing=base.auditing,
     )
-    forwarding.commit_with(requester, intake.placer.remove, journal)
+    remove = base.auditing.removing(base.catalog, intake.placer.remove)
+    forwarding.commit_with(requester, remove, journal)
     return forwarding
 
 

@@ -16,6 +16,7 @@ from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __v
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
 from dicomnode.assembly import (
     Base,
+    make_auditing,
     make_commitment_requester,
     make_fetching,
     make_forwarding,
@@ -63,6 +64,7 @@ from dicomnode.parameters import (
 from dicomnode.reload import Configuration, Reloading
 from dicomnode.security import TransportSecurity
 from dicomnode.services.admission import Admission
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.dispatch import Dispatcher, Service
@@ -107,6 +109,7 @@ class Node:
         self._whereabouts = Whereabouts(settings, configuration.file)
         self._reloading = Reloading(configuration, self._take, self._log.logger)
         self._metrics: Metrics
+        self._auditing: Auditing
         self._journal: Journal
         self._files: FileStore
         self._catalog: Catalog
@@ -170,8 +173,12 @@ class Node:
                 patient_data=self._settings.log.patient_data,
                 now=time.time,
             )
-            self._journal = Journal(self._log.logger, self._metrics, explanations)
+            self._auditing = make_auditing(
+                self._settings, self.log, self._metrics, lambda: self._catalog
+            )
+            self._journal = Journal(self.log, self._metrics, explanations, self._auditing)
             await self._open_archive(undo)
+            await undo.enter_async_context(self._auditing.audit.running())
             await self._listen(undo)
             self._undo = undo.pop_all()
 
@@ -338,6 +345,7 @@ class Node:
             files=self._files,
             catalog=self._catalog,
             requestor=self._requestor,
+            auditing=self._auditing,
         )
         if self._credentials.note:
             self.log.warning(self._credentials.note)
@@ -402,6 +410,7 @@ class Node:
             on_conflict=storage.on_conflict,
             min_free_bytes=storage.min_free_bytes,
             forwarding=self._outbox,
+            auditing=self._auditing,
         )
         self._quotas = make_quotas(base)
         return Storage(self._intake, self._quotas)
@@ -472,6 +481,7 @@ class Node:
             "commitments": await self._commitment.figures(),
             "commitment_requests": await asyncio.to_thread(requester.requests.counts),
             "tls": self._security.figures(self._acceptor),
+            "audit": self._auditing.audit.figures(),
             **self._journal.figures(),
         }
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
+from dicomnode.audit.delivery import Target
+from dicomnode.audit.file import AuditFile
+from dicomnode.audit.messages import AuditSource
+from dicomnode.audit.syslog import StreamReceiver, Tls, UdpReceiver
+from dicomnode.audit.trail import FILE, SYSLOG, ourselves
+from dicomnode.audit.trail import Options as AuditOptions
+from dicomnode.audit_settings import read_destination
 from dicomnode.descriptors import connection_shares
 from dicomnode.index.backend import Synchronous
 from dicomnode.net.acceptor import Listening
@@ -22,6 +30,36 @@ from dicomnode.services.retrieve import Rules as RetrieveRules
 from dicomnode.settings import Settings
 from dicomnode.sync.fetching import Options as FetchingOptions
 from dicomnode.sync.rules import make_rules as make_fetch_rules
+
+
+def audit_of(settings: Settings) -> AuditOptions | None:
+    """Return where the audit trail goes; None when it is off."""
+    audit = settings.audit
+    if not audit.enabled:
+        return None
+    targets: dict[str, tuple[str, Target]] = {}
+    if audit.destination:
+        destination = read_destination(audit.destination)
+        host, port = destination.host, destination.port
+        tls = Tls(audit.tls_ca_file, audit.tls_certificate_file, audit.tls_key_file)
+        targets[SYSLOG] = (
+            str(destination),
+            (
+                UdpReceiver(host, port)
+                if destination.transport == "udp"
+                else StreamReceiver(host, port, tls if destination.transport == "tls" else None)
+            ),
+        )
+    if audit.file is not None:
+        targets[FILE] = str(audit.file), AuditFile(audit.file)
+    node = settings.node
+    return AuditOptions(
+        node=ourselves(os.getpid(), (node.ae_title, *node.ae_title_aliases)),
+        source=AuditSource(node.ae_title, audit.enterprise_site),
+        spool_path=settings.storage.directory / "audit.sqlite",
+        spool_bytes=audit.spool_bytes,
+        targets=targets,
+    )
 
 
 def bounds_of(settings: Settings) -> Bounds:

@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from dicomnode import configuration
+from dicomnode.audit_settings import AuditSettings
 from dicomnode.configuration import Document, Place, find_settings_file
 from dicomnode.errors import ConfigurationError
 from dicomnode.fetch_settings import FetchRule
@@ -239,6 +240,7 @@ class Settings(BaseSettings):
     tls: TlsSettings = TlsSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+    audit: AuditSettings = AuditSettings()
     worklist: WorklistSettings = WorklistSettings()
     commitment: CommitmentSettings = CommitmentSettings()
     forwarding: ForwardingSettings = ForwardingSettings()

@@ -19,12 +19,14 @@ ALLOWED = {
     "index": {"storage", "errors"},
     "configuration": {"ul", "errors"},
     "value_types": set(),
+    "audit_settings": {"configuration", "value_types"},
+    "audit": {"observe", "errors"},
     "certificates": set(),
     "tls": {"certificates", "errors"},
     "retries": {"value_types"},
     "forward_settings": {"configuration", "retries", "value_types"},
-    "settings": {"fetch_settings", "forward_settings", "retries", "tls", "configuration"}
-    | {"value_types", "errors"},
+    "settings": {"audit_settings", "fetch_settings", "forward_settings", "retries", "tls"}
+    | {"configuration", "value_types", "errors"},
     "registry": {"certificates", "configuration", "value_types", "errors"},
     "users": {"configuration", "errors"},
     "credentials": {"services", "users", "settings", "configuration", "errors"},
@@ -34,7 +36,7 @@ ALLOWED = {
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"certificates", "tls", "scu", "net", "dimse", "ul", "errors"},
     "services": {"scu", "dimse", "ul", "storage", "index", "registry", "users", "observe"}
-    | {"certificates", "tls", "retries", "errors"},
+    | {"audit", "certificates", "tls", "retries", "errors"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "fetch_settings": {"forward_settings", "configuration", "value_types"},
@@ -45,7 +47,7 @@ ALLOWED = {
     "whereabouts": {"settings", "registry", "configuration", "errors"},
     "interface": {"api", "outbox", "services", "observe"},
     "parameters": {"descriptors", "net", "outbox", "sync", "services", "index", "registry"}
-    | {"observe", "settings"},
+    | {"audit", "audit_settings", "observe", "settings"},
     "hardening": set(),
     "shared_files": set(),
     "descriptors": set(),
@@ -63,7 +65,7 @@ ALLOWED = {
         "errors",
     },
     "assembly": {"parameters", "net", "outbox", "sync", "services", "storage", "index", "registry"}
-    | {"observe", "settings"},
+    | {"audit", "observe", "settings"},
     "security": {"net", "tls", "registry", "observe", "settings", "errors"},
     "node": {
         "assembly",

@@ -16,7 +16,7 @@ from rich.text import Text
 from dicomnode.cli.asking import NodeUnavailable, UrlOption, ask, moment, plain, url_of
 from dicomnode.cli.common import ConfigOption, explained
 from dicomnode.cli.live_associations import table_of
-from dicomnode.observe.words import duration, size
+from dicomnode.observe.words import counted, duration, size
 from dicomnode.settings import load_settings
 
 _REFRESH_SECONDS = 2.0
@@ -78,6 +78,7 @@ def summary(figures: Figures) -> RenderableType:
     parts += _worklist(figures.get("worklist", {}))
     parts += _performed_steps(figures.get("performed_steps", {}))
     parts += _fetches(figures.get("fetch", []))
+    parts += _audit(figures.get("audit", {}))
     parts += _commitments(figures.get("commitments", {}))
     parts += _commitment_requests(figures.get("commitment_requests", {}))
     parts += _outbox(figures.get("outbox", []))
@@ -239,6 +240,23 @@ def _fetches(rules: list[Figures]) -> list[RenderableType]:
             lines.append(Text(f"  studies that lack something: {missing:,}", style="yellow"))
         if error := row.get("last_error"):
             lines.append(Text("  ", style="yellow").append_text(plain(error)))
+    return lines
+
+
+def _audit(audit: Figures) -> list[RenderableType]:
+    """Tell of an audit trail that is on whether it arrives."""
+    lines: list[RenderableType] = []
+    for row in audit.get("targets", []):
+        line = Text("audit trail to ").append_text(_text(row, "target"))
+        line.append(f": {counted(int(row.get('waiting', 0)), 'message waits', 'messages wait')}")
+        if error := row.get("error"):
+            line.append(": ", style="yellow").append_text(plain(error))
+        lines.append(line)
+    if error := audit.get("spool_error"):
+        lines.append(Text("audit trail: ", style="bold yellow").append_text(plain(error)))
+    if lost := int(audit.get("lost", 0)):
+        words = counted(lost, "message was lost", "messages were lost")
+        lines.append(Text(f"audit trail: {words} since start", style="bold yellow"))
     return lines
 
 

@@ -27,6 +27,7 @@ from dicomnode.outbox.rules import Order, Priority, Rules
 from dicomnode.outbox.session import Sending
 from dicomnode.registry import AE, Registry
 from dicomnode.scu.conversion import Converters
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.stored_objects import StoredObjects
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.json_model import Attributes
@@ -129,6 +130,7 @@ class Forwarding:
         options: Options,
         *,
         now: Callable[[], float] = time.time,
+        auditing: Auditing | None = None,
     ) -> None:
         self._outbox = outbox
         self._queue = outbox.queue
@@ -162,6 +164,7 @@ class Forwarding:
                 calling_ae_title=options.ae_title,
                 response_seconds=options.response_seconds,
                 pace=outbox.pace,
+                auditing=auditing,
             ),
             observer=observer,
             threads=self._threads,

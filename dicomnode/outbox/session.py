@@ -23,6 +23,7 @@ from dicomnode.scu.objects import Instance
 from dicomnode.scu.outgoing import OutgoingAssociation, associate
 from dicomnode.scu.proposals import Kind, proposals
 from dicomnode.scu.sending_contexts import NoContext, SendingContexts
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.sop_classes import (
     MODALITY_PERFORMED_PROCEDURE_STEP,
     MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE,
@@ -72,6 +73,7 @@ class Sending:
     calling_ae_title: str
     response_seconds: float
     pace: Pace
+    auditing: Auditing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,11 +224,18 @@ class Session:
             report.refused.append((item, prepared.why))
             return
         began = time.monotonic()
+        auditing, channel, row = self._sending.auditing, link.association.channel, item.row
+        if auditing is not None and row is not None:
+            auditing.instance_sending(channel, row)
         try:
             answer, taken = await _ask(link.association, item, what)
         except AssociationError as error:
             report.lost.append((item, str(error)))
+            if auditing is not None and row is not None:
+                auditing.instance_sent(channel, row, str(error))
             raise
+        if auditing is not None and row is not None:
+            auditing.instance_sent(channel, row, answer.status)
         report.answered += 1
         self._sending.pace.sent(time.monotonic() - began, what.size)
         if taken:

@@ -19,6 +19,7 @@ from typing import Protocol
 from dicomnode.dimse.channel import LOT_BYTES, Lease
 from dicomnode.errors import DataSetMismatch, OutOfResources, StatusError
 from dicomnode.index.catalog import Catalog
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.keeping import KeptPlacement
 from dicomnode.services.placing import (
     Arrival,
@@ -83,12 +84,14 @@ class Intake:
         on_conflict: OnConflict,
         min_free_bytes: int,
         forwarding: Forwarding | None = None,
+        auditing: Auditing | None = None,
     ) -> None:
         self.files = files
         self.workers = workers
         self.group = group
         self.settler = settler
         self.journal = journal
+        self.auditing = auditing
         self.min_free_bytes = min_free_bytes
         self.loop = asyncio.get_running_loop()
         self.placer = Placer(
@@ -196,6 +199,8 @@ class IncomingObject:
 
     def _answer(self, outcome: Outcome) -> None:
         self._done(outcome, self.received_bytes)
+        if self._intake.auditing is not None:
+            self._intake.auditing.object_settled(self.arrival, self._header, outcome)
 
     # -- in a worker: writing --------------------------------------------------------------------
 
@@ -303,6 +308,7 @@ class IncomingObject:
                 self.arrival.transfer_syntax_uid,
                 self._intake.header_end,
             )
+            self._header = header
         if header.sop_instance_uid != self.arrival.sop_instance_uid:
             raise DataSetMismatch(
                 "SOP Instance UID differs from the command's", offending=(_SOP_INSTANCE_UID,)

@@ -20,6 +20,7 @@ from dicomnode.observe.metrics import ACCEPTED, Metrics
 from dicomnode.observe.tls_metrics import DONE
 from dicomnode.observe.words import duration, size
 from dicomnode.services.advice import is_forbidden
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.explanations import (
     Explanations,
@@ -68,11 +69,18 @@ class Totals:
 class Journal:
     """Observes everything; called on the event loop and, where said, from worker threads."""
 
-    def __init__(self, log: Logger, metrics: Metrics, explanations: Explanations) -> None:
+    def __init__(
+        self,
+        log: Logger,
+        metrics: Metrics,
+        explanations: Explanations,
+        auditing: Auditing | None = None,
+    ) -> None:
         self._log = log
         self._metrics = metrics
         self.explanations = explanations
         self.peers = Peers(explanations.registry)
+        self.auditing = auditing
         self.totals = Totals()
         self.associations: dict[int, AssociationRecord] = {}
         self.outgoing: dict[int, AssociationRecord] = {}
@@ -147,6 +155,8 @@ class Journal:
         self.peers.seen(title, peer_address)
         self.peers.failed(title, f"association rejected: {words}")
         advice = self.explanations.rejected(peer_address, request, refused)
+        if self.auditing is not None:
+            self.auditing.rejected(peer_address, request, refused)
         self._log.warning(
             f"{title} -> {request.called_ae_title} association rejected from {peer_address}:"
             f" {words}: {refused.why}",
@@ -155,6 +165,8 @@ class Journal:
 
     def ended(self, channel: Channel, how: str, why: str) -> None:
         record = self.associations.pop(channel.number)
+        if self.auditing is not None:
+            self.auditing.ended(channel)
         self._metrics.association_ended()
         line = f"{_way(channel)} association {how}" + (f": {why}" if why else "")
         took = duration(time.monotonic() - record.since)
@@ -233,6 +245,8 @@ class Journal:
 
     def request_ended(self, channel: Channel, how: str, why: str) -> None:
         record = self.outgoing.pop(channel.number)
+        if self.auditing is not None:
+            self.auditing.ended(channel)
         self._metrics.outgoing_association_ended()
         took = duration(time.monotonic() - record.since)
         line = f"{_way(channel)} association {how}" + (f": {why}" if why else "") + f", {took}"

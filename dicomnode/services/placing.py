@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, assert_never
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
+from dicomnode.dimse.channel import Channel
 from dicomnode.dimse.status import Status
 from dicomnode.errors import CannotUnderstand, CatalogError, OutOfResources, StatusError
 from dicomnode.index.catalog import (
@@ -37,20 +38,28 @@ OnConflict = Literal["keep_first", "replace", "refuse"]
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What the C-STORE request says of an object before its data set has been read."""
+    """What the C-STORE request says of an object before its data set has been read.
+
+    ``channel`` is the association that it came on, None for one that this node asked for it on.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
     source_ae_title: str
+    channel: Channel | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """An object's fate is durable; ``status`` is 0000H or a warning, ``comment`` explains it."""
+    """An object's fate is durable; ``status`` is 0000H or a warning, ``comment`` explains it.
+
+    ``is_new`` tells whether it was not held before.
+    """
 
     status: int
     comment: str = ""
+    is_new: bool = field(default=True, compare=False)
 
 
 Outcome = Settled | StatusError
@@ -271,7 +280,7 @@ class Placement:
         if not self._is_same(row):
             return self._replace_at(row)
         if self._is_copied_at(path):
-            return STORED
+            return _SAME
         files.park(path, "damaged: not the bytes that were received")
         return self._place()
 
@@ -308,7 +317,7 @@ class Placement:
         if row.path == self._path or not files.exists(row.path):
             placer.journal.row_without_file(row.sop_instance_uid, row.path)
             if row.path == self._path and self._is_same(row):
-                return STORED
+                return _SAME
             self._replace()
             return None
         placer.journal.conflict(self.arrival, placer.on_conflict, row.path)
@@ -360,6 +369,7 @@ class Placement:
 
 
 STORED = Settled(Status.SUCCESS)
+_SAME = Settled(Status.SUCCESS, is_new=False)
 _HELD = "the SOP Instance UID is held with other bytes"
 _KEPT_ASIDE = Settled(
     Status.COERCION_OF_DATA_ELEMENTS, "UID is held with other bytes; this one is in quarantine"

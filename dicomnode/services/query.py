@@ -23,6 +23,7 @@ from dicomnode.dimse.identifier import IdentifierSink
 from dicomnode.dimse.status import Status
 from dicomnode.errors import CatalogError, OutOfResources, StatusError
 from dicomnode.index.reading import SearchStopped, Stop
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.identifier import mismatch
 from dicomnode.services.outcomes import Finding, QueryOutcome
@@ -106,10 +107,17 @@ class QueryRules:
 class Query:
     """Answers C-FIND requests from its sources."""
 
-    def __init__(self, sources: Sequence[Source], journal: Journal, rules: QueryRules) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        journal: Journal,
+        rules: QueryRules,
+        auditing: Auditing | None = None,
+    ) -> None:
         self._sources = sources
         self.journal = journal
         self.rules = rules
+        self._auditing = auditing
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="dicomnode-query")
         self._turn = threading.Lock()
         self._last: dict[int, Run] = {}
@@ -140,6 +148,8 @@ class Query:
 
     def _start(self, operation: Operation, data: bytes) -> None:
         operation.received_bytes = len(data)
+        if self._auditing is not None:
+            self._auditing.query_asked(operation, data)
         if self.waiting_bytes and self.waiting_bytes + len(data) > _MAX_WAITING_BYTES:
             operation.fail(OutOfResources("too many queries are waiting"))
             return

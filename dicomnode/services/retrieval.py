@@ -19,6 +19,7 @@ from dicomnode.registry import AE, Registry
 from dicomnode.scu.outgoing import associate
 from dicomnode.scu.proposals import proposals
 from dicomnode.scu.sending_contexts import SendingContexts
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.identifier import Bounds, parse, retrieve_keys
 from dicomnode.services.outcomes import Finding, RetrieveOutcome
@@ -70,6 +71,7 @@ class Parts:
     objects: StoredObjects
     searching: Executor
     reading: Executor
+    auditing: Auditing | None = None
     destinations: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     releases: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -246,10 +248,18 @@ class Retrieval:
         parameters = StoreParameters(
             priority=request.priority,
             response_seconds=self._parts.rules.response_seconds,
+            originator=channel,
             move_originator_ae_title=channel.calling_ae_title if moving else None,
             move_originator_message_id=request.message_id if moving else None,
         )
-        return Sender(self._account, self._parts.objects, parameters, self, self._parts.log)
+        return Sender(
+            self._account,
+            self._parts.objects,
+            parameters,
+            self,
+            self._parts.log,
+            self._parts.auditing,
+        )
 
     def _rows(self, selected: Selected, kinds: frozenset[tuple[str, str]] | None = None) -> Rows:
         return Rows(selected, self._parts.catalog, self._parts.reading, kinds)

@@ -22,6 +22,7 @@ from dicomnode.index.catalog import Catalog
 from dicomnode.observe.logs import Logger
 from dicomnode.registry import Registry
 from dicomnode.scu.conversion import Converters
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.identifier import mismatch
 from dicomnode.services.retrieval import Journal, Parts, Retrieval, Rules
@@ -47,6 +48,7 @@ class Retrieve:
         journal: Journal,
         log: Logger,
         rules: Rules,
+        auditing: Auditing | None = None,
     ) -> None:
         # Two pools: long searches must not hold up retrievals that are under way.
         self._searching = ThreadPoolExecutor(_THREADS, "dicomnode-select")
@@ -60,6 +62,7 @@ class Retrieve:
             journal=journal,
             log=log,
             rules=rules,
+            auditing=auditing,
             objects=StoredObjects(files, self._converters, self._reading),
             searching=self._searching,
             reading=self._reading,

@@ -20,6 +20,7 @@ from dicomnode.index.entry import InstanceRow
 from dicomnode.observe.logs import Logger
 from dicomnode.scu.requests import Requests
 from dicomnode.scu.sending_contexts import Choice, NoContext, SendingContexts
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.outcomes import Finding
 from dicomnode.services.selected import Rows
 from dicomnode.services.stored_objects import Sendable, StoredObjects
@@ -42,10 +43,14 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreParameters:
-    """What every C-STORE-RQ of a retrieval has (PS3.7 §9.1.1.1)."""
+    """What every C-STORE-RQ of a retrieval has (PS3.7 §9.1.1.1).
+
+    ``originator`` is the association on which the objects were asked for.
+    """
 
     priority: int
     response_seconds: float
+    originator: Channel
     move_originator_ae_title: str | None = None
     move_originator_message_id: int | None = None
 
@@ -80,12 +85,14 @@ class Sender:
         parameters: StoreParameters,
         control: Control,
         log: Logger,
+        auditing: Auditing | None = None,
     ) -> None:
         self._account = account
         self._objects = objects
         self._parameters = parameters
         self._control = control
         self._log = log
+        self._auditing = auditing
         self._told: set[str] = set()
 
     async def send(
@@ -182,6 +189,8 @@ class Sender:
             move_originator_message_id=parameters.move_originator_message_id,
         )
         moving = parameters.move_originator_ae_title is not None
+        if self._auditing is not None:
+            self._auditing.instance_sending(link.channel, row, parameters.originator)
         self._control.storing = True
         try:
             response = await link.requests.perform(
@@ -199,6 +208,7 @@ class Sender:
             raise
         self._control.storing = False
         self._account.stored(response.status, sendable.size, row.sop_instance_uid)
+        self._audit(row, link, response.status)
         self._log.debug(
             "a sub-operation was answered",
             association=link.channel.number,
@@ -210,8 +220,14 @@ class Sender:
         )
         return True
 
+    def _audit(self, row: InstanceRow, link: Link, how: int | str) -> None:
+        if self._auditing is not None:
+            originator = self._parameters.originator
+            self._auditing.instance_sent(link.channel, row, how, originator)
+
     def _fail(self, reason: str, row: InstanceRow, link: Link, advice: str = "") -> None:
         self._account.fail(reason, row.sop_instance_uid, advice)
+        self._audit(row, link, reason)
         self._log.debug(
             "a sub-operation failed",
             association=link.channel.number,

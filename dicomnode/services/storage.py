@@ -35,6 +35,7 @@ class Storage:
             sop_instance_uid=request.affected_sop_instance_uid,
             transfer_syntax_uid=operation.context.transfer_syntax,
             source_ae_title=operation.channel.calling_ae_title,
+            channel=operation.channel,
         )
 
         allowance = self._quotas.begin(arrival.source_ae_title)

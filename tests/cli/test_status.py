@@ -240,6 +240,15 @@ def test_status_prints_the_summary_once_where_there_is_no_terminal(url: str) -> 
     assert "12,345" in result.stdout
 
 
+def test_an_audit_trail_tells_what_waits_and_what_was_lost() -> None:
+    target = {"target": "tls://audit:6514", "waiting": 12, "error": "Connection \x1brefused"}
+    text = drawn(FIGURES | {"audit": {"enabled": True, "lost": 3, "targets": [target]}})
+    assert "audit trail to tls://audit:6514: 12 messages wait: Connection" in text
+    assert "\x1b" not in text
+    assert "audit trail: 3 messages were lost since start" in text
+    assert "audit trail" not in drawn(FIGURES | {"audit": {"enabled": False, "targets": []}})
+
+
 def test_status_prints_the_json_object(url: str) -> None:
     result = CliRunner().invoke(app, ["status", "--url", url, "--json"])
     assert json.loads(result.stdout) == FIGURES

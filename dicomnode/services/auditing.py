@@ -1,0 +1,163 @@
+"""Tells the audit trail what happens on associations; stands beside the journal.
+
+Called on the event loop and, where said, from worker threads. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy.engine.interfaces import DBAPICursor
+
+from dicomnode.audit.codes import Alert
+from dicomnode.audit.events import Peer
+from dicomnode.audit.trail import Audit
+from dicomnode.dimse.channel import Channel, Refused
+from dicomnode.dimse.status import Category, category, describe
+from dicomnode.index.catalog import Catalog
+from dicomnode.index.entry import InstanceRow
+from dicomnode.services.dispatch import Operation
+from dicomnode.services.placing import Arrival, Outcome, Settled
+from dicomnode.storage.header import Header
+from dicomnode.ul.pdu import AAssociateRQ, Rejection
+
+# Associations, and studies of each, for which it is known that sending has begun.
+_MAX_BEGUN: Final = 1000
+_TAKEN: Final = (Category.SUCCESS, Category.WARNING)
+# Rejections that say that a node is not who it should be; the others are for want of room.
+_NOT_AUTHENTICATED: Final = frozenset(
+    {
+        Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED,
+        Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED,
+    }
+)
+
+
+Remove = Callable[[str, Callable[[DBAPICursor], bool]], InstanceRow | None]
+
+
+class Auditing:
+    """Observes associations for ``audit``."""
+
+    def __init__(self, audit: Audit) -> None:
+        self.audit = audit
+        self._begun: dict[int, set[str]] = {}
+
+    # -- associations ----------------------------------------------------------------------------
+
+    def rejected(self, peer_address: str, request: AAssociateRQ, refused: Refused) -> None:
+        """An association request was answered with A-ASSOCIATE-RJ."""
+        if refused.rejection in _NOT_AUTHENTICATED:
+            words = f"association rejected: {refused.rejection.words}: {refused.why}"
+            peer = Peer(request.calling_ae_title, peer_address)
+            self.audit.security_alert(Alert.NODE_AUTHENTICATION, words, peer)
+
+    def ended(self, channel: Channel) -> None:
+        """An association has ended, whoever had asked for it."""
+        self._begun.pop(channel.number, None)
+        self.audit.ended(channel.number)
+
+    # -- queries ---------------------------------------------------------------------------------
+
+    def query_asked(self, operation: Operation, identifier: bytes) -> None:
+        """A C-FIND-RQ has arrived whole."""
+        context = operation.context
+        self.audit.query(
+            _peer(operation.channel), context.abstract_syntax, context.transfer_syntax, identifier
+        )
+
+    # -- objects that come in --------------------------------------------------------------------
+
+    def object_settled(self, arrival: Arrival, header: Header | None, outcome: Outcome) -> None:
+        """An object was stored, or refused after its header had been read."""
+        if header is None or not self.audit.enabled:
+            return
+        # With a warning it is not in the archive, but in quarantine.
+        failure = _failure(outcome.status, (Category.SUCCESS,))
+        channel = arrival.channel
+        source = Peer(arrival.source_ae_title) if channel is None else _peer(channel)
+        self.audit.received(
+            ("fetched", source.ae_title) if channel is None else channel.number,
+            header.study_instance_uid,
+            arrival.sop_class_uid,
+            source,
+            created=isinstance(outcome, Settled) and outcome.is_new and not failure,
+            failure=failure,
+            requested=channel is None,
+        )
+
+    # -- objects that go out ---------------------------------------------------------------------
+
+    def instance_sending(
+        self, channel: Channel, row: InstanceRow, originator: Channel | None = None
+    ) -> None:
+        """An object is about to be sent, for ``originator`` or else of our own accord."""
+        if not self.audit.enabled:
+            return
+        begun = self._begun.setdefault(channel.number, set())
+        while len(self._begun) > _MAX_BEGUN:
+            del self._begun[next(iter(self._begun))]
+        if len(begun) >= _MAX_BEGUN:
+            begun.clear()
+        if row.study_instance_uid not in begun:
+            begun.add(row.study_instance_uid)
+            destination, asking = _ends(channel, originator)
+            self.audit.sending(row.study_instance_uid, destination, originator=asking)
+
+    def instance_sent(
+        self,
+        channel: Channel,
+        row: InstanceRow,
+        how: int | str,
+        originator: Channel | None = None,
+    ) -> None:
+        """An object was answered with the status ``how``, or could not be sent for that reason."""
+        if not self.audit.enabled:
+            return
+        destination, asking = _ends(channel, originator)
+        self.audit.sent(
+            channel.number,
+            row.study_instance_uid,
+            row.sop_class_uid,
+            destination,
+            originator=asking,
+            failure=how if isinstance(how, str) else _failure(how, _TAKEN),
+        )
+
+    # -- objects that are deleted ------------------------------------------------------------------
+
+    def removing(self, catalog: Catalog, remove: Remove) -> Remove:
+        """Return ``remove`` (``Placer.remove``) with every object that it removes audited.
+
+        Whose the object was is looked up before: the study may go with it. Blocks, as ``remove``.
+        """
+
+        def audited(
+            sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
+        ) -> InstanceRow | None:
+            row = catalog.get(sop_instance_uid) if self.audit.enabled else None
+            study = self.audit.study(row.study_instance_uid) if row is not None else None
+            removed = remove(sop_instance_uid, allowed)
+            if removed is not None:
+                self.audit.deleted(removed.study_instance_uid, removed.sop_class_uid, study)
+            return removed
+
+        return audited
+
+
+def _failure(status: int, successes: tuple[Category, ...]) -> str:
+    kind = category(status)
+    return "" if kind in successes else f"{status:04X}H {describe(status, 'C-STORE')}"
+
+
+def _peer(channel: Channel) -> Peer:
+    return Peer(channel.peer_ae_title, channel.peer_address)
+
+
+def _ends(channel: Channel, originator: Channel | None) -> tuple[Peer, Peer | None]:
+    """Return where objects go, and who asked for that; the same one for a C-GET."""
+    destination = _peer(channel)
+    if originator is None:
+        return destination, None
+    return destination, destination if originator is channel else _peer(originator)
