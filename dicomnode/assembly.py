@@ -44,6 +44,7 @@ from dicomnode.services.query_archive import Archive
 from dicomnode.services.quotas import Quotas
 from dicomnode.services.retrieve import Retrieve
 from dicomnode.services.worklist import Worklist
+from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
 from dicomnode.sync.fetching import Fetching, Parts
@@ -88,6 +89,19 @@ def make_quotas(base: Base) -> Quotas:
         quotas.stored,
     )
     return quotas
+
+
+def count_worklist(metrics: Metrics, items: WorklistItems, files: WorklistFollowing) -> None:
+    """Have the metrics count the items of the worklist, and the files that are none."""
+    metrics.add_counts_source(
+        "dicomnode_worklist_items", "Worklist items by state.", "state", items.counts
+    )
+    metrics.add_counts_source(
+        "dicomnode_worklist_files_left_out",
+        "Worklist files that cannot be served, by reason.",
+        "reason",
+        files.reasons,
+    )
 
 
 def make_query(base: Base, items: WorklistItems) -> Query:

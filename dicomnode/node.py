@@ -16,6 +16,7 @@ from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __v
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
 from dicomnode.assembly import (
     Base,
+    count_worklist,
     make_auditing,
     make_commitment_requester,
     make_fetching,
@@ -302,15 +303,7 @@ class Node:
         )
         undo.push_async_callback(asyncio.to_thread, self._worklist_files.stop)
         await asyncio.to_thread(self._worklist_files.start, _FIRST_LOOK_SECONDS)
-        self._metrics.add_counts_source(
-            "dicomnode_worklist_items", "Worklist items by state.", "state", self._items.counts
-        )
-        self._metrics.add_counts_source(
-            "dicomnode_worklist_files_left_out",
-            "Worklist files that cannot be served, by reason.",
-            "reason",
-            self._worklist_files.reasons,
-        )
+        count_worklist(self._metrics, self._items, self._worklist_files)
 
     def _open_network(self, undo: contextlib.AsyncExitStack) -> Base:
         settings = self._settings
@@ -323,7 +316,7 @@ class Node:
         self._metrics.set_receive_buffer_source(
             lambda: (self._pool.in_use_bytes, self._pool.limit_bytes)
         )
-        self._tracing = tracing_of(settings, self._log.logger)
+        self._tracing = tracing_of(settings, self.log, self._auditing.traced)
         self._requestor = Requestor(
             numbers=numbers,
             maximum_pdu_bytes=limits.maximum_pdu_bytes,

@@ -17,7 +17,7 @@ from dicomnode.index.backend import Synchronous
 from dicomnode.net.acceptor import Listening
 from dicomnode.net.ending import Deadlines
 from dicomnode.observe.logs import Logger
-from dicomnode.observe.trace import Tracing
+from dicomnode.observe.trace import Trace, Tracing
 from dicomnode.outbox.forwarding import Options
 from dicomnode.outbox.rules import Rules as ForwardRules
 from dicomnode.registry import Registry
@@ -183,7 +183,7 @@ def synchronous_of(settings: Settings) -> Synchronous:
     return "FULL" if settings.storage.durability == "full" else "OFF"
 
 
-def tracing_of(settings: Settings, log: Logger) -> Tracing:
-    """Return what records associations when it is asked to."""
+def tracing_of(settings: Settings, log: Logger, audited: Callable[[Trace], None]) -> Tracing:
+    """Return what records associations when it is asked to; ``audited`` is told of it."""
     storage = settings.storage
-    return Tracing(storage.directory, log, min_free_bytes=storage.min_free_bytes)
+    return Tracing(storage.directory, log, min_free_bytes=storage.min_free_bytes, audited=audited)

@@ -11,15 +11,19 @@ from typing import Final
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.audit.codes import Alert
+from dicomnode.audit.codes import Outcome as AlertOutcome
 from dicomnode.audit.events import Peer
 from dicomnode.audit.trail import Audit
 from dicomnode.dimse.channel import Channel, Refused
 from dicomnode.dimse.status import Category, category, describe
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.entry import InstanceRow
+from dicomnode.observe.trace import Trace
 from dicomnode.services.dispatch import Operation
+from dicomnode.services.identities import NOT_ACCEPTED
 from dicomnode.services.placing import Arrival, Outcome, Settled
 from dicomnode.storage.header import Header
+from dicomnode.ul.items import UserIdentityKind, UserIdentityRQ
 from dicomnode.ul.pdu import AAssociateRQ, Rejection
 
 # Associations, and studies of each, for which it is known that sending has begun.
@@ -34,6 +38,8 @@ _NOT_AUTHENTICATED: Final = frozenset(
 )
 
 
+_BY_NAME: Final = (UserIdentityKind.USERNAME, UserIdentityKind.USERNAME_AND_PASSCODE)
+
 Remove = Callable[[str, Callable[[DBAPICursor], bool]], InstanceRow | None]
 
 
@@ -46,12 +52,36 @@ class Auditing:
 
     # -- associations ----------------------------------------------------------------------------
 
+    def accepted(self, channel: Channel) -> None:
+        """An association was accepted; if a user was named, it is who it says to be."""
+        if user := channel.negotiated.user:
+            self.audit.user_authenticated(user, _peer(channel))
+
     def rejected(self, peer_address: str, request: AAssociateRQ, refused: Refused) -> None:
         """An association request was answered with A-ASSOCIATE-RJ."""
+        if refused.reason == NOT_ACCEPTED:
+            user, peer = _named_user(request), Peer(request.calling_ae_title, peer_address)
+            self.audit.user_authenticated(user, peer, failure=refused.why)
+            return
         if refused.rejection in _NOT_AUTHENTICATED:
             words = f"association rejected: {refused.rejection.words}: {refused.why}"
             peer = Peer(request.calling_ae_title, peer_address)
             self.audit.security_alert(Alert.NODE_AUTHENTICATION, words, peer)
+
+    def tls_refused(self, peer_address: str, words: str) -> None:
+        """A TLS connection was refused."""
+        words = f"TLS connection refused: {words}"
+        self.audit.security_alert(Alert.NODE_AUTHENTICATION, words, Peer("", peer_address))
+
+    def traced(self, trace: Trace) -> None:
+        """A recording of associations has begun, or is over."""
+        wanted = trace.wanted
+        state = f"is over: {trace.why}" if trace.why else "begins"
+        words = f"trace {trace.number} of associations with {wanted.ae_title} {state}"
+        asked = f", asked by {wanted.asked_by}" if wanted.asked_by else ""
+        self.audit.security_alert(
+            Alert.USE_OF_RESTRICTED_FUNCTION, words + asked, outcome=AlertOutcome.SUCCESS
+        )
 
     def ended(self, channel: Channel) -> None:
         """An association has ended, whoever had asked for it."""
@@ -161,3 +191,11 @@ def _ends(channel: Channel, originator: Channel | None) -> tuple[Peer, Peer | No
     if originator is None:
         return destination, None
     return destination, destination if originator is channel else _peer(originator)
+
+
+def _named_user(request: AAssociateRQ) -> str:
+    """Return the user that a request names; "" for tickets and tokens, which are secrets."""
+    identity = request.find(UserIdentityRQ)
+    if identity is None or identity.kind not in _BY_NAME:
+        return ""
+    return identity.primary.decode("utf-8", "replace")

@@ -129,6 +129,8 @@ class Journal:
             f"{_way(channel)} association accepted from {_where(channel)}{user},"
             f" {accepted} of {accepted + refused} presentation contexts"
         )
+        if self.auditing is not None:
+            self.auditing.accepted(channel)
         if negotiated.refused:
             self.explanations.contexts_refused(channel)
         for context in negotiated.refused:
@@ -208,6 +210,8 @@ class Journal:
                 return
             words += f", {self._crowded} dropped since this was last told"
             self._crowded, self._crowded_at = 0, now
+        elif self.auditing is not None:
+            self.auditing.tls_refused(peer_address, words)
         self._log.warning(
             f"TLS connection from {peer_address} refused: {words}", advice=fault.advice
         )

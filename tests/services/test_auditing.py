@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
+from xml.etree.ElementTree import tostring
 
 import pytest
 
@@ -15,8 +16,11 @@ from dicomnode.dimse.channel import Refused
 from dicomnode.dimse.status import Status
 from dicomnode.errors import OutOfResources
 from dicomnode.index.entry import InstanceRow
+from dicomnode.observe.trace import Trace
 from dicomnode.services.auditing import Auditing
+from dicomnode.services.identities import NOT_ACCEPTED
 from dicomnode.services.placing import Arrival, Outcome, Settled
+from dicomnode.ul.items import UserIdentityRQ
 from dicomnode.ul.pdu import Rejection
 from tests.audit.making import CT, JANE, Trail
 from tests.audit.reading import Read, read_file
@@ -128,6 +132,45 @@ def test_only_who_is_not_known_is_a_security_alert(audited: Audited, rejection: 
         Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED,
     }
     assert len(audited.told()) == (rejection in known)
+
+
+def identified(kind: int, primary: bytes, secondary: bytes = b"") -> Any:
+    """Return an A-ASSOCIATE-RQ that names a user."""
+    identity = UserIdentityRQ(kind, False, primary, secondary)
+    return SimpleNamespace(
+        calling_ae_title="CT_1", called_ae_title="X", find=lambda item_type: identity
+    )
+
+
+def test_a_user_who_was_believed_is_told(audited: Audited) -> None:
+    channel = fake_channel(7, "CT_1", "DICOMNODE", "10.0.0.7")
+    audited.auditing.accepted(channel)
+    channel.negotiated.user = "jane"
+    audited.auditing.accepted(channel)
+    (told,) = audited.told()
+    assert (told.event, told.outcome) == ("110114", "0")
+    assert "jane" in {each["UserID"] for each in told.participants}
+
+
+@pytest.mark.parametrize(("kind", "shown"), [(1, True), (2, True), (3, False), (5, False)])
+def test_a_user_who_was_not_believed_is_told_without_secrets(
+    audited: Audited, kind: int, shown: bool
+) -> None:
+    refused = Refused(Rejection.PROVIDER_NO_REASON_GIVEN, "why", reason=NOT_ACCEPTED)
+    audited.auditing.rejected("10.0.0.7", identified(kind, b"jane", b"passcode"), refused)
+    (told,) = audited.told()
+    assert (told.event, told.outcome, told.description) == ("110114", "4", "why")
+    xml = tostring(told.root)
+    assert b"passcode" not in xml and (b"jane" in xml) == shown
+
+
+def test_a_refused_tls_connection_and_a_trace_are_security_alerts(audited: Audited) -> None:
+    audited.auditing.tls_refused("10.0.0.66", "peer showed no certificate")
+    wanted = SimpleNamespace(ae_title="CT_1", asked_by="root")
+    audited.auditing.traced(cast(Trace, SimpleNamespace(number=1, wanted=wanted, why="")))
+    tls, trace = audited.told()
+    assert (tls.event, tls.types) == ("110113", ["110126"])
+    assert (trace.event, trace.types, trace.outcome) == ("110113", ["110132"], "0")
 
 
 def test_whose_an_object_was_is_looked_up_before_it_is_deleted(audited: Audited) -> None:
