@@ -94,6 +94,7 @@ class Delivery:
             self._forget()
             batch = self._spool.oldest(self.name, self._target.batch)
             if not batch:
+                self._succeeded()
                 return False
             never = self._target.deliver([message for _, message in batch])
             self._unforgotten = batch

@@ -11,7 +11,7 @@ import ssl
 import struct
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -103,11 +103,23 @@ class Tls:
 
     def context(self) -> ssl.SSLContext:
         """Return the terms of a connection (RFC 5425 §4.2, §5.2). Raises OSError."""
-        context = ssl.create_default_context(cafile=self.ca_file)
+        with _about("audit.tls_ca_file", self.ca_file):
+            context = ssl.create_default_context(cafile=self.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.certificate_file is not None:
-            context.load_cert_chain(self.certificate_file, self.key_file)
+            with _about("audit.tls_certificate_file, audit.tls_key_file", self.certificate_file):
+                # Without a password it would be asked for at the terminal, and waited for.
+                context.load_cert_chain(self.certificate_file, self.key_file, password="")
         return context
+
+
+@contextlib.contextmanager
+def _about(keys: str, file: Path | None) -> Iterator[None]:
+    """Have an error of ssl say which file it is about."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{file} ({keys}): {error}") from error
 
 
 class StreamReceiver:

@@ -152,7 +152,12 @@ class Audit:
         assert self._options is not None
         if aside := self._spool.open():
             self._log.error(f"the spool of the audit trail is damaged, and was put at {aside}")
-        if dropped := self._spool.forget_others(self._options.targets):
+        try:
+            dropped = self._spool.forget_others(self._options.targets)
+        except OSError:
+            self._spool.close()
+            raise
+        if dropped:
             self._lost("target removed", dropped)
         for delivery in self._deliveries:
             delivery.start()
@@ -241,13 +246,7 @@ class Audit:
         """
         if (options := self._options) is None:
             return
-        transfer = Transfer(
-            source=options.node,
-            destination=destination,
-            requestor=originator or options.node,
-            originator=None if originator is destination else originator,
-            study_instance_uid=study_instance_uid,
-        )
+        transfer = _outgoing(options.node, study_instance_uid, destination, originator)
         kind = Kind(association, study_instance_uid, transfer, failure=failure)
         self._conclude(self._transfers.count(kind, sop_class_uid)[1])
 
@@ -261,13 +260,7 @@ class Audit:
         """The first object of a study is about to be sent."""
         if (options := self._options) is None:
             return
-        transfer = Transfer(
-            source=options.node,
-            destination=destination,
-            requestor=originator or options.node,
-            originator=None if originator is destination else originator,
-            study_instance_uid=study_instance_uid,
-        )
+        transfer = _outgoing(options.node, study_instance_uid, destination, originator)
         at = time.time()
         self._put(
             lambda: events.begin_transferring(transfer, self._study(study_instance_uid)[0], at)
@@ -419,6 +412,18 @@ class Audit:
         if lost:
             words = f"{counted(lost, 'audit message was', 'audit messages were')} lost"
             self.security_alert(Alert.AUDIT_RECORDING_STARTED, words)
+
+
+def _outgoing(
+    node: Ourselves, study_instance_uid: str, destination: Peer, originator: Peer | None
+) -> Transfer:
+    return Transfer(
+        source=node,
+        destination=destination,
+        requestor=originator or node,
+        originator=None if originator is destination else originator,
+        study_instance_uid=study_instance_uid,
+    )
 
 
 def ourselves(process_id: int, titles: Sequence[str]) -> Ourselves:

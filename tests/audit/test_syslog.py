@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,5 +156,15 @@ def test_tls_before_1_2_is_refused(tmp_path: Path) -> None:
 def test_a_certificate_that_cannot_be_read_is_an_os_error(tmp_path: Path) -> None:
     with receiver("tcp") as taking:
         target = StreamReceiver("127.0.0.1", taking.port, Tls(tmp_path / "missing.pem"))
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match=r"missing\.pem \(audit\.tls_ca_file\)"):
             target.deliver(messages(1))
+
+
+@pytest.mark.interop("openssl")
+def test_a_key_that_needs_a_password_is_an_os_error_and_nobody_is_asked(tmp_path: Path) -> None:
+    ours = make_certificate(tmp_path, "ours")
+    locked = tmp_path / "locked.key"
+    command = ["openssl", "pkey", "-aes256", "-passout", "pass:secret", "-in", str(ours.key)]
+    subprocess.run([*command, "-out", str(locked)], check=True, timeout=60)
+    with pytest.raises(OSError, match=r"audit\.tls_key_file"):
+        Tls(None, ours.file, locked).context()

@@ -227,7 +227,12 @@ def test_what_was_delivered_is_not_sent_again_while_the_spool_cannot_be_written(
     for _ in range(3):
         assert failed.acquire(timeout=40)
     monkeypatch.setattr(trail.audit._spool, "forget", forget)
-    peers.eventually(lambda: trail.audit.figures()["targets"][0]["waiting"] == 0)
+    peers.eventually(
+        lambda: (
+            trail.value("dicomnode_audit_target_up", target=SYSLOG) == 1
+            and trail.audit.figures()["targets"][0]["waiting"] == 0
+        )
+    )
     trail.audit.stop()
     assert len(target.taken) == 2
 
