@@ -428,6 +428,7 @@ class Node:
         rules = forward_rules_of(settings, registry)
         self._registry = self._admission.registry = registry
         self._identities.replace(configuration.credentials)
+        self._whereabouts.settings = settings
         self._log.set_level(settings.log.level)
         self._forwarding.follow(rules)
 

@@ -34,10 +34,13 @@ Place = dict[str, Any]
 
 
 class Whereabouts:
-    """Finds what explanations speak of in the files of a node; reading them blocks."""
+    """Finds what explanations speak of in the files of a node; reading them blocks.
+
+    ``settings`` are those in force, which a reload replaces.
+    """
 
     def __init__(self, settings: Settings, file: Path) -> None:
-        self._settings = settings
+        self.settings = settings
         self._file = file
         self._registry_file = registry_path(file)
 
@@ -85,7 +88,7 @@ class Whereabouts:
 
     def _settings_in(self, sentence: str, document: Document | None) -> Iterator[Place]:
         for section, key in dict.fromkeys(_KEY.findall(sentence)):
-            held = getattr(self._settings, section, None)
+            held = getattr(self.settings, section, None)
             if isinstance(held, BaseModel) and key in type(held).model_fields:
                 yield self._setting(section, key, getattr(held, key), document)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
+import jwt
+
 from tests import peers
 from tests.conftest import RunningNode, StartNode
 from tests.destination import Conversation, destination
 from tests.faults.scu import Image, store
+from tests.faults.test_limits import explained
 from tests.peers import eventually
+from tests.wire import ASSOCIATE_AC, ASSOCIATE_RJ, Wire
 
 
 def whole(conversation: Conversation) -> None:
@@ -62,3 +68,29 @@ def test_a_registry_without_a_destination_of_the_rules_is_not_taken(
         assert not reload(node, forward=rules)
         store(node.dicom_address, image)
         eventually(lambda: target.stored == [image.uid], "the image arrived")
+
+
+def test_the_issuer_of_tokens_is_taken_while_the_node_runs(start_node: StartNode) -> None:
+    access = {"unknown_ae": "allow", "user_identity": "optional", "credentials_without_tls": True}
+    node = start_node(access=access)
+    claims = {"iss": "issuer", "aud": "DICOMNODE", "sub": "joe", "exp": time.time() + 60}
+    token = jwt.encode(claims, "s" * 32, algorithm="HS256").encode()
+
+    def answer() -> int:
+        with Wire(node.dicom_address) as wire:
+            return wire.associate(identity=(5, token, b""))[0]
+
+    def places() -> dict[str, str]:
+        (entry,) = explained(node)
+        return {place["key"]: place["value"] for place in entry["configuration"]}
+
+    assert answer() == ASSOCIATE_RJ
+    assert places()["jwt.key_file"] == "not set"
+    key = node.directory / "issuer.key"
+    key.write_text("s" * 32)
+    issuer = {"key_file": str(key), "algorithm": "HS256", "issuer": "issuer"}
+    assert not reload(node, access=access, jwt=issuer)
+    assert answer() == ASSOCIATE_RJ
+    assert reload(node, access=access, jwt={**issuer, "audience": "DICOMNODE"})
+    assert answer() == ASSOCIATE_AC
+    assert places()["jwt.key_file"] == f'"{key}"'
