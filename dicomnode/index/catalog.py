@@ -15,7 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, MetaData, func, inspect, select
+from sqlalchemy import URL, Connection, MetaData, inspect, select
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.sql import ClauseElement
@@ -25,6 +25,7 @@ from dicomnode.index import intake, records, schema
 from dicomnode.index.attachment import Attachment, ObjectAttachment
 from dicomnode.index.backend import Backend, Prepared, Synchronous
 from dicomnode.index.conditions import Condition
+from dicomnode.index.counting import count
 from dicomnode.index.entry import (
     Added,
     AddOutcome,
@@ -41,7 +42,7 @@ from dicomnode.index.registrar import Registrar
 from dicomnode.index.search import Row, Search, Wanted
 from dicomnode.index.selection import Selection
 from dicomnode.index.series_paths import series_paths
-from dicomnode.index.sources import SourceBytes
+from dicomnode.index.sources import SUMS, SourceBytes
 from dicomnode.index.statements import ROW
 from dicomnode.index.writer import Operation, Writer
 
@@ -103,7 +104,7 @@ class Catalog:
         try:
             self._make_tables(restore)
             with self._backend.reader.connect() as connection:
-                counts = _count(connection)
+                counts = count(connection)
             registrar = Registrar(self._backend)
             self._writer = Writer(self._backend, registrar, counts)
         except (SQLAlchemyError, self._backend.driver_error) as error:
@@ -310,9 +311,7 @@ class Catalog:
         wanted = [title for title in titles if sources.held(title) is None]
         if not wanted:
             return
-        table = schema.instance.c
-        sums = select(table.source_ae, func.sum(table.size_bytes)).group_by(table.source_ae)
-        question = Prepared(sums, self._backend.writer, ())
+        question = self.prepare(SUMS, ())
 
         def follow(cursor: DBAPICursor) -> None:
             question.run(cursor)
@@ -495,21 +494,3 @@ class _Reading:
             self._connection.close()
         if isinstance(error, SQLAlchemyError):
             raise CatalogError(f"index failed: {error}") from error
-
-
-def _count(connection: Connection) -> Counts:
-    def rows(table: object) -> int:
-        return connection.scalar(select(func.count()).select_from(table)) or 0  # type: ignore[arg-type]
-
-    sizes = select(func.coalesce(func.sum(schema.instance.c.size_bytes), 0))
-    kept = select(func.coalesce(func.sum(func.length(schema.intake.c.bytes)), 0))
-    return Counts(
-        patients=rows(schema.patient),
-        studies=rows(schema.study),
-        series=rows(schema.series),
-        instances=rows(schema.instance),
-        bytes=int(connection.scalar(sizes) or 0),
-        identity_conflicts=rows(schema.identity_conflict),
-        unsettled=rows(schema.intake),
-        unsettled_bytes=int(connection.scalar(kept) or 0),
-    )

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
+
+from sqlalchemy import func, select
+
+from dicomnode.index.schema import instance
+
+SUMS: Final = select(instance.c.source_ae, func.sum(instance.c.size_bytes)).group_by(
+    instance.c.source_ae
+)
+"""How many bytes are held of each spelling of a title."""
 
 
 class SourceBytes:

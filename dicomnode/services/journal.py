@@ -22,15 +22,12 @@ from dicomnode.observe.words import duration, size
 from dicomnode.services.advice import is_forbidden
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.dispatch import Operation
-from dicomnode.services.explanations import (
-    Explanations,
-    keys_in_words,
-    sub_operations_in_words,
-)
+from dicomnode.services.explanations import Explanations, keys_in_words
 from dicomnode.services.intake import Arrival
 from dicomnode.services.live import AssociationRecord, shown
 from dicomnode.services.outcomes import Finding, Outcome, QueryOutcome, RetrieveOutcome, StepOutcome
 from dicomnode.services.peers import Peers
+from dicomnode.services.results import QUIET, figures_of, is_refused, yield_in_words
 from dicomnode.tls.faults import Cause, Side, TLSFault
 from dicomnode.ul.framing import TLS_ON_PLAIN_PORT
 from dicomnode.ul.pdu import AAssociateRQ
@@ -38,8 +35,6 @@ from dicomnode.ul.pdu import AAssociateRQ
 _REMEMBERED_REJECTIONS = 20
 # Connections dropped because of too many are told of this often.
 _CROWDED_SECONDS = 1.0
-_MOST_KEYS = 4
-_QUIET = (Category.SUCCESS, Category.PENDING, Category.CANCEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +276,7 @@ class Journal:
         if operation.rule:
             self._metrics.refused(operation.rule, channel.peer_ae_title)
         advice: tuple[str, ...] = ()
-        if _is_refused(operation, status):
+        if is_refused(operation, status):
             advice = self.explanations.operation_ended(operation, status, comment)
         self._log_operation(operation, status, comment, seconds, advice)
 
@@ -319,7 +314,7 @@ class Journal:
         response = operation.response
         if response is None:
             self._log_operation(operation, None, "", outcome.seconds)
-        elif _is_refused(operation, response.status):
+        elif is_refused(operation, response.status):
             return False
         elif category(response.status) in explained:
             comment = response.error_comment or ""
@@ -328,7 +323,7 @@ class Journal:
 
     def retrieve_ended(self, operation: Operation, outcome: RetrieveOutcome) -> None:
         """Tell the outcome of a C-GET or C-MOVE, as ``query_ended`` does of a C-FIND."""
-        loud = tuple(kind for kind in Category if kind not in _QUIET)
+        loud = tuple(kind for kind in Category if kind not in QUIET)
         if not self._told(operation, outcome, tuple(Category) if outcome.findings else loud):
             return
         by_result = {
@@ -368,7 +363,7 @@ class Journal:
         code = "unanswered" if status is None else f"{status:04X}"
         line = (
             f"{self._from_peer(channel)} {operation.service} {operation.request.message_id} {code}"
-            f"{_yield(operation, status)} {duration(seconds)}"
+            f"{yield_in_words(operation, status)} {duration(seconds)}"
         )
         fields: dict[str, object] = {"advice": " ".join(advice)} if advice else {}
         details: dict[str, object] = {
@@ -388,7 +383,7 @@ class Journal:
             fields |= {} if others else _fields(first)
         if outcome is not None and outcome.level:
             fields["query_level"] = outcome.level
-            details |= _figures(outcome)
+            details |= figures_of(outcome)
         if isinstance(outcome, StepOutcome):
             fields["sop_instance_uid"] = outcome.sop_instance_uid
             details["step_status"] = outcome.step_status
@@ -396,7 +391,7 @@ class Journal:
             fields["keys"] = keys_in_words(outcome)
         if comment:
             line = f"{line}: {comment}"
-        if status is None or category(status) in _QUIET:
+        if status is None or category(status) in QUIET:
             self._log.info(line, details=details, **fields)
             return
         if uid := getattr(operation.request, "sop_instance_uid", None):
@@ -461,57 +456,6 @@ def _where(channel: Channel) -> str:
     return f"{channel.peer_address}{secured}"
 
 
-def _is_refused(operation: Operation, status: int) -> bool:
-    """Tell whether ``operation`` came to nothing: there is nothing to count, only the reason."""
-    match operation.outcome:
-        case None:
-            return category(status) not in _QUIET
-        case QueryOutcome(matches=0):
-            return category(status) is Category.FAILURE
-        case RetrieveOutcome() as outcome if not outcome.sub_operations:
-            return category(status) is Category.FAILURE
-        case StepOutcome():
-            return category(status) not in _QUIET
-        case _:
-            return False
-
-
-def _yield(operation: Operation, status: int | None) -> str:
-    """Say what came of ``operation``, between the status and the duration of its line."""
-    match operation.outcome:
-        case QueryOutcome(matches=matches):
-            if status is not None and _is_refused(operation, status):
-                return ""
-            return f" {matches} {'match' if matches == 1 else 'matches'}"
-        case RetrieveOutcome() as outcome:
-            to = f" to {outcome.destination}" if outcome.destination else ""
-            counts = sub_operations_in_words(outcome, status)
-            sent = f", {size(outcome.sent_bytes)}" if outcome.sent_bytes else ""
-            return f"{to}{':' if to and counts else ''}{' ' if counts else ''}{counts}{sent}"
-        case StepOutcome() as outcome:
-            return f" {outcome.step_status}{_followed(outcome.followed or ())}"
-        case None if operation.service == "C-STORE" and operation.received_bytes:
-            return f" {size(operation.received_bytes)}"
-        case _:
-            return ""
-
-
-def _followed(keys: tuple[str, ...]) -> str:
-    if not keys:
-        return ""
-    more = f" and {len(keys) - _MOST_KEYS} more" if len(keys) > _MOST_KEYS else ""
-    noun = "item" if len(keys) == 1 else "items"
-    return f", worklist {noun} followed: {', '.join(keys[:_MOST_KEYS])}{more}"
-
-
 def _fields(finding: Finding) -> dict[str, object]:
     told = {"patient_value": finding.patient_value, "advice": finding.advice}
     return {name: value for name, value in told.items() if value}
-
-
-def _figures(outcome: Outcome) -> dict[str, object]:
-    """Return the figures of ``outcome`` for a line in JSON."""
-    if isinstance(outcome, QueryOutcome):
-        return {"matches": outcome.matches, "sent_bytes": outcome.sent_bytes}
-    figures = ("destination", "completed", "warning", "failed", "remaining", "sent_bytes")
-    return {name: getattr(outcome, name) for name in figures}
