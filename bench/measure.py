@@ -13,6 +13,7 @@ from statistics import median, quantiles
 
 from bench.servers import Server, StartServer
 from tests import peers
+from tests.programs import find_program
 from tests.wire import RELEASE_RP, VERIFICATION, Wire
 
 MEBIBYTE = 1 << 20
@@ -27,7 +28,7 @@ def seconds_to_send(
     Raises PeerFailed when a storescu fails or the server does not hold ``objects`` afterwards.
     """
     os.sync()  # what an earlier run left to write must not slow this one
-    program = peers.find_program("storescu") or "storescu"
+    program = find_program("storescu") or "storescu"
     host, port = server.address
     start = time.perf_counter()
     senders = [

@@ -20,6 +20,7 @@ from bench.measure import alternate, seconds_to_send
 from bench.report import Figure, Section
 from bench.servers import Server, dicomnode, storescp
 from tests import peers
+from tests.programs import find_program
 
 _TITLE = "STORESCP"
 _FORWARDING_SECONDS = 60.0
@@ -47,7 +48,7 @@ def _ours(*arguments: str | Path) -> list[str | Path]:
 
 
 def _dcmtk(program: str, *arguments: str | Path) -> list[str | Path]:
-    return [peers.find_program(program) or program, *arguments]
+    return [find_program(program) or program, *arguments]
 
 
 def _written(address: peers.Address, title: str = _TITLE) -> str:

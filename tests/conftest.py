@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests import peers
+from tests.programs import PACKAGES, find_program, missing_programs
 
 TEST_SECONDS = 60.0
 
@@ -55,8 +56,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip ``@pytest.mark.interop("storescu", …)`` without the programs; in CI, fail."""
     for marker in item.iter_markers("interop"):
         for name in marker.args:
-            if peers.find_program(name) is None:
-                words = f"{name} is not installed (Debian package {peers.PACKAGES[name]})"
+            if find_program(name) is None:
+                words = f"{name} is not installed (Debian package {PACKAGES[name]})"
                 if os.environ.get("CI") == "true":
                     pytest.fail(words, pytrace=False)
                 pytest.skip(words)
@@ -64,7 +65,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly which interop tests were not run."""
-    missing = peers.missing_programs()
+    missing = missing_programs()
     if missing:
         terminalreporter.section("INTEROP TESTS WERE SKIPPED", sep="!", red=True, bold=True)
         for name, package in sorted(missing.items()):

@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,35 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PACKAGES = {
-    "echoscu": "dcmtk",
-    "storescu": "dcmtk",
-    "storescp": "dcmtk",
-    "dcmdump": "dcmtk",
-    "dcmodify": "dcmtk",
-    "dcmconv": "dcmtk",
-    "dcmdjpeg": "dcmtk",
-    "findscu": "dcmtk",
-    "getscu": "dcmtk",
-    "movescu": "dcmtk",
-    "dcmqrscp": "dcmtk",
-    "dcmqridx": "dcmtk",
-    "wlmscpfs": "dcmtk",
-    "dump2dcm": "dcmtk",
-    "Orthanc": "orthanc",
-    "gdcmscu": "libgdcm-tools",
-    "tshark": "tshark",
-    "openssl": "openssl",
-    "rsyslogd": "rsyslog",
-    "xmllint": "libxml2-utils",
-    "text2pcap": "tshark",
-    "promtool": "prometheus",
-    "prometheus": "prometheus",
-    "systemd-analyze": "systemd",
-    "systemd-sysusers": "systemd",
-    "systemd-tmpfiles": "systemd",
-}
-"""Program → the Debian package that has it."""
+from tests.programs import find_program
 
 # What is waited for comes in a fraction of the time given; a machine may be slow all the same.
 PATIENCE = 4.0
@@ -61,21 +32,6 @@ Address = tuple[str, int]
 
 class PeerFailed(Exception):
     """A program ended, or did not answer, where it should have."""
-
-
-def find_program(name: str) -> str | None:
-    """Return the path of a peer program, or None; Debian keeps Orthanc in /usr/sbin.
-
-    Not from this environment: pynetdicom brings a storescp of its own.
-    """
-    own = Path(sys.executable).parent
-    folders = [each for each in os.environ.get("PATH", "").split(":") if Path(each) != own]
-    return shutil.which(name, path=":".join([*folders, "/usr/sbin", "/usr/local/sbin"]))
-
-
-def missing_programs() -> dict[str, str]:
-    """Return program → Debian package for all that this machine does not have."""
-    return {name: package for name, package in PACKAGES.items() if find_program(name) is None}
 
 
 def peer_environment(*, nodelay: bool = True) -> dict[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, fromstring
 
-from tests import peers
+from tests.programs import find_program
 
 SCHEMA = Path(__file__).with_name("audit_message.rng")
 
@@ -129,7 +129,7 @@ def check_schema(messages: Iterable[bytes], directory: Path) -> None:
         paths.append(directory / f"message-{number}.xml")
         paths[-1].write_bytes(message)
     assert paths
-    program = peers.find_program("xmllint")
+    program = find_program("xmllint")
     assert program is not None
     command = [program, "--noout", "--nonet", "--relaxng", str(SCHEMA), *map(str, paths)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests import peers
 from tests.audit.reading import unframed
+from tests.programs import find_program
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Certificate:
 
 def make_certificate(directory: Path, name: str) -> Certificate:
     made = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
-    program = peers.find_program("openssl")
+    program = find_program("openssl")
     assert program is not None
     kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
     subject = ("-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1")

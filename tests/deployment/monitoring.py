@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import peers
+from tests.programs import find_program
 
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "docker/prometheus/alerts.yml"
@@ -78,7 +79,7 @@ def prometheus(directory: Path, node: peers.Address) -> Iterator[Prometheus]:
     with (directory / "output.log").open("wb") as log:
         process = subprocess.Popen(
             [
-                peers.find_program("prometheus") or "prometheus",
+                find_program("prometheus") or "prometheus",
                 f"--config.file={settings}",
                 f"--storage.tsdb.path={directory / 'data'}",
                 "--web.listen-address={}:{}".format(*address),

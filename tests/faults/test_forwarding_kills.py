@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import peers
 from tests.conftest import StartNode, StartNodeProcess
 from tests.destination import Conversation, destination
 from tests.faults.scu import Image, store
 from tests.faults.senders import store_until_killed
 from tests.peers import eventually, free_port, metric
+from tests.programs import find_program
 
 QUICK = {"retry_seconds": 0.05, "max_retry_seconds": 0.2}
 CYCLES = 6
@@ -83,7 +83,7 @@ def test_everything_arrives_at_a_storescp_that_is_killed_every_so_often(
     received = tmp_path / "received"
     received.mkdir()
     command = [
-        peers.find_program("storescp") or "storescp",
+        find_program("storescp") or "storescp",
         *("--accept-all", "-od", str(received)),
         str(port),
     ]

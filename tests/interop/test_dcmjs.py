@@ -9,7 +9,8 @@ import pytest
 
 from tests.interop.holdings import Holdings
 from tests.interop.samples import samples
-from tests.peers import NodeProcess, find_program, run_tool, storescp
+from tests.peers import NodeProcess, run_tool, storescp
+from tests.programs import find_program
 
 HERE = Path(__file__).parent / "dcmjs"
 

@@ -10,17 +10,8 @@ import pytest
 from tests.conftest import RunningNode, StartNode
 from tests.interop.holdings import apart, send
 from tests.interop.samples import Sample, data_set_bytes, samples
-from tests.peers import (
-    Address,
-    Peer,
-    dcmqrscp,
-    end,
-    eventually,
-    find_program,
-    free_port,
-    http_get,
-    storescp,
-)
+from tests.peers import Address, Peer, dcmqrscp, end, eventually, free_port, http_get, storescp
+from tests.programs import find_program
 
 DCMJS = Path(__file__).parent / "dcmjs"
 

@@ -16,6 +16,7 @@ from tests import peers
 from tests.audit.making import Trail, tell_everything
 from tests.audit.reading import check_schema
 from tests.audit.receivers import Certificate, make_certificate
+from tests.programs import find_program
 
 pytestmark = pytest.mark.interop("rsyslogd", "xmllint", "openssl")
 
@@ -53,7 +54,7 @@ def rsyslog(
             output=output,
         )
     )
-    program = peers.find_program("rsyslogd")
+    program = find_program("rsyslogd")
     assert program is not None
     command = [program, "-n", "-f", str(configuration), "-i", str(folder / "pid")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:

@@ -14,7 +14,8 @@ from pynetdicom.sop_class import ModalityWorklistInformationFind
 
 from tests.conftest import RunningNode, StartNode
 from tests.interop import worklists
-from tests.peers import eventually, find_program, http_get, run_tool
+from tests.peers import eventually, http_get, run_tool
+from tests.programs import find_program
 
 HERE = Path(__file__).parent / "dcmjs"
 MODEL = ModalityWorklistInformationFind
