@@ -8,7 +8,7 @@ import math
 import os
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -127,22 +127,19 @@ async def open_association(
         extended=_extended(extended or {}),
         tls=expected,
     )
-    own: Requestor | None = None
-    if requestor is None:
-        deadlines = _deadlines(connect_seconds, response_seconds)
-        secure = await _contexts(tls) if expected is not None else None
-        requestor = own = _requestor(maximum_pdu_bytes, deadlines, observer or _Silent(), secure)
-    try:
+    async with AsyncExitStack() as undo:
+        if requestor is None:
+            deadlines = _deadlines(connect_seconds, response_seconds)
+            secure = await _contexts(tls) if expected is not None else None
+            own = _requestor(maximum_pdu_bytes, deadlines, observer or _Silent(), secure)
+            undo.push_async_callback(own.close, _CLOSE_SECONDS)
+            requestor = own
         outgoing = await associate(
             requestor, proposal, provider, max_data_set_bytes=max_data_set_bytes
         )
-        async with Association(
-            outgoing, response_seconds=response_seconds, cancel_seconds=cancel_seconds
-        ) as association:
-            yield association
-    finally:
-        if own is not None:
-            await own.close(_CLOSE_SECONDS)
+        yield await undo.enter_async_context(
+            Association(outgoing, response_seconds=response_seconds, cancel_seconds=cancel_seconds)
+        )
 
 
 def _extended(asked: Mapping[str, bytes]) -> tuple[ExtendedNegotiation, ...]:

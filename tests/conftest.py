@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests import peers
+from tests.authority import Authority
 from tests.programs import PACKAGES, find_program, missing_programs
 
 TEST_SECONDS = 60.0
@@ -199,3 +200,9 @@ def orthanc(tmp_path: Path) -> Iterator[peers.Peer]:
     """Return an empty Orthanc."""
     with peers.orthanc(tmp_path / "orthanc") as peer:
         yield peer
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Issue certificates for the test."""
+    return Authority(tmp_path / "ca")

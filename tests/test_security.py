@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from pathlib import Path
 
-import pytest
 from prometheus_client import CollectorRegistry
 
 from dicomnode.observe.logs import Log
@@ -37,11 +35,6 @@ class Kept:
     def expiry(self) -> float | None:
         name = "dicomnode_tls_certificate_expiry_timestamp_seconds"
         return self.metrics.get_sample_value(name, {"certificate": "own"})
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ca")
 
 
 async def test_contexts_for_calling_are_made_once_somebody_is_called_over_tls() -> None:

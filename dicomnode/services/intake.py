@@ -29,6 +29,7 @@ from dicomnode.services.placing import (
     Outcome,
     Placement,
     Placer,
+    Received,
     Settled,
 )
 from dicomnode.services.settling import Settler
@@ -291,11 +292,12 @@ class IncomingObject:
             self._intake.placer.place(placement)
 
     def _placement(self, file: IncomingFile, header: Header) -> Placement:
-        of_this = self._intake.placer, self.arrival, file, header, self._received_at, self._settle
+        placer = self._intake.placer
+        received = Received(self.arrival, file, header, self._received_at)
         if self._contents is not None:
-            return KeptPlacement(*of_this, self._contents)
+            return KeptPlacement(placer, received, self._settle, self._contents)
         file.flush()
-        return Placement(*of_this)
+        return Placement(placer, received, self._settle)
 
     def _check(self, file: IncomingFile) -> Header:
         """Return the header; refuse an object that is not what its command said."""

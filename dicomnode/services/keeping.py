@@ -6,9 +6,7 @@ from collections.abc import Callable
 
 from dicomnode.errors import StatusError
 from dicomnode.index.catalog import Added, AddOutcome, ObjectAttachment
-from dicomnode.services.placing import STORED, Arrival, Outcome, Placement, Placer
-from dicomnode.storage.header import Header
-from dicomnode.storage.incoming import IncomingFile
+from dicomnode.services.placing import STORED, Outcome, Placement, Placer, Received
 
 
 class KeptPlacement(Placement):
@@ -22,14 +20,11 @@ class KeptPlacement(Placement):
     def __init__(
         self,
         placer: Placer,
-        arrival: Arrival,
-        file: IncomingFile,
-        header: Header,
-        received_at: float,
+        received: Received,
         settle: Callable[[Outcome], None],
         contents: bytes,
     ) -> None:
-        super().__init__(placer, arrival, file, header, received_at, settle)
+        super().__init__(placer, received, settle)
         self._contents = contents
         self._has_row = False
         self._attachment: ObjectAttachment | None = None

@@ -149,6 +149,16 @@ class Placer:
         return self._forwarding.attachment(entry) if self._forwarding is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An object that is whole, in its temporary file; ``at`` is in seconds since 1970 UTC."""
+
+    arrival: Arrival
+    file: IncomingFile
+    header: Header
+    at: float
+
+
 class Placement:
     """One object, checked and flushed, on its way from its temporary file to its outcome.
 
@@ -157,21 +167,15 @@ class Placement:
     """
 
     def __init__(
-        self,
-        placer: Placer,
-        arrival: Arrival,
-        file: IncomingFile,
-        header: Header,
-        received_at: float,
-        settle: Callable[[Outcome], None],
+        self, placer: Placer, received: Received, settle: Callable[[Outcome], None]
     ) -> None:
-        self.arrival = arrival
+        self.arrival = received.arrival
         self._placer = placer
-        self._file = file
-        self._header = header
-        self._received_at = received_at
+        self._file = received.file
+        self._header = header = received.header
+        self._received_at = received.at
         self._settle = settle
-        self._sha256 = file.sha256()
+        self._sha256 = self._file.sha256()
         self._path = object_path(
             header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
         )

@@ -14,11 +14,6 @@ from tests.conftest import RunningNode, StartNode
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ca")
-
-
-@pytest.fixture
 def ct(authority: Authority) -> Issued:
     return authority.issue("CT_1")
 

@@ -19,11 +19,6 @@ EXPIRY = "dicomnode_tls_certificate_expiry_timestamp_seconds"
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ca")
-
-
-@pytest.fixture
 def ours(authority: Authority) -> Issued:
     return authority.issue("node", "localhost", days=200)
 

@@ -26,11 +26,6 @@ ACTIVE = "dicomnode_associations_active"
 HANDSHAKES = "dicomnode_tls_handshakes_active"
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ca")
-
-
 @pytest.fixture(params=["asyncio", "uvloop"])
 def start(
     request: pytest.FixtureRequest,

@@ -196,11 +196,6 @@ def served(issued: Issued, authority: Authority) -> ssl.SSLContext:
     return context
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ca")
-
-
 def store_one(node_address: peers.Address, image: Image) -> None:
     from tests.wire import CT_IMAGE_STORAGE, Wire
 

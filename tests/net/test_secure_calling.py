@@ -59,11 +59,6 @@ class SecureCalling(Calling):
         return caught.value
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ca")
-
-
 def server_context(issued: Issued, authority: Authority, *, strict: bool = False) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(issued.certificate, issued.key)

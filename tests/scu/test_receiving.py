@@ -285,7 +285,7 @@ async def test_the_time_for_an_answer_runs_anew_with_each_piece_of_an_object() -
         command = wire.c_store_rq(1, CT, "1.2.3.1")
         peer.say(wire.pdu(wire.P_DATA, wire.pdv(CT_CONTEXT, command, command=True)))
         for _ in range(8):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
             for _ in range(7):  # as much as comes to the handler at once
                 peer.say(wire.pdu(wire.P_DATA, wire.pdv(CT_CONTEXT, bytes(16000), last=False)))
         peer.say(wire.pdu(wire.P_DATA, wire.pdv(CT_CONTEXT, b"", last=True)))
@@ -295,7 +295,7 @@ async def test_the_time_for_an_answer_runs_anew_with_each_piece_of_an_object() -
     async def receive(arriving: ReceivedObject) -> None:
         await arriving.data(1 << 30)
 
-    async with getting(script, response_seconds=0.25) as association:
+    async with getting(script, response_seconds=0.6) as association:
         assert (await association.get(STUDY, receive).finished()).ok
 
 

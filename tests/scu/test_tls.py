@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +12,6 @@ from dicomnode.registry import AE, Registry
 from tests.authority import Authority, Issued, node_tls
 from tests.conftest import RunningNode, StartNode
 from tests.secure_wire import trusting
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ca")
 
 
 @pytest.fixture

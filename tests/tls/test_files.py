@@ -16,11 +16,6 @@ from tests.authority import Authority
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
 def files(authority: Authority) -> Files:
     issued = authority.issue("node", "localhost")
     return Files(issued.certificate, issued.key, authority.ca, "required")
