@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
 import pytest
 
+from tests.cli.commands import run
+from tests.conftest import StartNode
 from tests.interop.holdings import Holdings
 from tests.interop.samples import samples
-from tests.peers import NodeProcess, run_tool, storescp
+from tests.peers import NodeProcess, end, free_port, run_tool, storescp
 from tests.programs import find_program
 
 HERE = Path(__file__).parent / "dcmjs"
+HELD = ("CT_small.dcm", "MR_small.dcm")
 
 pytestmark = pytest.mark.skipif(
     find_program("node") is None or not (HERE / "node_modules" / "dcmjs-dimse").is_dir(),
@@ -71,3 +76,41 @@ def test_dcmjs_moves(holdings: Holdings, tmp_path: Path) -> None:
             ["status", "0000", str(len(of_study)), "0"]
         ]
         assert len(list(peer.directory.iterdir())) == len(of_study)
+
+
+@pytest.fixture
+def source() -> Iterator[str]:
+    """Run an archive in JavaScript that holds two studies; give it as the commands write it."""
+    paths = [each.path for each in samples() if each.path.name in HELD]
+    port = free_port()
+    command = [find_program("node") or "node", "archive.cjs", str(port), *map(str, paths)]
+    process = subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listening\n"
+        yield f"DCMJS@127.0.0.1:{port}"
+    finally:
+        end(process)
+        process.stdout.close()
+
+
+def test_dcmjs_is_asked_what_it_has(source: str, tmp_path: Path) -> None:
+    held = {str(pydicom.dcmread(e.path).PatientName) for e in samples() if e.path.name in HELD}
+    found = run("find", source, "-k", "PatientName", "-k", "StudyInstanceUID", "--csv")
+    assert found.code == 0, found.err
+    assert {line.partition(",")[0] for line in found.lines[1:]} == held
+    study = next(e.study_uid for e in samples() if e.path.name == "CT_small.dcm")
+    got = run("get", source, "--study", study, "-od", tmp_path)
+    assert got.code == 0, got.err
+    (kept,) = tmp_path.rglob("*.dcm")
+    original = next(e.path for e in samples() if e.path.name == "CT_small.dcm")
+    assert pydicom.dcmread(kept).PixelData == pydicom.dcmread(original).PixelData
+
+
+def test_what_dcmjs_has_is_brought_into_the_node(source: str, start_node: StartNode) -> None:
+    node = start_node()
+    done = run("sync", source, "--mode", "get", "--config", node.config)
+    assert done.code == 0, done.err + done.out
+    assert len(node.files()) == len(HELD)
+    again = run("sync", source, "--mode", "get", "--config", node.config)
+    assert again.code == 0 and "0 objects missing here" in again.out
