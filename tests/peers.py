@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -77,10 +78,16 @@ def run_tool(
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago, for programs that cannot say what they got."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port for a program that cannot have the system choose one.
+
+    Below those that the system gives to connections (Linux begins at 32768): one of them may be
+    taken again before the program listens.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def eventually(
