@@ -88,6 +88,7 @@ ALLOWED = {
     "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
         "daemon",
+        "audit",
         "conformance",
         "reload",
         "shared_files",
