@@ -20,6 +20,7 @@ from dicomnode.scu.outgoing import associate
 from dicomnode.scu.proposals import proposals
 from dicomnode.scu.sending_contexts import SendingContexts
 from dicomnode.services.auditing import Auditing
+from dicomnode.services.custody import Custodian
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.identifier import Bounds, parse, retrieve_keys
 from dicomnode.services.outcomes import Finding, RetrieveOutcome
@@ -72,6 +73,7 @@ class Parts:
     searching: Executor
     reading: Executor
     auditing: Auditing | None = None
+    custodian: Custodian | None = None
     destinations: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     releases: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -179,6 +181,8 @@ class Retrieval:
         if self._lost:
             return
         account.fail_rest("the object was removed or replaced meanwhile", "Retrieve it again.")
+        if self._parts.custodian is not None:
+            await self._parts.custodian.settled()
         account.conclude()
 
     # -- which objects -----------------------------------------------------------------------------
@@ -259,6 +263,7 @@ class Retrieval:
             self,
             self._parts.log,
             self._parts.auditing,
+            self._parts.custodian,
         )
 
     def _rows(self, selected: Selected, kinds: frozenset[tuple[str, str]] | None = None) -> Rows:
