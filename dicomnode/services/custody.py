@@ -135,8 +135,7 @@ class Custodian:
         Blocks, in steps; raises CatalogError.
         """
         for uids in batches(dict.fromkeys(sop_instance_uids), BATCH):
-            rows = self._held(uids)
-            self.custody.append([_of(Event.COMMITTED, row, details) for row in rows])
+            self._append(Event.COMMITTED, self._held(uids), details)
 
     def leaving(
         self, cursor: DBAPICursor, rows: Sequence[InstanceRow], reason: str, asked_by: str
@@ -161,9 +160,13 @@ class Custodian:
         recorded: set[str] = set()
         for some in batches(dict.fromkeys(uids), BATCH):
             rows = self._held(some)
-            self.custody.append([_of(event, row, details) for row in rows])
+            self._append(event, rows, details)
             recorded.update(row.sop_instance_uid for row in rows)
         return len(recorded), [uid for uid in dict.fromkeys(uids) if uid not in recorded]
+
+    def _append(self, event: Event, rows: Sequence[InstanceRow], details: Details) -> None:
+        if rows:
+            self.custody.append([_of(event, row, details) for row in rows])
 
     def _held(self, uids: Sequence[str]) -> list[InstanceRow]:
         ids = self._catalog.select_instances({"SOPInstanceUID": uids})

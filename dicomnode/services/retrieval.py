@@ -140,6 +140,7 @@ class Retrieval:
                 await self._perform(data)
         except (asyncio.CancelledError, SearchStopped):
             if operation.cancelled_by_peer:
+                await self._recorded()
                 account.cancelled()
             elif not operation.ended:
                 words = "the node is shutting down"
@@ -152,6 +153,20 @@ class Retrieval:
         finally:
             account.stop()
             self._parts.journal.retrieve_ended(operation, account.outcome())
+
+    async def _recorded(self) -> None:
+        """Wait for the custody log: what the final response says has been sent is recorded.
+
+        Where that fails the log has said so, and the response is what it is: the objects have gone.
+        """
+        if self._parts.custodian is None:
+            return
+        # All has been sent: a C-CANCEL comes too late.
+        self.storing = True
+        try:
+            await self._parts.custodian.settled()
+        finally:
+            self.storing = False
 
     def _fail(self, error: StatusError) -> None:
         self._account.stop()
@@ -181,8 +196,7 @@ class Retrieval:
         if self._lost:
             return
         account.fail_rest("the object was removed or replaced meanwhile", "Retrieve it again.")
-        if self._parts.custodian is not None:
-            await self._parts.custodian.settled()
+        await self._recorded()
         account.conclude()
 
     # -- which objects -----------------------------------------------------------------------------
