@@ -250,6 +250,8 @@ class Journal:
             self.explanations.connection_refused(
                 proposal.called_ae_title, proposal.host, str(error), advice
             )
+            if self.auditing is not None:
+                self.auditing.tls_failed(proposal.called_ae_title, proposal.host, error)
         self._log.warning(
             f"{proposal.calling_ae_title} -> {proposal.called_ae_title} no association: {error}",
             advice=advice,
