@@ -17,6 +17,7 @@ ALLOWED = {
     "dimse": {"certificates", "ul", "errors"},
     "storage": {"hardening", "errors"},
     "index": {"storage", "errors"},
+    "deidentification": {"storage", "errors"},
     "configuration": {"ul", "errors"},
     "value_types": set(),
     "audit_settings": {"configuration", "value_types"},
@@ -102,6 +103,7 @@ ALLOWED = {
     "cli": {
         "daemon",
         "conformance",
+        "deidentification",
         "reload",
         "shared_files",
         "client",

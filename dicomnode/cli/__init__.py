@@ -32,6 +32,8 @@ _COMMANDS: Final = {
     "move": ("move", "move"),
     "sync": ("sync", "sync"),
     "commit": ("commit", "commit"),
+    "deidentify": ("deidentify", "deidentify"),
+    "deidentify-key": ("deidentify", "deidentify_key"),
     "version": ("serve", "version"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import tempfile
 from collections.abc import Callable
@@ -44,7 +45,7 @@ def deidentify(
     looked through; nothing is replaced. Bytes are read and written a piece at a time; blocks.
 
     Raises NotDeidentified for what cannot be made safe or is no DICOM file, FileExistsError where
-    the path is taken, other OSErrors.
+    the path has another file, other OSErrors.
     """
     fd = os.open(original, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -88,13 +89,23 @@ class _Work:
                 self._write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            rename_without_replacing(str(part), str(path))
+            self._name(part, path)
         except BaseException:
             with suppress(OSError):
                 part.unlink()
             raise
         fsync_directory(str(path.parent))
         return self._report
+
+    def _name(self, part: Path, path: Path) -> None:
+        """Give the copy its name; the same one that is there already needs no second."""
+        try:
+            rename_without_replacing(str(part), str(path))
+        except FileExistsError:
+            if not filecmp.cmp(part, path, shallow=False):
+                raise
+            part.unlink()
+            self._report.was_there = True
 
     def _write(self, file: BinaryIO) -> None:
         head = file_meta(

@@ -19,7 +19,7 @@ from dicomnode.deidentification.survey import (
     STUDY_INSTANCE_UID,
     Survey,
 )
-from dicomnode.deidentification.values import dummy, padded, words_of
+from dicomnode.deidentification.values import composed, dummy, padded, words_of
 from dicomnode.deidentification.vocabulary import cleaned
 
 _TIMEZONE_OFFSET: Final = 0x0008_0201
@@ -35,12 +35,11 @@ class Replacements:
 
     def __init__(self, project: Project, options: Options, found: Survey) -> None:
         self._project = project
-        self._issuer = options.issuer
         self._retain_uids = options.retain_uids
         patient_id, issuer = found.patient
         # Without an ID nothing tells that two studies are of one patient.
         unnamed = ("study", found.fact(STUDY_INSTANCE_UID) or found.fact(SOP_INSTANCE_UID))
-        self._patient = (issuer or options.issuer, patient_id) if patient_id else unnamed
+        self._patient = (issuer or composed(options.issuer), patient_id) if patient_id else unnamed
         self._days = project.days(*self._patient)
         self._identifying = frozenset(found.words).union(*map(words_of, found.identifiers))
         self._found = found

@@ -27,11 +27,15 @@ class NewNames:
 
 @dataclass(slots=True)
 class Report:
-    """What was done to one object: how often to which attribute, in items as well."""
+    """What was done to one object: how often to which attribute, in items as well.
+
+    ``was_there`` tells that the same copy had been made before.
+    """
 
     names: NewNames
     warnings: list[str]
     done: Counter[tuple[int, str]] = field(default_factory=Counter)
+    was_there: bool = False
 
     def count(self, tag: int, what: str) -> None:
         """Note that an element was removed, emptied, replaced, shifted or cleaned."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]
 
-from dicomnode.deidentification.values import vr_of, vrs_of, words_of
+from dicomnode.deidentification.values import composed, vr_of, vrs_of, words_of
 from dicomnode.errors import NotDeidentified
 from dicomnode.storage.elements import (
     PIXEL_DATA,
@@ -141,7 +141,7 @@ class Survey:
         Case and zeros count; padding and ways to compose a character do not.
         """
         issuer = self.fact(ISSUER_OF_PATIENT_ID) or self.entity
-        return _composed(self.fact(PATIENT_ID)), _composed(issuer)
+        return composed(self.fact(PATIENT_ID)), composed(issuer)
 
 
 def survey(source: Source, encoding: Encoding) -> Survey:
@@ -217,8 +217,10 @@ def _forms_of_date(text: str) -> list[str]:
 
 def _add_identifiers(found: Survey, text: str) -> None:
     for value in text.split("\\"):
-        if len(value.strip()) >= _LEAST_OF_IDENTIFIER:
-            found.identifiers.add(value.strip())
+        value = value.strip()
+        # Shorter numbers are in every data set.
+        if len(value) >= _LEAST_OF_IDENTIFIER + value.isdigit():
+            found.identifiers.add(value)
 
 
 def _add_words(found: Survey, text: str) -> None:
@@ -233,7 +235,3 @@ def _plain(word: str) -> str:
     """Return a word without the marks on its letters."""
     parts = unicodedata.normalize("NFKD", word)
     return "".join(part for part in parts if not unicodedata.combining(part)) or word
-
-
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip()

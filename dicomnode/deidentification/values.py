@@ -43,6 +43,11 @@ def vrs_of(element: Element) -> frozenset[str]:
     return frozenset(vr.decode("ascii", "replace") for vr in (element.vr, implicit_vr(element.tag)))
 
 
+def composed(text: str) -> str:
+    """Return a text without padding, and with each character composed in the one way."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
 def words_of(text: str) -> list[str]:
     """Return the words of a text as they are compared: composed, in small letters."""
     return _WORDS.findall(unicodedata.normalize("NFKC", text).casefold())

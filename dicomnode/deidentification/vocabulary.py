@@ -39,6 +39,7 @@ _WORD: Final = re.compile(r"\d+(?:[.,:/-]\d+)+[^\W_]*|[^\W_]+(?:['\u2019][^\W_]+
 _NUMBER: Final = re.compile(
     r"(?:\d{1,3}|\d\.\d\d?|\d\d\.\d)(?:mm|cm|ml|mg|s|ms|sec|min|hz|kv|t|x|d|%)?\Z", re.IGNORECASE
 )
+_PUNCTUATION: Final = " *-/.,^_\r\n\\"
 _LEAST_LETTERS: Final = 3
 _SPACES: Final = re.compile(r"[ \t]+")
 
@@ -78,8 +79,9 @@ def cleaned(text: str, identifying: frozenset[str]) -> str:
         return match[0] if word in allowed or _NUMBER.match(word) else " "
 
     kept = _WORD.sub(keep, text)
-    return _SPACES.sub(" ", "".join(one if _may_stay(one) else " " for one in kept)).strip()
+    text = "".join(one if _may_stay(one) else " " for one in kept)
+    return _SPACES.sub(" ", text).strip(_PUNCTUATION)
 
 
 def _may_stay(character: str) -> bool:
-    return character.isascii() and (character.isalnum() or character in " +*-/.,()%\\\r\n^_")
+    return character.isascii() and (character.isalnum() or character in "+()%" + _PUNCTUATION)
