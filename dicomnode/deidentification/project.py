@@ -84,7 +84,7 @@ def read_key(path: Path) -> Project:
     try:
         found = json.loads(content)
         form, name, key = found["form"], found["project"], bytes.fromhex(found["key"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         form = name = key = None
     if form != _FORM or not isinstance(name, str) or key is None:
         raise KeyUnusable(f"{path} is no key of a project; dicomnode deidentify-key makes one")
