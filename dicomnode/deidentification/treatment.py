@@ -22,9 +22,10 @@ STATEMENTS: Final = frozenset(
         LONGITUDINAL_INFORMATION_MODIFIED,
     )
 )
-# Not in the table, and worth nothing or too much in a copy: Length to End, Encrypted Attributes
-# Sequence, MAC Parameters Sequence. The table would have dummy annotations; no object needs any.
-_REMOVED: Final = STATEMENTS | {0x0008_0001, 0x0400_0500, 0x4FFE_0001, 0x0070_0001}
+# Not in the table, and worth nothing or too much in a copy: Length to End, Private Data Element
+# Characteristics, Encrypted Attributes, MAC Parameters. The table would have dummies as Graphic
+# Annotation; no object needs any.
+_REMOVED: Final = STATEMENTS | {0x0008_0001, 0x0008_0300, 0x0400_0500, 0x4FFE_0001, 0x0070_0001}
 _FIRST_GROUP: Final = 0x0008
 # UIDs that say what something is, not which: PS3.3 §8.
 _OF_KINDS: Final = frozenset((0x0008_010C, 0x0008_010D, 0x0008_0117, 0x0008_0118))
