@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dicomnode.cli.common import fail
-from dicomnode.deidentification.files import deidentify
-from dicomnode.deidentification.options import Dates, Options
+from dicomnode.deidentification.options import Dates
 from dicomnode.deidentification.project import Project, read_key
-from dicomnode.deidentification.report import NewNames, Report
 from dicomnode.users import open_to_others
 
 RetainUidsOption = Annotated[
@@ -67,18 +64,3 @@ def project_of(file: Path) -> Project:
     if open_to_others(file):
         typer.echo(f"note: {file} can be read by others than its owner: chmod 600", err=True)
     return project
-
-
-def change_for(project: Project, options: Options) -> Callable[[Path, Path], Report]:
-    """Return what writes a de-identified copy of its first path as its second.
-
-    It raises NotDeidentified and OSError.
-    """
-
-    def change(original: Path, copy: Path) -> Report:
-        def choose(names: NewNames) -> Path:
-            return copy
-
-        return deidentify(original, choose, project, options)
-
-    return change

@@ -32,7 +32,7 @@ from dicomnode.storage.encoding import (
 from dicomnode.storage.part10 import file_meta, read_file_meta
 
 # What a deflated data set may become; others are as long as their file, and a little.
-_MAX_INFLATED_BYTES: Final = 4 * 1024**3
+_MAX_INFLATED_BYTES: Final = 1024**3
 _MAX_ADDED_BYTES: Final = 64 * 1024**2
 
 
@@ -142,10 +142,8 @@ class _Work:
         return output.close()
 
     def _check(self, file: BinaryIO, offset: int, size: int) -> None:
-        own_words = [self._project.name, self._report.names.patient_id]
-        if self._options.retain_uids:
-            own_words += [*own_names(self._replacements)]
-        check = LeakCheck(self._found, own_words=own_words)
+        kept = own_names(self._replacements) if self._options.retain_uids else ()
+        check = LeakCheck(self._found, kept=kept, pseudonym=self._report.names.patient_id)
         check.check(Source(file.fileno(), offset, size), self._encoding)
 
 

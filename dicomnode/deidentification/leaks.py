@@ -40,14 +40,15 @@ class LeakCheck:
     """Looks for the names and numbers that a survey of the original has found.
 
     Words that the standard uses are no leak where the standard says which there may be: somebody
-    called Long is not meant by LONG in a code string.
+    called Long is not meant by LONG in a code string. ``kept`` are UIDs that are to stay,
+    ``pseudonym`` is the patient's new name.
     """
 
-    def __init__(self, found: Survey, *, own_words: list[str]) -> None:
-        own = {word for text in (DUMMY_TEXT, *own_words) for word in words_of(text)}
-        self._words = found.words - own
+    def __init__(self, found: Survey, *, kept: tuple[str, ...], pseudonym: str) -> None:
+        self._own_texts = frozenset((DUMMY_TEXT, pseudonym))
+        self._words = found.words
         self._strange = [word for word in self._words if not word.isascii()]
-        self._identifiers = _pattern(found.identifiers - set(own_words))
+        self._identifiers = _pattern(found.identifiers.difference(kept))
 
     def check(self, source: Source, encoding: Encoding) -> None:
         """Look at every text of a data set.
@@ -77,7 +78,7 @@ class LeakCheck:
         for start in range(0, element.length, _PIECE_BYTES):
             size = min(_PIECE_BYTES, element.length - start)
             text = decode_text(source.exactly(element.start + start, size), encodings, vr)
-            if self._leaks(text, element.tag, vr):
+            if text not in self._own_texts and self._leaks(text, element.tag, vr):
                 name = keyword_for_tag(element.tag) or "an element"
                 tag = f"({element.tag >> 16:04X},{element.tag & 0xFFFF:04X})"
                 raise NotDeidentified(

@@ -225,9 +225,9 @@ def _add_identifiers(found: Survey, text: str) -> None:
 
 def _add_words(found: Survey, text: str) -> None:
     for word in words_of(text):
-        # A letter of a name is in every text; a character of a name that is written with
-        # ideographs says as much as a word.
-        if len(word) >= _LEAST_CHARACTERS or not word.isascii():
+        # A letter of a name is in every text; one of a script without small letters, such as
+        # an ideograph, says as much as a word.
+        if len(word) >= _LEAST_CHARACTERS or unicodedata.category(word[0]) == "Lo":
             found.words.update((word, _plain(word), _plain(word.translate(_UMLAUTS))))
 
 

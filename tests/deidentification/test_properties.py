@@ -67,7 +67,7 @@ def data_sets(draw: st.DrawFn, depth: int = 3) -> Dataset:
     return made
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     data_sets(),
     st.sampled_from((ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)),
@@ -99,7 +99,7 @@ def test_no_value_that_identifies_is_in_the_copy(
         assert [e for e in left if not any(kind in e.keyword for kind in KEPT_KINDS)] == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_text_that_the_table_leaves_alone_is_refused_if_it_holds_a_name(
     data: st.DataObject,
@@ -120,7 +120,7 @@ def test_text_that_the_table_leaves_alone_is_refused_if_it_holds_a_name(
             assert SECRET.lower().encode() not in target.read_bytes().lower()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 400))
 def test_no_bytes_make_it_fail_otherwise_than_by_a_refusal(noise: bytes, at: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
