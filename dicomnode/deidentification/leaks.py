@@ -31,6 +31,8 @@ from dicomnode.storage.encoding import Encoding
 from dicomnode.storage.text import decode_text
 
 _PIECE_BYTES: Final = 1024 * 1024
+# No name or number is longer: each is in one piece as a whole.
+_OVERLAP_BYTES: Final = 256
 # Numbers of all kinds: that one equals a patient's number says nothing.
 _NUMERIC_VRS: Final = frozenset(("AS", "DA", "DS", "DT", "IS", "TM"))
 _CODE_MEANING: Final = 0x0008_0104
@@ -76,7 +78,7 @@ class LeakCheck:
         vr = vr_of(element)
         encodings = character_sets.of(element.data_set)
         for start in range(0, element.length, _PIECE_BYTES):
-            size = min(_PIECE_BYTES, element.length - start)
+            size = min(_PIECE_BYTES + _OVERLAP_BYTES, element.length - start)
             text = decode_text(source.exactly(element.start + start, size), encodings, vr)
             if text not in self._own_texts and self._leaks(text, element.tag, vr):
                 name = keyword_for_tag(element.tag) or "an element"

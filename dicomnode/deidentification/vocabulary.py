@@ -13,19 +13,20 @@ from typing import Final
 
 # Not in PS3.16, or only as part of a word.
 _OF_PROTOCOLS: Final = """
-    2d 3d 4d abd abdo acq adc ap arterial asl ax axial b0 bh blade bold bone brain breast bw bravo
-    c+ ce cervical chest ciss coil contrast cor coronal cta ctp cube cxr cyst dce delay delayed
-    diff diffusion dixon dsa dsc dti dual dwi dyn dynamic echo ecg ep epi exp expiration fa fast
-    fat fatsat fbp fgre fiesta flair flash follow followup fov fp fs fse fspgr gated gd gradient
-    gre grappa haste head hip hr hrct iac in inn insp inspiration inv ir iso kidney knee l lao lat
-    lateral lava left liver loc localiser localizer low lung map max mdc mediastinum medic mip
-    mono motion mpr mprage mr mra mrcp mri mrv multi native neck non noncontrast nonc np oblique op
-    opp opposed out pa pc pd pdfs pelvis perf perfusion phase plain portal post postcontrast pre
-    precontrast prone propeller psif pv qc r radial raw rao ref recon reformat rest right run s sag
-    sagittal scan scout se sense seq series shoulder sinus slab slice soft space spair spgr spine
-    spinal spir standard std stir stress sub subtraction supine survey swi t t1 t1w t2 t2* t2w te
-    tfe tfl thick thin thorax ti tirm tissue tof tool topogram tr tra trace transverse true trufi
-    tse turbo ute venous vibe vol volume vr w water weighted window with without wo xr
+    2d 3d 4d abd abdo acq adc ap arterial asl ax axial b0 bh blade bold bone brain bravo breast
+    bw c+ ce cervical chest ciss coil contrast cor coronal cr ct cta ctp cube cxr cyst dce delay
+    delayed diff diffusion dixon dsa dsc dti dual dwi dx dyn dynamic ecg echo ep epi exp
+    expiration fa fast fat fatsat fbp fgre fiesta flair flash follow followup fov fp fs fse
+    fspgr gated gd gradient grappa gre haste head hip hr hrct iac in inn insp inspiration inv ir
+    iso kidney knee l lao lat lateral lava left liver loc localiser localizer low lung map max
+    mdc mediastinum medic mg mip mono motion mpr mprage mr mra mrcp mri mrv multi native neck nm
+    non nonc noncontrast np oblique op opp opposed out pa pc pd pdfs pelvis perf perfusion pet
+    phase plain portal post postcontrast pre precontrast prone propeller psif pv qc r radial rao
+    raw recon ref reformat rest rf right run s sag sagittal scan scout se sense seq series
+    shoulder sinus slab slice soft space spair spgr spinal spine spir standard std stir stress
+    sub subtraction supine survey swi t t1 t1w t2 t2* t2w te tfe tfl thick thin thorax ti tirm
+    tissue tof tool topogram tr tra trace transverse true trufi tse turbo us ute venous vibe
+    view views vol volume vr w water weighted window with without wo xa xr
 """
 # Context groups of PS3.16 for anatomy, laterality, modifiers, positions, views, routes, contrast
 # agents and modalities. Not all codes: they name diseases, tests and formulae by surnames.

@@ -406,6 +406,28 @@ def test_names_are_found_without_their_marks_and_in_other_scripts(tmp_path: Path
         assert "ConvolutionKernel" in refused(tmp_path, held)
 
 
+def test_the_name_of_a_project_is_no_excuse_for_a_name_elsewhere(tmp_path: Path) -> None:
+    project = Project("DOE", bytes(32))
+    made, _, _ = copied(tmp_path, original(), project=project)
+    assert str(made.PatientName).startswith("DOE-")
+    source = written(original(ConvolutionKernel="of Doe"), tmp_path / "a.dcm")
+    with pytest.raises(NotDeidentified, match="ConvolutionKernel"):
+        deidentify(source, lambda names: tmp_path / "copy.dcm", project, Options())
+
+
+def test_a_uid_that_is_made_of_the_patients_id_is_not_retained(tmp_path: Path) -> None:
+    telling = original(PatientID="47114711", FrameOfReferenceUID="1.2.3.47114711.1")
+    assert "FrameOfReferenceUID" in refused(tmp_path, telling, Options(retain_uids=True))
+    assert copied(tmp_path, telling)[0].FrameOfReferenceUID.startswith("2.25.")
+
+
+def test_a_name_is_found_wherever_it_stands_in_a_long_text(tmp_path: Path) -> None:
+    # Read in pieces of 1 MiB, it stands across the end of the first.
+    code = item(LongCodeValue="x " * 524_286 + "Quacksalber")
+    long = original(AnatomicRegionSequence=Sequence([code]))
+    assert "LongCodeValue" in refused(tmp_path, long)
+
+
 def test_a_word_of_the_standard_is_nobodys_name_in_a_code_string(tmp_path: Path) -> None:
     made, _, _ = copied(tmp_path, original(PatientName="Hand^Left", BodyPartExamined="HAND"))
     assert made.BodyPartExamined == "HAND"

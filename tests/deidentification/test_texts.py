@@ -82,6 +82,7 @@ def test_whoever_is_ninety_or_older_is_ninety(age: str, group: str | None) -> No
     [
         ("T2w TSE AX Brain 3mm", "T2w TSE AX Brain 3mm"),
         ("CHEST^PA", "CHEST^PA"),
+        ("CT, HEAD/BRAIN WO CONTRAST", "CT, HEAD/BRAIN WO CONTRAST"),
         ("Brain, Mrs. Schmidt, born 31.12.1970", "Brain"),
         ("call 0176-1234567", ""),
         ("MRN 12345678", ""),
