@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -30,6 +31,16 @@ _FIRST_GROUP: Final = 0x0008
 # UIDs that say what something is, not which: PS3.3 §8.
 _OF_KINDS: Final = frozenset((0x0008_010C, 0x0008_010D, 0x0008_0117, 0x0008_0118))
 _MOMENTS: Final = frozenset(("DA", "DT", "TM"))
+# Where people write what they like, and links, which are made of names and numbers.
+_FREE_TEXTS: Final = frozenset(("LT", "ST", "UT"))
+_LINK: Final = "UR"
+# Of those the ones that say what a code means: Coding Scheme URL, URN Code Value, and External ID,
+# Name and Responsible Organization of a coding scheme.
+_OF_CODES: Final = frozenset((0x0008_010E, 0x0008_0120, 0x0008_0114, 0x0008_0115, 0x0008_0116))
+# Other attributes of the dictionary that are about people, orders or places all the same.
+_TELLING: Final = re.compile(
+    "Comment|Notes|AlternativeCalendar|OrderNumber|Contact|Owner|Address|DocumentAuthor|Documenting"
+)
 
 
 def is_removed(tag: int) -> bool:
@@ -51,7 +62,8 @@ def treatment_of(
     """Return what becomes of an element that is not removed anyway.
 
     ``vrs`` are the VR that it comes with and that of PS3.6. The table's attributes go by the
-    table; of all others names and moments are nobody's business either, and UIDs are replaced.
+    table; of all others names, moments, links and free texts are nobody's business either, and
+    UIDs are replaced.
     """
     row = row_of(tag)
     if row is not None:
@@ -64,6 +76,12 @@ def treatment_of(
         return Action.KEEP if Column.FULL_DATES in columns else Action.DUMMY
     if "UI" in vrs and not (Column.UIDS in columns or _is_of_kind(tag)):
         return Action.UID
+    if tag in _OF_CODES:
+        return Action.KEEP
+    if _LINK in vrs or _TELLING.search(keyword_for_tag(tag)):
+        return Action.REMOVE
+    if vrs & _FREE_TEXTS:
+        return Action.CLEAN if Column.DESCRIPTORS in columns else Action.REMOVE
     return Action.KEEP
 
 

@@ -34,8 +34,8 @@ _COLLECTIONS: Final = (
     *("CID2", "CID4", "CID6", "CID11", "CID12", "CID19", "CID20", "CID23", "CID26"),
     *("CID29", "CID244", "CID4010", "CID4014", "CID4030", "CID4031", "CID4032"),
 )
-# Numbers with what joins them, as in dates, are one word.
-_WORD: Final = re.compile(r"\d+(?:[.,:/-]\d+)+[^\W_]*|[^\W_]+(?:['\u2019][^\W_]+)?[+*]?")
+# Numbers with what stands between them, as in dates, are one word.
+_WORD: Final = re.compile(r"\d+(?:[\W_]+\d+)+[^\W_]*|[^\W_]+(?:['\u2019][^\W_]+)?[+*]?")
 # A number of up to three digits, with a unit: no date, no telephone number, nobody's ID.
 _NUMBER: Final = re.compile(
     r"(?:\d{1,3}|\d\.\d\d?|\d\d\.\d)(?:mm|cm|ml|mg|s|ms|sec|min|hz|kv|t|x|d|%)?\Z", re.IGNORECASE
@@ -72,10 +72,14 @@ def cleaned(text: str, identifying: frozenset[str]) -> str:
     They are in small letters. Punctuation goes where a word beside it does.
     """
     allowed = words()
+    # Two numbers may be a date without its month.
+    alone = sum(word.isdigit() for word in _WORD.findall(text)) < 2
 
     def keep(match: re.Match[str]) -> str:
         word = match[0].casefold()
         if word in identifying:
+            return " "
+        if word.isdigit() and not alone:
             return " "
         return match[0] if word in allowed or _NUMBER.match(word) else " "
 

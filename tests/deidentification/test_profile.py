@@ -124,6 +124,29 @@ def test_names_moments_and_uids_outside_the_table_do_not_stay_either() -> None:
     assert dictionary_VR(0x00080016) == "UI"
 
 
+@pytest.mark.parametrize(
+    ("tag", "vr", "plain", "cleaned"),
+    [
+        (0x00100033, "LO", Action.REMOVE, Action.REMOVE),  # Birth Date in Alternative Calendar
+        (0x00281001, "UR", Action.REMOVE, Action.REMOVE),
+        (0x00081190, "UR", Action.REMOVE, Action.REMOVE),  # Retrieve URL
+        (0x00620006, "ST", Action.REMOVE, Action.CLEAN),  # Segment Description
+        (0x30040006, "LO", Action.REMOVE, Action.REMOVE),  # Dose Comment
+        (0x00401006, "SH", Action.REMOVE, Action.REMOVE),  # a retired Placer Order Number
+        (0x00080120, "UR", Action.KEEP, Action.KEEP),  # URN Code Value
+        (0x00080115, "ST", Action.KEEP, Action.KEEP),  # Coding Scheme Name
+        (0x00620005, "LO", Action.KEEP, Action.KEEP),  # Segment Label
+    ],
+)
+def test_links_and_free_texts_outside_the_table_go_too(
+    tag: int, vr: str, plain: Action, cleaned: Action
+) -> None:
+    descriptors = frozenset((Column.DESCRIPTORS,))
+    assert row_of(tag) is None
+    assert treatment_of(tag, frozenset((vr,)), NOTHING, CT, False) is plain
+    assert treatment_of(tag, frozenset((vr,)), descriptors, CT, False) is cleaned
+
+
 def test_the_age_goes_unless_characteristics_are_retained() -> None:
     vrs = frozenset(("AS",))
     assert treatment_of(PATIENT_AGE, vrs, NOTHING, CT, False) is Action.REMOVE
