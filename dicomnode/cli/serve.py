@@ -126,11 +126,12 @@ def _limit_notes(settings: Settings) -> list[str]:
 
 
 def _tls_notes(settings: Settings, registry: Registry) -> list[str]:
-    from dicomnode.tls.files import of, openness, validities, warnings
+    from dicomnode.tls.files import of, openness, revocation, validities, warnings
 
     tls = settings.tls
     files = of(tls)
-    found = [*warnings(validities(files), time.time()), openness(files)]
+    now = time.time()
+    found = [*warnings(validities(files), now), *revocation(files).warnings(now), openness(files)]
     bound = [ae.title for ae in registry.entries if ae.certificate]
     if bound and (not tls.enabled or tls.client_certificates == "none"):
         missing = "tls.client_certificates is none" if tls.enabled else "tls.enabled is false"
