@@ -114,6 +114,12 @@ def _limit_notes(settings: Settings) -> list[str]:
             "access.credentials_without_tls is true: whoever can listen on the network reads"
             " passcodes and tokens"
         )
+    http = settings.http
+    if settings.log.patient_data and http.enabled and not _is_loopback(http.host):
+        found.append(
+            f"log.patient_data is true and http.host is {http.host}: /api/explain and /api/status"
+            f" name patients to whoever reaches port {http.port}, without a token"
+        )
     limits = settings.limits
     taken = limits.max_associations * receive_block_bytes(limits.maximum_pdu_bytes)
     if taken > limits.receive_buffer_bytes:
