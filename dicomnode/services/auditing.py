@@ -109,6 +109,11 @@ class Auditing:
             Alert.USE_OF_RESTRICTED_FUNCTION, words + asked, outcome=AlertOutcome.SUCCESS
         )
 
+    def custody_noted(self, words: str) -> None:
+        """The head of the chain of custody was noted."""
+        kind = Alert.OBJECT_SECURITY_ATTRIBUTES_CHANGED
+        self.audit.security_alert(kind, words, outcome=AlertOutcome.SUCCESS)
+
     def ended(self, channel: Channel) -> None:
         """An association has ended, whoever had asked for it."""
         self._tell_of_crowds()

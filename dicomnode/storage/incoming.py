@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dicomnode.errors import CannotUnderstand, OutOfResources
 from dicomnode.storage.disk import (
+    begin_writing_back,
     disk_errors,
     fsync_directory,
     rename_without_replacing,
@@ -28,12 +29,22 @@ class IncomingFile:
     ``fd`` stays readable until then. ``data_set_offset`` is where the data set starts.
     """
 
-    __slots__ = ("_hash", "_meta", "_path", "_store", "data_set_bytes", "data_set_offset", "fd")
+    __slots__ = (
+        "_file_hash",
+        "_hash",
+        "_meta",
+        "_path",
+        "_store",
+        "data_set_bytes",
+        "data_set_offset",
+        "fd",
+    )
 
     def __init__(self, store: FileStore, fd: int, path: str, meta: bytes) -> None:
         self._store = store
         self._path = path
         self._hash = hashlib.sha256()
+        self._file_hash = hashlib.sha256(meta)
         # Written together with the first fragments; None once it is.
         self._meta: bytes | None = meta
         self.fd = fd
@@ -45,11 +56,13 @@ class IncomingFile:
         """The size of the whole file."""
         return self.data_set_offset + self.data_set_bytes
 
-    def append(self, fragments: Sequence[memoryview]) -> None:
+    def append(self, fragments: Sequence[memoryview], *, flush_follows: bool = True) -> None:
         """Write data set bytes and hash them; the views are not kept.
 
-        Raises OutOfResources.
+        With ``flush_follows`` the disk begins to write them while they are hashed, and more of
+        them arrives. Raises OutOfResources.
         """
+        start = self.size_bytes if self._meta is None else 0
         with disk_errors():
             if self._meta is None:
                 self.data_set_bytes += write_all(self.fd, fragments)
@@ -57,13 +70,20 @@ class IncomingFile:
                 written = write_all(self.fd, [self._meta, *fragments])
                 self.data_set_bytes = written - self.data_set_offset
                 self._meta = None
-        update = self._hash.update
+        if flush_follows and self._store.flushes:
+            begin_writing_back(self.fd, start, self.size_bytes - start)
+        update, update_file = self._hash.update, self._file_hash.update
         for fragment in fragments:
             update(fragment)
+            update_file(fragment)
 
     def sha256(self) -> str:
         """Return the SHA-256 (hex) of the data set bytes so far."""
         return self._hash.hexdigest()
+
+    def file_sha256(self) -> str:
+        """Return the SHA-256 (hex) of the whole file so far."""
+        return self._file_hash.hexdigest()
 
     def flush(self) -> None:
         """Make the bytes survive power loss (nothing in relaxed durability)."""
