@@ -68,10 +68,25 @@ def test_broken_files_leave_the_old_certificate_in_force(
         case _:
             ours.key.unlink()
     node.signal(signal.SIGHUP)
-    node.wait_for_line("error TLS certificates not reloaded, the old ones stay in force")
-    node.wait_for_line(r"error tls\.(key|certificate): /")
+    node.wait_for_line("error settings, registry, users and certificates not reloaded")
+    node.wait_for_line(r"error .*: tls\.(key|certificate): /")
     assert shown_by(node, authority) == before
     authority.issue("node", "localhost", into=ours)
+    node.signal(signal.SIGHUP)
+    node.wait_for_line("TLS certificates reloaded")
+    assert shown_by(node, authority) != before
+
+
+def test_a_mistake_elsewhere_leaves_the_old_certificate_in_force_too(
+    node: NodeProcess, authority: Authority, ours: Issued
+) -> None:
+    before = shown_by(node, authority)
+    authority.issue("node", "localhost", into=ours)
+    write_registry(node.config.parent, [{"title": ""}])
+    node.signal(signal.SIGHUP)
+    node.wait_for_line("error settings, registry, users and certificates not reloaded")
+    assert shown_by(node, authority) == before
+    write_registry(node.config.parent, [])
     node.signal(signal.SIGHUP)
     node.wait_for_line("TLS certificates reloaded")
     assert shown_by(node, authority) != before
