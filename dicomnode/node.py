@@ -210,7 +210,7 @@ class Node:
             self._whereabouts.on(self._journal.explanations.listed),
             routes_of(self._served(), (settings.token, token)),
         )
-        self._http = HTTPServer(app, settings.host, settings.port)
+        self._http = HTTPServer(app, settings.host, settings.port, self._metrics.registry)
         await self._http.start()
         undo.push_async_callback(self._http.stop)
         undo.callback(self._tracing.close)

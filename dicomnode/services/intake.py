@@ -235,7 +235,7 @@ class IncomingObject:
             if self._error is None and not self._abandoned:
                 if self._file is None:
                     self._file = self._begin(fragments)
-                self._file.append(fragments)
+                self._file.append(fragments, flush_follows=not self._is_kept)
         except StatusError as error:
             self._fail(error)
         except Exception as error:
