@@ -28,9 +28,9 @@ _UNSAID = frozenset(
 )
 _WORDS = {
     Event.RECEIVED: "received",
-    Event.RECEIVED_AGAIN: "received again, the same bytes,",
+    Event.RECEIVED_AGAIN: "received again, the same bytes",
     Event.REPLACED: "replaced by other bytes",
-    Event.QUARANTINED: "put into the quarantine, not into the archive,",
+    Event.QUARANTINED: "put into the quarantine",
     Event.ENTERED: "indexed from its file,",
     Event.FORWARDED: "forwarded",
     Event.RETRIEVED: "handed out",
@@ -45,26 +45,26 @@ _WORDS = {
 }
 # Details in the order in which they are said, with words around them; others follow by name.
 _PHRASES = {
-    "service": "by {}",
-    "calling_ae_title": "from {}",
-    "fetched_from": "from {}, which this node had asked for it",
-    "source_ae_title": "first received from {}",
-    "by": "by {}",
-    "to": "to {}",
-    "address": "at {}",
-    "association": "on association {}",
-    "user": "as user {}",
-    "asked_by": "asked by {}",
-    "asked_from": "at {}",
-    "asked_on": "on association {}",
-    "rule": "by rule {}",
-    "found_by": "found by {}",
-    "transaction_uid": "in transaction {}",
-    "converted_to": "converted to {}",
-    "status": "which answered {}H",
-    "reason": "because {}",
-    "mended": "as {}",
-    "kept": "kept as {}",
+    "service": " by {}",
+    "calling_ae_title": " from {}",
+    "fetched_from": " from {}, which this node had asked for it",
+    "source_ae_title": " first received from {}",
+    "by": " by {}",
+    "to": " to {}",
+    "address": " at {}",
+    "association": " on association {}",
+    "user": " as user {}",
+    "asked_by": ", asked by {}",
+    "asked_from": " at {}",
+    "asked_on": " on association {}",
+    "rule": " by rule {}",
+    "found_by": " found by {}",
+    "transaction_uid": ", transaction {}",
+    "converted_to": ", converted to {}",
+    "status": ", which answered {}H",
+    "reason": ": {}",
+    "mended": ": {}",
+    "kept": ", kept as {}",
 }
 
 
@@ -130,7 +130,7 @@ def sentence(record: CustodyRecord) -> str:
     said = [_WORDS[record.event]]
     said += [_PHRASES[name].format(details.pop(name)) for name in _PHRASES if name in details]
     rest = [f"{name.replace('_', ' ')} {details[name]}" for name in details if name not in _UNSAID]
-    return ", ".join([" ".join(said).rstrip(","), *rest])
+    return ", ".join(["".join(said), *rest])
 
 
 def _contents(records: Sequence[CustodyRecord]) -> Iterator[RenderableType]:
