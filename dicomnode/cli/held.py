@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from dicomnode.cli.sources import Item, Skipped
 from dicomnode.errors import CatalogError
 from dicomnode.index.backend import Backend
+from dicomnode.index.custody import CustodyRecords
 from dicomnode.index.schema import SCHEMA_VERSION, meta
 from dicomnode.index.search import Search
 from dicomnode.index.selection import Selection
@@ -68,6 +69,16 @@ def own_index(settings: Settings) -> Iterator[OwnIndex]:
     """Read the index of the node of ``settings``, while it runs or not. Raises CatalogError."""
     with _opened(settings) as backend:
         yield OwnIndex(_Index(backend))
+
+
+@contextmanager
+def custody_records(settings: Settings) -> Iterator[CustodyRecords]:
+    """Read the custody log of the node of ``settings``, while it runs or not.
+
+    Raises CatalogError.
+    """
+    with _opened(settings) as backend:
+        yield CustodyRecords(backend.reader.connect)
 
 
 @contextmanager
