@@ -22,8 +22,6 @@ class _Lines(Protocol):
     def readline(self, size: int, /) -> bytes: ...
 
 
-
-
 def encode(container: str, at: str, records: Iterable[CustodyRecord]) -> Iterator[bytes]:
     """Yield the file, one JSON object; ``container`` is how the export was written."""
     yield _head(container, at)

@@ -10,6 +10,7 @@ import struct
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 from dicomnode.errors import ExportFailed
@@ -127,9 +128,9 @@ def _front(first: int, last: int, length: int) -> bytes:
 
 
 def _link(above: _Record) -> None:
-    for record, following in zip(above.below, [*above.below[1:], None], strict=True):
-        if following is not None:
-            _OFFSET.pack_into(record.elements, _NEXT_AT, following.offset)
+    for record, following in pairwise(above.below):
+        _OFFSET.pack_into(record.elements, _NEXT_AT, following.offset)
+    for record in above.below:
         if record.below:
             _OFFSET.pack_into(record.elements, _LOWER_AT, record.below[0].offset)
         _link(record)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR
@@ -148,14 +148,14 @@ class Described:
     invented: tuple[str, ...]
 
 
-def describe(file: BinaryIO) -> Described:
+def describe(fd: int) -> Described:
     """Read from an open Part 10 file what a DICOMDIR says of it.
 
     Raises CannotUnderstand for what is no such file. What cannot be read of the data set counts as
     missing: the file stands in the directory all the same.
     """
-    meta = read_file_meta(file.fileno())
-    attributes = _read(file.fileno(), meta)
+    meta = read_file_meta(fd)
+    attributes = _read(fd, meta)
     sop_class_uid = text_of(attributes, "SOPClassUID") or meta.sop_class_uid
     invented: list[str] = []
     own = _record_type(sop_class_uid, attributes)
@@ -242,7 +242,7 @@ def _record_type(sop_class_uid: str, attributes: Attributes) -> str:
 
 @cache
 def _type_of() -> Mapping[str, str]:
-    """Return the type of record of each SOP class that is no image (PS3.3 Table F.5-1)."""
+    """Return the type of record of each SOP class of the standard that has one (PS3.3 §F.5)."""
     found = {
         _ROOT + suffix: record_type
         for record_type, classes in _CLASSES.items()
@@ -293,4 +293,5 @@ _NAMED: Final = (
     ("Report Storage", "SR DOCUMENT"),
     ("Encapsulated ", "ENCAP DOC"),
     ("Measurements Storage", "MEASUREMENT"),
+    ("Image Storage", "IMAGE"),
 )
