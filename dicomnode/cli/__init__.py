@@ -32,6 +32,8 @@ _COMMANDS: Final = {
     "move": ("move", "move"),
     "sync": ("sync", "sync"),
     "commit": ("commit", "commit"),
+    "export": ("export", "export"),
+    "verify": ("verify", "verify"),
     "version": ("serve", "version"),
 }
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Final
 
 from dicomnode.errors import CannotUnderstand, ExportFailed
 from dicomnode.integrity import custody_file, manifest
@@ -32,15 +32,15 @@ from dicomnode.integrity.sidecar import Sidecar
 from dicomnode.integrity.signature import Signer
 from dicomnode.integrity.writing import Target, writing
 
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
 _READ_BYTES: Final = 1024 * 1024
 # What the only record of a changed copy says of it.
 _COPY: Final = "de-identified copy"
 
-# Makes another object of one, such as a de-identified copy.
-Change = Callable[["Dataset"], "Dataset"]
+_CONTENTS: Final = frozenset((Event.RECEIVED, Event.REPLACED, Event.ENTERED))
+
+# Writes a changed copy of the first file, such as a de-identified one, as the second, which is not
+# there yet.
+Change = Callable[[Path, Path], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +74,39 @@ def export(
     signer: Signer | None = None,
     change: Change | None = None,
     on_progress: Callable[[Exported], None] = lambda exported: None,
+    on_whole: Callable[[Exported], None] = lambda exported: None,
 ) -> Exported:
     """Write objects to the directory ``path``, or the ZIP file where that ends in .zip; blocks.
 
     Each is given to ``change`` before it is written, if there is one; then its sidecar says nothing
-    of the original. Raises ExportFailed, also for an object that is not what was received, OSError,
-    and what ``change`` raises.
+    of the original. ``on_whole`` is called when all is written and durable, before it has its name:
+    what it raises undoes the export. Raises ExportFailed, also for an object that is not what was
+    received, OSError, and what ``change`` and ``on_whole`` raise.
     """
-    with writing(path) as target:
-        exporting = _Exporting(target, signer, change, path.absolute().parent)
+    with writing(path) as target, _scratch(path, is_needed=change is not None) as scratch:
+        exporting = _Exporting(target, signer, change, scratch)
         for original in originals:
             exporting.add(original)
             on_progress(exporting.exported)
         exporting.finish()
+        target.finish()
+        on_whole(exporting.exported)
     return exporting.exported
 
 
+@contextmanager
+def _scratch(path: Path, *, is_needed: bool) -> Iterator[Path]:
+    """Make a directory beside ``path``, for its owner alone, where changed copies lie a while."""
+    above = path.absolute().parent
+    if not is_needed:
+        yield above
+        return
+    with tempfile.TemporaryDirectory(dir=above, prefix=f".{path.name}.") as directory:
+        yield Path(directory)
+
+
 class _Exporting:
-    """One export as it is written; ``scratch`` is where changed copies lie for a while."""
+    """One export as it is written; changed copies lie in the directory ``scratch`` meanwhile."""
 
     def __init__(
         self, target: Target, signer: Signer | None, change: Change | None, scratch: Path
@@ -108,6 +123,9 @@ class _Exporting:
 
     def add(self, original: Original) -> None:
         """Write an object and its sidecar."""
+        contents = [record for record in original.records if record.event in _CONTENTS]
+        if contents and contents[-1].details.get("file_sha256") != original.sha256:
+            raise _damaged(original)
         with self._opened(original) as file:
             described = _described(file, original)
             file_id = self._directory.place(described)
@@ -138,25 +156,17 @@ class _Exporting:
                 if self._change is None:
                     yield stored
                     return
-                with tempfile.TemporaryFile(dir=self._scratch) as changed:
-                    self._change_into(stored, changed, original)
-                    yield changed
+                if _digest(_pieces(stored)) != original.sha256:
+                    raise _damaged(original)
         except FileNotFoundError:
             raise ExportFailed(
                 f"the file of {original.sop_instance_uid} is missing; nothing was exported"
             ) from None
-
-    def _change_into(self, stored: IO[bytes], changed: IO[bytes], original: Original) -> None:
-        from pydicom import dcmread
-
-        assert self._change is not None
-        if _digest(_pieces(stored)) != original.sha256:
-            raise _damaged(original)
-        stored.seek(0)
-        data_set = self._change(dcmread(stored))
-        data_set.save_as(changed, enforce_file_format=True)
-        changed.flush()
-        changed.seek(0)
+        copy = self._scratch / "COPY"
+        self._change(original.path, copy)
+        with copy.open("rb") as changed:
+            copy.unlink()
+            yield changed
 
     def _copy_record(self, described: Described) -> CustodyRecord:
         """Return what is said of a changed copy: nothing of where it comes from."""
@@ -223,8 +233,8 @@ def _described(file: IO[bytes], original: Original) -> Described:
 
 def _damaged(original: Original) -> ExportFailed:
     return ExportFailed(
-        f"{original.sop_instance_uid} is damaged: the file {original.path} is not what was"
-        " received; nothing was exported"
+        f"{original.sop_instance_uid}: the file {original.path} is not what was received. It is"
+        " damaged, or was replaced just now; nothing was exported"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,16 @@ _ENCRYPTED: Final = 0x1
 # More than images shrink to: all that a ZIP file may unpack to, as a multiple of its own size.
 _MAX_RATIO: Final = 64
 _ALWAYS_ALLOWED_BYTES: Final = 64 * 1024 * 1024
-_ZIP_ERRORS: Final = (EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# What zipfile raises for damaged files; some make it seek to where no file has anything.
+_ZIP_ERRORS: Final = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,  # of which NotImplementedError is one
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class File(Protocol):
@@ -64,7 +74,7 @@ def opened(path: Path) -> Iterator[Source]:
     with path.open("rb") as file:
         try:
             archive = zipfile.ZipFile(file)
-        except (*_ZIP_ERRORS, NotImplementedError) as error:
+        except _ZIP_ERRORS as error:
             raise Differs(Kind.CONTAINER, f"no ZIP file, or a damaged one: {error}") from None
         with archive:
             yield ZipSource(file, archive)
@@ -151,7 +161,7 @@ class ZipSource:
         """Open a member; reading it raises Differs where it is damaged."""
         try:
             return _Member(self._archive.open(self._members[name]))
-        except (*_ZIP_ERRORS, NotImplementedError) as error:
+        except _ZIP_ERRORS as error:
             raise _damaged(error) from None
 
     def check_container(self, *, must_be_sealed: bool) -> None:

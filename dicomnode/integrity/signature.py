@@ -8,6 +8,7 @@ export, and is believed only on the word of whoever verifies.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,6 +59,11 @@ class Signer:
         if self.certificates:
             return _pem(self.certificates)
         return self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 (hex) of the public key in DER form."""
+        return hashlib.sha256(_spki(self.key.public_key())).hexdigest()
 
     def sign(self, manifest: bytes) -> bytes:
         """Return the signature file."""
@@ -141,17 +147,23 @@ def check(name: str, signature: bytes, manifest: bytes, signer: bytes, trust: Tr
     Raises Differs.
     """
     try:
-        if name == ED25519_SIGNATURE:
-            key = load_pem_public_key(signer)
-            if not isinstance(key, ed25519.Ed25519PublicKey):
-                raise Differs(Kind.SIGNATURE, "the key beside it is no Ed25519 key")
-            key.verify(signature, manifest)
-            return _vouched_by_key(key, trust)
-        return _check_cms(signature, manifest, signer, trust)
+        # What is odd about a certificate is told by warnings, such as a serial number below zero.
+        with warnings.catch_warnings(action="error"):
+            if name == CMS_SIGNATURE:
+                return _check_cms(signature, manifest, signer, trust)
+            return _check_ed25519(signature, manifest, signer, trust)
     except InvalidSignature:
         raise Differs(Kind.SIGNATURE, "it was not made of this manifest by this key") from None
-    except _Errors as error:
+    except (*_Errors, Warning) as error:
         raise Differs(Kind.SIGNATURE, f"it cannot be read: {error}") from None
+
+
+def _check_ed25519(signature: bytes, manifest: bytes, signer: bytes, trust: Trust) -> Signed:
+    key = load_pem_public_key(signer)
+    if not isinstance(key, ed25519.Ed25519PublicKey):
+        raise Differs(Kind.SIGNATURE, "the key beside it is no Ed25519 key")
+    key.verify(signature, manifest)
+    return _vouched_by_key(key, trust)
 
 
 def _vouched_by_key(key: PublicKeyTypes, trust: Trust, subject: str = "", at: str = "") -> Signed:

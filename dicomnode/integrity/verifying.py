@@ -148,6 +148,8 @@ class _Verification:
     def _signed(self, name: str, content: bytes) -> Signed:
         written = self._small(name, signature.MAX_BYTES, Kind.SIGNATURE)
         signer = self._small(SIGNER, signature.MAX_BYTES, Kind.SIGNATURE)
+        if hashlib.sha256(signer).hexdigest() != self._digests[SIGNER]:
+            raise Differs(Kind.SIGNATURE, "the key beside it is not the one that was exported")
         return signature.check(name, written, content, signer, self._trust)
 
     # -- files -------------------------------------------------------------------------------------

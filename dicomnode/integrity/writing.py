@@ -49,8 +49,8 @@ class Target(Protocol):
 def writing(path: Path) -> Iterator[Target]:
     """Give what is written in the block the name ``path``; what fails leaves nothing behind.
 
-    A name that ends in .zip becomes a ZIP file, any other a directory. Raises ExportFailed, also
-    when there is something of that name.
+    A name that ends in .zip becomes a ZIP file, any other a directory. The block calls ``finish``.
+    Raises ExportFailed, also when there is something of that name.
     """
     path = path.absolute()
     if os.path.lexists(path):
@@ -62,7 +62,6 @@ def writing(path: Path) -> Iterator[Target]:
     try:
         with _ZipFile(part) if is_zip else _Directory(part) as target:
             yield target
-            target.finish()
         _name(part, path, is_directory=not is_zip)
     except OSError as error:
         if error.errno in _FULL:
