@@ -21,13 +21,14 @@ ALLOWED = {
     "configuration": {"ul", "errors"},
     "value_types": set(),
     "audit_settings": {"configuration", "value_types"},
+    "custody_settings": set(),
     "audit": {"observe", "errors"},
     "certificates": set(),
     "tls": {"certificates", "errors"},
     "retries": {"value_types"},
     "forward_settings": {"configuration", "retries", "value_types"},
     "settings": {"audit_settings", "fetch_settings", "forward_settings", "retries", "tls"}
-    | {"configuration", "value_types", "errors"},
+    | {"custody_settings", "configuration", "value_types", "errors"},
     "registry": {"certificates", "configuration", "value_types", "errors"},
     "users": {"configuration", "errors"},
     "credentials": {"services", "users", "settings", "configuration", "errors"},
@@ -37,13 +38,13 @@ ALLOWED = {
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"certificates", "tls", "scu", "net", "dimse", "ul", "errors"},
     "services": {"scu", "dimse", "ul", "storage", "index", "registry", "users", "observe"}
-    | {"audit", "certificates", "tls", "retries", "errors"},
+    | {"integrity", "audit", "certificates", "tls", "retries", "errors"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
-    | {"forward_settings", "configuration", "errors"},
+    | {"integrity", "forward_settings", "configuration", "errors"},
     "fetch_settings": {"forward_settings", "configuration", "value_types"},
     "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"fetch_settings", "forward_settings", "configuration", "errors"},
-    "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
+    "api": {"integrity", "outbox", "services", "storage", "index", "registry", "observe", "errors"},
     "conformance": {"settings", "registry", "services", "scu", "observe"},
     "whereabouts": {"settings", "registry", "configuration", "errors"},
     "interface": {"api", "outbox", "services", "observe"},
@@ -106,6 +107,8 @@ ALLOWED = {
         "reload",
         "shared_files",
         "client",
+        "integrity",
+        "archive",
         "sync",
         "outbox",
         "node",
