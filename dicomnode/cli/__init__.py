@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "trace": ("trace", "trace"),
     "conformance": ("conformance", "conformance"),
     "reindex": ("archive", "reindex"),
+    "custody": ("custody", "custody"),
     "user": ("user", "user"),
     "worklist": ("worklist", "worklist"),
     "outbox": ("outbox", "outbox"),

@@ -93,6 +93,16 @@ def own_index(settings: Settings) -> Iterator[OwnIndex]:
 
 
 @contextmanager
+def custody_records(settings: Settings) -> Iterator[CustodyRecords]:
+    """Read the custody log of the node of ``settings``, while it runs or not.
+
+    Raises CatalogError.
+    """
+    with _opened(settings) as backend:
+        yield CustodyRecords(backend.reader.connect)
+
+
+@contextmanager
 def _selection(settings: Settings) -> Iterator[Selection]:
     with _opened(settings) as backend:
         yield Selection(backend)

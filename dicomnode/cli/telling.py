@@ -28,6 +28,8 @@ def tell_node(
 
     Raises NodeUnavailable, Refused, CatalogError, OSError: then not all is recorded.
     """
+    if not settings.custody.enabled:
+        return
     storage = settings.storage
     files = FileStore(storage.directory, durability=storage.durability)
     try:
@@ -35,7 +37,7 @@ def tell_node(
     except StoreLocked:
         for start in range(0, len(rows), _AT_ONCE):
             uids = [row.sop_instance_uid for row in rows[start : start + _AT_ONCE]]
-            said = {"event": event.value, "sop_instance_uids": uids, "details": dict(details)}
+            said = {"event": event.value, "instances": uids, "details": dict(details)}
             call(settings, "POST", "/api/custody", said)
         return
     try:
