@@ -35,6 +35,8 @@ _COMMANDS: Final = {
     "commit": ("commit", "commit"),
     "deidentify": ("deidentify", "deidentify"),
     "deidentify-key": ("deidentify", "deidentify_key"),
+    "export": ("export", "export"),
+    "verify": ("verify", "verify"),
     "version": ("serve", "version"),
 }
 
