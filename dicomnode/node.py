@@ -226,6 +226,7 @@ class Node:
             requester=self._commitment_requester,
             journal=self._journal,
             tracing=self._tracing,
+            custodian=self._archive.custodian,
         )
 
     async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:
