@@ -22,6 +22,8 @@ The tree::
     ├── StoreLocked                 another node uses the storage directory
     ├── ConversionFailed            a stored object cannot be had in another transfer syntax
     ├── CannotAsk                   another node cannot be asked as things are; says what to change
+    ├── NotDeidentified             an object cannot be de-identified; the message says why
+    ├── KeyUnusable                 what should be the key of a project is none
     ├── TraceRefused                associations cannot be recorded as things are
     ├── UnreadableAttributes        what should be a data set, or its JSON, is none
     ├── ExportFailed                nothing was exported; the message says why
@@ -215,3 +217,18 @@ class UnusableKey(DicomnodeError):
 
 class TraceRefused(DicomnodeError):
     """Associations cannot be recorded as things are; the message says why."""
+
+
+class NotDeidentified(DicomnodeError):
+    """An object cannot be made safe to hand out; the message says why, without patient data.
+
+    ``advice`` is a sentence that says what to do, where something can be done.
+    """
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(reason)
+        self.advice = advice
+
+
+class KeyUnusable(DicomnodeError):
+    """A project cannot be made, or its key not be read; the message says why."""

@@ -35,6 +35,8 @@ _COMMANDS: Final = {
     "commit": ("commit", "commit"),
     "export": ("export", "export"),
     "verify": ("verify", "verify"),
+    "deidentify": ("deidentify", "deidentify"),
+    "deidentify-key": ("deidentify", "deidentify_key"),
     "version": ("serve", "version"),
 }
 
