@@ -33,10 +33,10 @@ _COMMANDS: Final = {
     "move": ("move", "move"),
     "sync": ("sync", "sync"),
     "commit": ("commit", "commit"),
-    "export": ("export", "export"),
-    "verify": ("verify", "verify"),
     "deidentify": ("deidentify", "deidentify"),
     "deidentify-key": ("deidentify", "deidentify_key"),
+    "export": ("export", "export"),
+    "verify": ("verify", "verify"),
     "version": ("serve", "version"),
 }
 
