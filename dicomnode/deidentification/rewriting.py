@@ -29,7 +29,7 @@ from dicomnode.deidentification.treatment import (
 )
 from dicomnode.deidentification.values import (
     STRING_VRS,
-    TEXT_VRS,
+    WRITTEN_VRS,
     dummy,
     padded,
     vr_of,
@@ -208,7 +208,7 @@ class Rewriter:
         known = self._found.schemes.get(element.data_set.start) in _PUBLISHED
         if element.tag in _CODE_PARTS and known:
             return False
-        return not vrs_of(element).isdisjoint(TEXT_VRS)
+        return not vrs_of(element).isdisjoint(WRITTEN_VRS)
 
     def _apply(self, action: Action, element: Element, in_item: bool) -> None:
         tag = element.tag

@@ -37,6 +37,15 @@ def item(**attributes: Any) -> Dataset:
     return made
 
 
+def appended(directory: Path, data_set: Dataset, *elements: tuple[int, bytes, bytes]) -> Path:
+    """Write a data set, and elements after it as no library would: (tag, VR, value)."""
+    path = written(data_set, directory / "odd.dcm")
+    with path.open("ab") as file:
+        for tag, vr, value in elements:
+            file.write(EXPLICIT_LITTLE.header(tag, vr, len(value)) + value)
+    return path
+
+
 @pytest.mark.parametrize(
     "syntax",
     [
@@ -130,6 +139,18 @@ def test_two_patients_never_become_one(tmp_path: Path) -> None:
     assert len({report.names.patient_id for report in reports}) == len(others)
 
 
+def test_two_ids_that_cannot_be_read_are_not_the_same_for_that(tmp_path: Path) -> None:
+    names = set()
+    for number, value in enumerate((b"M\xfc1 ", b"M\xe41 ", b"M\xfc1 ")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        utf8 = original(SpecificCharacterSet="ISO_IR 192", PatientID=None)
+        source = appended(folder, utf8, (0x00100020, b"LO", value))
+        target = folder / "copy.dcm"
+        names.add(deidentify(source, lambda _, to=target: to, PROJECT, Options()).names.patient_id)
+    assert len(names) == 2
+
+
 def test_an_issuer_can_be_given_for_ids_that_come_without(tmp_path: Path) -> None:
     said = copied(tmp_path, original(IssuerOfPatientID="WEST"))[0].PatientID
     assert copied(tmp_path, original(), Options(issuer="WEST"))[0].PatientID == said
@@ -220,15 +241,6 @@ def test_private_elements_curves_overlays_and_unknown_ones_go(tmp_path: Path, sy
     assert b"Doe" not in path.read_bytes()
 
 
-def appended(directory: Path, data_set: Dataset, *elements: tuple[int, bytes, bytes]) -> Path:
-    """Write a data set, and elements after it as no library would: (tag, VR, value)."""
-    path = written(data_set, directory / "odd.dcm")
-    with path.open("ab") as file:
-        for tag, vr, value in elements:
-            file.write(EXPLICIT_LITTLE.header(tag, vr, len(value)) + value)
-    return path
-
-
 @pytest.mark.parametrize("is_known", [True, False])
 def test_sequences_hidden_in_un_are_looked_into(tmp_path: Path, is_known: bool) -> None:
     # PS3.5 §6.2.2: items without VRs, of known or unknown length.
@@ -287,6 +299,7 @@ def test_cleaned_sequences_keep_published_codes_and_known_words(tmp_path: Path) 
     published = item(
         CodeValue="69536005", CodingSchemeDesignator="SCT", CodeMeaning="Head structure"
     )
+    published.ProtocolContextSequence = Sequence([item(ValueType="NUMERIC")])
     own = item(CodeValue="DOE1", CodingSchemeDesignator="99WARD", CodeMeaning="Doe of Head")
     request = item(
         ScheduledProcedureStepDescription="Brain MR for Mrs. Unknown",
@@ -298,6 +311,7 @@ def test_cleaned_sequences_keep_published_codes_and_known_words(tmp_path: Path) 
     assert kept.ScheduledProcedureStepDescription == "Brain MR"
     codes = kept.ScheduledProtocolCodeSequence
     assert (codes[0].CodeValue, codes[0].CodeMeaning) == ("69536005", "Head structure")
+    assert codes[0].ProtocolContextSequence[0].ValueType == "NUMERIC"
     assert (codes[1].CodeValue, codes[1].CodeMeaning) == ("", "Head")
     assert "RequestAttributesSequence" not in copied(tmp_path, asked)[0]
 
