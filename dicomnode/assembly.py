@@ -228,6 +228,8 @@ def make_forwarding(
         auditing=base.auditing,
     )
     remove = base.auditing.removing(base.catalog, intake.placer.remove)
+    if base.custodian is not None:
+        remove = base.custodian.removing(remove)
     forwarding.commit_with(requester, remove, journal)
     return forwarding
 

@@ -26,6 +26,8 @@ The tree::
     ├── KeyUnusable                 what should be the key of a project is none
     ├── TraceRefused                associations cannot be recorded as things are
     ├── UnreadableAttributes        what should be a data set, or its JSON, is none
+    ├── ExportFailed                nothing was exported; the message says why
+    ├── UnusableKey                 a key or certificate cannot be used to sign, or to verify
     ├── TokenRefused                a user's JSON Web Token is not accepted; the message says why
     └── CatalogError                the index failed; whatever was asked of it did not happen
 
@@ -203,6 +205,14 @@ class UnreadableAttributes(DicomnodeError):
 
     The sentence names attributes, never their values.
     """
+
+
+class ExportFailed(DicomnodeError):
+    """Nothing was exported, and nothing of it is left; the message says why."""
+
+
+class UnusableKey(DicomnodeError):
+    """A key or a certificate cannot be used as it was to be; the message names file and reason."""
 
 
 class TraceRefused(DicomnodeError):

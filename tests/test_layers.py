@@ -104,6 +104,7 @@ ALLOWED = {
     "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
         "daemon",
+        "audit",
         "conformance",
         "deidentification",
         "reload",

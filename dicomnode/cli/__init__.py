@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "trace": ("trace", "trace"),
     "conformance": ("conformance", "conformance"),
     "reindex": ("archive", "reindex"),
+    "custody": ("custody", "custody"),
     "user": ("user", "user"),
     "worklist": ("worklist", "worklist"),
     "outbox": ("outbox", "outbox"),
@@ -34,6 +35,8 @@ _COMMANDS: Final = {
     "commit": ("commit", "commit"),
     "deidentify": ("deidentify", "deidentify"),
     "deidentify-key": ("deidentify", "deidentify_key"),
+    "export": ("export", "export"),
+    "verify": ("verify", "verify"),
     "version": ("serve", "version"),
 }
 

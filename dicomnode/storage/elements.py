@@ -45,6 +45,18 @@ class Source(Window):
         return data
 
 
+class Memory(Source):
+    """A data set in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(-1, 0, len(data))
+        self._data = data
+
+    def read(self, position: int, size: int) -> bytes:
+        """Return ``size`` bytes, fewer at the end."""
+        return self._data[position : position + size]
+
+
 def cut_short() -> ConversionFailed:
     """Return the error for a data set that ends inside of something."""
     return ConversionFailed("the stored data set is cut short")
