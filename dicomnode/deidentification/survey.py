@@ -136,6 +136,11 @@ class Survey:
         return self.facts.get(tag, "")
 
     @property
+    def is_of_patient(self) -> bool:
+        """Whether it is about a patient; colour palettes and hanging protocols are not."""
+        return any(map(self.fact, (STUDY_INSTANCE_UID, PATIENT_ID, PATIENT_NAME)))
+
+    @property
     def patient(self) -> tuple[str, str]:
         """The patient's ID and its issuer; "" where it is not said.
 

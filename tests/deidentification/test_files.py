@@ -135,8 +135,11 @@ def test_two_patients_never_become_one(tmp_path: Path) -> None:
         original(PatientID="", StudyInstanceUID=f"{ROOT}.1.8"),
         original(PatientID=None, StudyInstanceUID=f"{ROOT}.1.9"),
     ]
-    reports = [copied(tmp_path, each)[2] for each in others]
-    assert len({report.names.patient_id for report in reports}) == len(others)
+    copies = [copied(tmp_path, each) for each in others]
+    assert len({report.names.patient_id for _, _, report in copies}) == len(others)
+    # Those that had no ID have one, or whoever gets the copies would take them for one patient.
+    assert len({made.PatientID for made, _, _ in copies}) == len(others)
+    assert all(made.PatientName == made.PatientID for made, _, _ in copies)
 
 
 def test_two_ids_that_cannot_be_read_are_not_the_same_for_that(tmp_path: Path) -> None:
@@ -149,6 +152,14 @@ def test_two_ids_that_cannot_be_read_are_not_the_same_for_that(tmp_path: Path) -
         target = folder / "copy.dcm"
         names.add(deidentify(source, lambda _, to=target: to, PROJECT, Options()).names.patient_id)
     assert len(names) == 2
+
+
+def test_what_is_of_no_patient_gets_none(tmp_path: Path) -> None:
+    palette = Dataset()
+    palette.SOPClassUID = "1.2.840.10008.5.1.4.39.1"
+    palette.SOPInstanceUID = f"{ROOT}.9"
+    made, _, _ = copied(tmp_path, palette)
+    assert "PatientID" not in made and made.PatientIdentityRemoved == "YES"
 
 
 def test_an_issuer_can_be_given_for_ids_that_come_without(tmp_path: Path) -> None:
