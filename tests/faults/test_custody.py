@@ -14,6 +14,7 @@ import pytest
 
 from dicomnode.integrity.record import CustodyRecord, Event
 from tests import peers
+from tests.audit.reading import read_file
 from tests.cli.commands import run
 from tests.conftest import RunningNode, StartNode, StartNodeProcess
 from tests.custody_log import events, recorded
@@ -198,3 +199,18 @@ def test_the_chain_is_whole_and_has_every_acknowledged_object_though_the_node_is
         assert acknowledged <= received
         assert head == (0, "0" * 64) or records[head[0] - 1].hash == head[1]
         head = records[-1].sequence, records[-1].hash
+
+
+def test_the_head_of_the_chain_is_noted_in_the_log_and_the_audit_trail(
+    start_node: StartNode, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "audit.xml"
+    node = start_node(audit={"enabled": True, "file": str(file)})
+    assert store(node.dicom_address, *IMAGES) == [0] * len(IMAGES)
+    node.stop()
+    last = recorded(node.store_directory)[-1]
+    noted = f"head of the chain of custody (stop): {last.sequence}:{last.hash}"
+    assert last.sequence == 3 and noted in capfd.readouterr().err
+    alerts = [each for each in read_file(file) if each.types == ["110135"]]
+    assert [each.outcome for each in alerts] == ["0", "0"]
+    assert alerts[-1].detail("110182", "Alert Description") == noted.encode()
