@@ -33,6 +33,10 @@ _COMMANDS: Final = {
     "move": ("move", "move"),
     "sync": ("sync", "sync"),
     "commit": ("commit", "commit"),
+    "deidentify": ("deidentify", "deidentify"),
+    "deidentify-key": ("deidentify", "deidentify_key"),
+    "export": ("export", "export"),
+    "verify": ("verify", "verify"),
     "version": ("serve", "version"),
 }
 
