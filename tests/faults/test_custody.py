@@ -18,9 +18,10 @@ from tests.audit.reading import read_file
 from tests.cli.commands import run
 from tests.conftest import RunningNode, StartNode, StartNodeProcess
 from tests.custody_log import events, recorded
-from tests.faults.scu import Image, files_below, store
+from tests.faults.scu import Image, associated, files_below, store
 from tests.faults.senders import store_until_killed
 from tests.peers import eventually, run_tool
+from tests.wire import CT_IMAGE_STORAGE, data_set
 
 IMAGES = [Image(number) for number in range(1, 4)]
 
@@ -121,6 +122,25 @@ def test_what_comes_again_and_with_other_bytes_is_recorded(
     if policy == "replace":
         assert records[2].details["replaced_sha256"] == records[0].details["sha256"]
         assert records[2].details["sha256"] != records[0].details["sha256"]
+
+
+def test_an_object_that_gives_way_to_one_of_another_study_is_gone_from_its_own(
+    start_node: StartNode,
+) -> None:
+    node = start_node(storage={"on_conflict": "replace"})
+    first, other = Image(1), Image(1, study=2)
+    assert store(node.dicom_address, first) == [0]
+    uids = {"study_uid": other.study_uid, "series_uid": other.series_uid}
+    with associated(node.dicom_address) as wire:
+        second = data_set(CT_IMAGE_STORAGE, first.uid, **uids)
+        assert wire.store(CT_IMAGE_STORAGE, first.uid, second) == 0
+        wire.release()
+    told = [(each.study_instance_uid, each.event) for each in recorded(node.store_directory)]
+    assert told == [
+        (first.study_uid, Event.RECEIVED),
+        (first.study_uid, Event.DELETED),
+        (other.study_uid, Event.REPLACED),
+    ]
 
 
 def test_nothing_is_recorded_when_that_is_off(start_node: StartNode, tmp_path: Path) -> None:
