@@ -11,12 +11,30 @@ import typer
 
 from dicomnode.cli.associating import interruptible
 from dicomnode.cli.common import ConfigOption, explained, fail
+from dicomnode.cli.deidentifying import (
+    AllowBurnedInOption,
+    AllowRecognizableOption,
+    CleanDescriptorsOption,
+    IssuerOption,
+    KeepDatesOption,
+    RetainDeviceOption,
+    RetainInstitutionOption,
+    RetainPatientOption,
+    RetainUidsOption,
+    ShiftDatesOption,
+    dates,
+    project_of,
+)
 from dicomnode.cli.held import OwnObjects, own_objects
 from dicomnode.cli.progress import bar
 from dicomnode.cli.queries import SeriesOption, StudyOption
 from dicomnode.cli.telling import tell_node
+from dicomnode.deidentification.files import deidentify as deidentified
+from dicomnode.deidentification.options import Options
+from dicomnode.deidentification.project import Project
+from dicomnode.errors import ExportFailed, NotDeidentified
 from dicomnode.index.entry import InstanceRow
-from dicomnode.integrity.exporting import Exported, Original
+from dicomnode.integrity.exporting import DEIDENTIFIED, Change, Exported, Original
 from dicomnode.integrity.exporting import export as write_export
 from dicomnode.integrity.record import CustodyRecord, Event
 from dicomnode.integrity.signature import Signer, load_signer
@@ -53,12 +71,44 @@ def export(
             help="Sign as CMS: the certificate of KEY (RSA or EC), those of its CAs behind it.",
         ),
     ] = None,
+    deidentify: Annotated[
+        Path | None,
+        typer.Option(
+            "--deidentify",
+            metavar="KEYFILE",
+            help="Export de-identified copies, by the key of a project (deidentify-key).",
+        ),
+    ] = None,
+    retain_uids: RetainUidsOption = False,
+    shift_dates: ShiftDatesOption = False,
+    keep_dates: KeepDatesOption = False,
+    clean_descriptors: CleanDescriptorsOption = False,
+    retain_device: RetainDeviceOption = False,
+    retain_institution: RetainInstitutionOption = False,
+    retain_patient_characteristics: RetainPatientOption = False,
+    allow_burned_in: AllowBurnedInOption = False,
+    allow_recognizable: AllowRecognizableOption = False,
+    issuer: IssuerOption = "",
     config: ConfigOption = None,
 ) -> None:
     """Write objects as a DICOM file-set with DICOMDIR, digests and custody records.
 
-    All of it or nothing; what is there is never written over. `dicomnode verify` checks it.
+    All of it or nothing; what is there is never written over. `dicomnode verify` checks it. Options
+    of copies are those of `dicomnode deidentify`, and go with --deidentify.
     """
+    options = Options(
+        retain_uids=retain_uids,
+        dates=dates(shift_dates, keep_dates),
+        clean_descriptors=clean_descriptors,
+        retain_device_identity=retain_device,
+        retain_institution_identity=retain_institution,
+        retain_patient_characteristics=retain_patient_characteristics,
+        allow_burned_in=allow_burned_in,
+        allow_recognizable=allow_recognizable,
+        issuer=issuer,
+    )
+    if deidentify is None and options != Options():
+        fail("options of de-identified copies go with --deidentify KEYFILE")
     keys = {
         keyword: values
         for keyword, values in (
@@ -74,22 +124,46 @@ def export(
     if certificate is not None and sign is None:
         fail("--certificate needs --sign, the key that it is of")
     with explained(), interruptible():
+        change = _change(project_of(deidentify), options) if deidentify is not None else None
         signer = _signer(sign, certificate) if sign is not None else None
-        settings = load_settings(config)
-        with own_objects(settings) as own, bar("exporting") as shown:
-            chosen = _Chosen(settings, own, keys)
-
-            def progress(exported: Exported) -> None:
-                shown.update(exported.objects, len(chosen.rows), exported.bytes)
-
-            exported = write_export(
-                chosen.originals(),
-                to,
-                signer=signer,
-                on_progress=progress,
-                on_whole=lambda exported: chosen.tell(exported, to, signer),
-            )
+        exported = _export(load_settings(config), keys, to, signer, change)
     _say(exported, to, signer)
+
+
+def _export(
+    settings: Settings,
+    keys: Mapping[str, Sequence[str]],
+    to: Path,
+    signer: Signer | None,
+    change: Change | None,
+) -> Exported:
+    with own_objects(settings) as own, bar("exporting") as shown:
+        chosen = _Chosen(settings, own, keys)
+
+        def progress(exported: Exported) -> None:
+            shown.update(exported.objects, len(chosen.rows), exported.bytes)
+
+        return write_export(
+            chosen.originals(),
+            to,
+            signer=signer,
+            change=change,
+            on_progress=progress,
+            on_whole=lambda exported: chosen.tell(exported, to, signer, is_copy=bool(change)),
+        )
+
+
+def _change(project: Project, options: Options) -> Change:
+    """Return what makes de-identified copies; refuses what cannot be made safe."""
+
+    def copy(original: Path, path: Path) -> None:
+        try:
+            deidentified(original, lambda names: path, project, options)
+        except NotDeidentified as error:
+            advice = f"; {error.advice}" if error.advice else ""
+            raise ExportFailed(f"{original}: {error}{advice}; nothing was exported") from None
+
+    return copy
 
 
 class _Chosen:
@@ -128,11 +202,13 @@ class _Chosen:
                 tuple(records.get(row.sop_instance_uid, ())),
             )
 
-    def tell(self, exported: Exported, to: Path, signer: Signer | None) -> None:
+    def tell(self, exported: Exported, to: Path, signer: Signer | None, *, is_copy: bool) -> None:
         """Have the node record what is exported; raises where that cannot be done."""
         details = {"to": to.name, "manifest_sha256": exported.manifest_sha256}
         if signer is not None:
             details["signed_with"] = signer.fingerprint
+        if is_copy:
+            details["what"] = DEIDENTIFIED
         tell_node(self._settings, Event.EXPORTED, self.rows, details)
 
 

@@ -32,9 +32,10 @@ from dicomnode.integrity.sidecar import Sidecar
 from dicomnode.integrity.signature import Signer
 from dicomnode.integrity.writing import Target, writing
 
+# What is recorded of a changed copy.
+DEIDENTIFIED: Final = "de-identified copy"
+
 _READ_BYTES: Final = 1024 * 1024
-# What the only record of a changed copy says of it.
-_COPY: Final = "de-identified copy"
 
 _CONTENTS: Final = frozenset((Event.RECEIVED, Event.REPLACED, Event.ENTERED))
 
@@ -176,7 +177,7 @@ class _Exporting:
             event=Event.EXPORTED,
             study_instance_uid=described.study_instance_uid,
             sop_instance_uid=described.sop_instance_uid,
-            details={"what": _COPY},
+            details={"what": DEIDENTIFIED},
             previous=self._records[-1].hash if self._records else NOTHING_BEFORE,
             hash="",
         )
