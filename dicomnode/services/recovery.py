@@ -7,6 +7,7 @@ reported: the file may come back with a mounted disk or a backup.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from dicomnode.index.catalog import (
     InstanceRow,
     ObjectAttachment,
 )
+from dicomnode.index.earlier import EarlierDigests
 from dicomnode.observe.logs import Logger
 from dicomnode.services.placing import Forwarding
 from dicomnode.storage.disk import disk_errors
@@ -57,13 +59,15 @@ class RecoveryReport:
     temps_removed: int = 0
     temps_quarantined: int = 0
     unreadable: int = 0
+    damaged: int = 0
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (
             f"files indexed {self.orphans_indexed}, rows without file {self.rows_without_file}, "
             f"temporary files removed {self.temps_removed} and quarantined "
-            f"{self.temps_quarantined}, unreadable files {self.unreadable}, "
+            f"{self.temps_quarantined}, unreadable files {self.unreadable}, damaged files "
+            f"{self.damaged}, "
             f"files restored {self.files_restored}"
         )
 
@@ -97,9 +101,10 @@ def reconcile(
     if catalog.is_new:
         forwarding = None
     run = _Run(files, catalog, log, progress, total=None, forwarding=forwarding)
-    run.enter(run.replacements())
+    run.enter(run.replacements(), is_other=True)
     run.clear_incoming()
     run.enter(_orphans(files, catalog, run))
+    run.digests.forget_entered()
     return run.report
 
 
@@ -120,10 +125,11 @@ def rebuild(
             f" cannot be written: {catalog.unrestored}"
         )
     total = sum(len(_objects(names)) for _, names in files.walk())
-    run = _Run(files, catalog, log, progress, total)
     catalog.truncate()
+    run = _Run(files, catalog, log, progress, total)
     run.clear_incoming()
     run.enter(f"{series}/{name}" for series, names in files.walk() for name in _objects(names))
+    run.digests.forget_entered()
     return run.report
 
 
@@ -170,6 +176,7 @@ class _Run:
         forwarding: Forwarding | None = None,
     ) -> None:
         self._forwarding = forwarding
+        self.digests = EarlierDigests(catalog)
         self.report = RecoveryReport(files_restored=catalog.restored)
         self._files = files
         self._catalog = catalog
@@ -183,8 +190,11 @@ class _Run:
 
     # -- objects ---------------------------------------------------------------------------------
 
-    def enter(self, paths: Iterator[str]) -> None:
-        """Index the files at ``paths``; those that cannot be are parked in the quarantine."""
+    def enter(self, paths: Iterator[str], *, is_other: bool = False) -> None:
+        """Index the files at ``paths``; those that cannot be are parked in the quarantine.
+
+        ``is_other`` says that they are other objects than those of their UIDs that were held.
+        """
         durable = False
         with ThreadPoolExecutor(_READERS, thread_name_prefix="recovery") as readers:
             for path in paths:
@@ -196,17 +206,19 @@ class _Run:
                 if self._failure is not None:
                     self._room.release()
                     break
-                readers.submit(self._read, path)
+                readers.submit(self._read, path, is_other)
             for _ in range(_OUTSTANDING):
                 self._room.acquire()
         self._room.release(_OUTSTANDING)
         if self._failure is not None:
             raise self._failure
 
-    def _read(self, path: str) -> None:
+    def _read(self, path: str, is_other: bool) -> None:
         try:
             end = self._forwarding.header_end if self._forwarding is not None else HEADER_END
             entry = _entry(self._files, path, end)
+            if not is_other:
+                entry = self._as_received(entry)
         except (CannotUnderstand, DataSetMismatch) as error:
             self._park(path, error.comment)
             self._settle()
@@ -219,6 +231,23 @@ class _Run:
             self._catalog.add(
                 entry, lambda outcome: self._entered(entry, outcome), also=self._attachment(entry)
             )
+
+    def _as_received(self, entry: InstanceEntry) -> InstanceEntry:
+        """Return the entry with the digests that were known of the object, where they were.
+
+        A file that has others is damaged. It is not taken for what was received, whatever became
+        of the index: its row says what it should have. Raises CatalogError.
+        """
+        known = self.digests.of(entry.sop_instance_uid)
+        if known is None:
+            return entry
+        sha256, file_sha256 = known
+        if sha256 == entry.sha256 and file_sha256 in ("", entry.file_sha256):
+            return entry
+        with self._lock:
+            self.report.damaged += 1
+        self.problem(f"{entry.path} is damaged: it is not what was received")
+        return dataclasses.replace(entry, sha256=sha256, file_sha256=file_sha256)
 
     def _attachment(self, entry: InstanceEntry) -> ObjectAttachment | None:
         return self._forwarding.attachment(entry) if self._forwarding is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -346,3 +347,74 @@ def test_an_index_of_another_version_is_announced(
     catalog.rebuilt_from = "0"
     assert reconciled(files, catalog, lines).orphans_indexed == 1
     assert "another version" in lines.warnings[0]
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+
+def whole_store(files: FileStore, catalog: Catalog, lines: Lines) -> list[str]:
+    paths = [placed(files, number, "1.2", "1.2.4") for number in range(3)]
+    reconciled(files, catalog, lines)
+    return paths
+
+
+def flip(files: FileStore, path: str, at: int) -> None:
+    """Change one bit of a stored file."""
+    with open(files.abs_path(path), "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("at", [0, 400], ids=["preamble", "data set"])
+def test_reindexing_does_not_take_a_damaged_file_for_what_was_received(
+    files: FileStore, catalog: Catalog, lines: Lines, at: int
+) -> None:
+    paths = whole_store(files, catalog, lines)
+    before = catalog.get("1.2.4.1")
+    assert before is not None
+    flip(files, paths[1], at)
+    for _ in range(2):  # whoever reindexes twice learns no other
+        report = rebuild(files, catalog)
+        assert (report.orphans_indexed, report.damaged) == (3, 1)
+        assert f"{paths[1]} is damaged" in report.problems[0]
+        after = catalog.get("1.2.4.1")
+        assert after is not None
+        assert (after.sha256, after.file_sha256) == (before.sha256, before.file_sha256)
+    flip(files, paths[1], at)
+    assert rebuild(files, catalog).damaged == 0
+
+
+def test_a_file_that_was_missing_at_a_reindex_is_compared_when_it_comes_back(
+    files: FileStore, catalog: Catalog, lines: Lines
+) -> None:
+    paths = whole_store(files, catalog, lines)
+    aside = files.abs_path("quarantine/aside")
+    os.rename(files.abs_path(paths[2]), aside)
+    assert rebuild(files, catalog).orphans_indexed == 2
+    os.rename(aside, files.abs_path(paths[2]))
+    flip(files, paths[2], 0)
+    assert reconciled(files, catalog, lines).damaged == 1
+
+
+@pytest.mark.parametrize(("at", "damaged"), [(None, 0), (400, 1)])
+def test_what_an_index_of_version_3_said_of_objects_is_not_forgotten(
+    files: FileStore, catalog: Catalog, lines: Lines, tmp_path: Path, at: int | None, damaged: int
+) -> None:
+    """It had digests of data sets alone."""
+    paths = whole_store(files, catalog, lines)
+    before = catalog.get("1.2.4.1")
+    assert before is not None
+    catalog.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as index, index:
+        index.execute("UPDATE meta SET value = '3'")
+        index.execute("ALTER TABLE instance DROP COLUMN file_sha256")
+    if at is not None:
+        flip(files, paths[1], at)
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as upgraded:
+        assert upgraded.rebuilt_from == "3"
+        assert reconciled(files, upgraded, lines).damaged == damaged
+        after = upgraded.get("1.2.4.1")
+        assert after is not None and after.sha256 == before.sha256
+        assert after.file_sha256 == ("" if damaged else before.file_sha256)
