@@ -1,0 +1,41 @@
+"""The metrics of files that are read again, or found not to be whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class ScrubMetrics:
+    """Counts files and bytes; every method may be called from any thread."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._objects = Counter(
+            "dicomnode_scrub_objects_total",
+            "Stored objects that the scrub has read and compared with what was received.",
+            registry=registry,
+        )
+        self._bytes = Counter(
+            "dicomnode_scrub_read_bytes_total", "Bytes that the scrub has read.", registry=registry
+        )
+        self._found = Counter(
+            "dicomnode_scrub_found_total",
+            "Files found that are not whole, by what is wrong and who met them.",
+            ["kind", "by"],
+            registry=registry,
+        )
+
+    def read(self, objects: int, size: int) -> None:
+        """Count what has been read."""
+        self._objects.inc(objects)
+        self._bytes.inc(size)
+
+    def found(self, kind: str, by: str) -> None:
+        """Count a file that is not whole."""
+        self._found.labels(kind, by).inc()
+
+    def follow(self, name: str, words: str, value: Callable[[], float]) -> None:
+        """Read a gauge whenever the metrics are scraped."""
+        Gauge(name, words, registry=self._registry).set_function(value)
