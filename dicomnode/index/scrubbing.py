@@ -150,7 +150,9 @@ class ScrubRecords(ScrubReport):
         super().__init__(catalog.read, catalog.byte_collation)
         self._catalog = catalog
         names = tuple(bad_file.columns.keys())
-        self._add_bad = catalog.prepare(insert(bad_file).values(new_values(names)), new_names(names))
+        self._add_bad = catalog.prepare(
+            insert(bad_file).values(new_values(names)), new_names(names)
+        )
         of_path = bad_file.c.path == bindparam("gone")
         self._remove_bad = catalog.prepare(delete(bad_file).where(of_path), ("gone",))
         names = tuple(scrub_pass.columns.keys())

@@ -12,7 +12,6 @@ from typing import Final, Protocol
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from dicomnode.errors import CatalogError
 from dicomnode.index.catalog import InstanceRow
 from dicomnode.index.scrubbing import Also, BadFile, Kind, ScrubRecords
 from dicomnode.observe.logs import Logger
