@@ -7,19 +7,28 @@ import contextlib
 from dataclasses import dataclass
 from functools import partial
 
+from prometheus_client import CollectorRegistry
+
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.custody import Custody
+from dicomnode.index.scrubbing import ScrubRecords
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.metrics import Metrics
+from dicomnode.observe.scrub_metrics import ScrubMetrics
 from dicomnode.outbox.forwarding import Outbox
-from dicomnode.parameters import forward_rules_of, synchronous_of
+from dicomnode.parameters import forward_rules_of, scrub_rules_of, synchronous_of
 from dicomnode.registry import Registry
+from dicomnode.services.bad_files import BadFiles
+from dicomnode.services.explanations import Explanations
 from dicomnode.services.holdings import Holdings
 from dicomnode.services.journal import Journal
 from dicomnode.services.recovery import reconcile
+from dicomnode.services.scrub import Scrub
 from dicomnode.services.settling import Settler, restore
 from dicomnode.services.turns import Turns
+from dicomnode.services.wholeness import Wholeness
 from dicomnode.services.workers import GroupWorker, Workers
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
@@ -39,6 +48,7 @@ class OpenArchive:
     steps: Steps
     holdings: Holdings
     threads: ArchiveThreads
+    scrub: Scrub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +90,18 @@ async def open_archive(
         "status",
         steps.counts,
     )
+    threads = _start_threads(files, catalog, journal, undo)
+    scrub = await asyncio.to_thread(
+        make_scrub,
+        settings,
+        files,
+        catalog,
+        threads.turns,
+        log,
+        metrics.registry,
+        journal.explanations,
+    )
+    undo.push_async_callback(asyncio.to_thread, scrub.close)
     return OpenArchive(
         files=files,
         catalog=catalog,
@@ -87,8 +109,35 @@ async def open_archive(
         items=items,
         steps=steps,
         holdings=holdings,
-        threads=_start_threads(files, catalog, journal, undo),
+        threads=threads,
+        scrub=scrub,
     )
+
+
+def make_scrub(
+    settings: Settings,
+    files: FileStore,
+    catalog: Catalog,
+    turns: Turns,
+    log: Logger,
+    registry: CollectorRegistry,
+    explanations: Explanations | None = None,
+) -> Scrub:
+    """Return what reads stored files again; blocks. Raises CatalogError."""
+    metrics, records = ScrubMetrics(registry), ScrubRecords(catalog)
+    bad = BadFiles(records, log, metrics, explanations, Custody(catalog))
+    scrub = Scrub(
+        files,
+        catalog,
+        Wholeness(files, catalog, turns),
+        bad,
+        records,
+        metrics,
+        scrub_rules_of(settings),
+        log,
+    )
+    metrics.follow(scrub.age_seconds, scrub.unknown_files, bad.counts)
+    return scrub
 
 
 async def _open_files(

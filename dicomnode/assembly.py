@@ -44,6 +44,8 @@ from dicomnode.services.query import Query
 from dicomnode.services.query_archive import Archive
 from dicomnode.services.quotas import Quotas
 from dicomnode.services.retrieve import Retrieve
+from dicomnode.services.scrub import Scrub
+from dicomnode.services.verified_reads import VerifiedReads
 from dicomnode.services.worklist import Worklist
 from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.settings import Settings
@@ -65,6 +67,7 @@ class Base:
     catalog: Catalog
     requestor: Requestor
     auditing: Auditing
+    scrub: Scrub
 
 
 def make_auditing(
@@ -144,7 +147,14 @@ def make_retrieve(base: Base) -> Retrieve:
         base.log,
         retrieve_rules_of(base.settings),
         base.auditing,
+        verified_reads(base),
     )
+
+
+def verified_reads(base: Base) -> VerifiedReads:
+    """Return what compares objects with their digests as they are handed out."""
+    scrub = base.scrub
+    return VerifiedReads(base.settings.storage.verify_on_read, scrub.wholeness, scrub.bad)
 
 
 def make_performed_steps(base: Base, steps: Steps, outbox: Outbox) -> PerformedSteps:
@@ -209,6 +219,7 @@ def make_forwarding(
         journal,
         forwarding_of(base.settings),
         auditing=base.auditing,
+        verified=verified_reads(base),
     )
     remove = base.auditing.removing(base.catalog, intake.placer.remove)
     forwarding.commit_with(requester, remove, journal)

@@ -10,13 +10,16 @@ from starlette.routing import BaseRoute
 from dicomnode.api.access import Access
 from dicomnode.api.activity import activity_routes
 from dicomnode.api.commitment import commitment_routes
+from dicomnode.api.integrity import integrity_routes
 from dicomnode.api.outbox import outbox_routes
 from dicomnode.api.trace import trace_routes
 from dicomnode.api.worklist import worklist_routes
+from dicomnode.index.catalog import Catalog
 from dicomnode.observe.trace import Tracing
 from dicomnode.outbox.desk import Desk
 from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.journal import Journal
+from dicomnode.services.scrub import Scrub
 from dicomnode.services.worklist_desk import WorklistDesk
 
 
@@ -29,6 +32,8 @@ class Served:
     requester: CommitmentRequester
     journal: Journal
     tracing: Tracing
+    catalog: Catalog
+    scrub: Scrub
 
 
 def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
@@ -40,4 +45,5 @@ def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
         *commitment_routes(served.requester, access),
         *activity_routes(served.journal, served.outbox),
         *trace_routes(served.tracing, access),
+        *integrity_routes(served.catalog, served.scrub, access),
     ]

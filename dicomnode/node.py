@@ -182,6 +182,7 @@ class Node:
         await self._acceptor.start()
         # What is asked for by C-MOVE comes in at once.
         await self._fetching.start()
+        self._archive.scrub.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
         self._security.started(self._acceptor)
@@ -223,6 +224,8 @@ class Node:
             requester=self._commitment_requester,
             journal=self._journal,
             tracing=self._tracing,
+            catalog=self._archive.catalog,
+            scrub=self._archive.scrub,
         )
 
     async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:
@@ -269,6 +272,7 @@ class Node:
             catalog=self._archive.catalog,
             requestor=self._requestor,
             auditing=self._auditing,
+            scrub=self._archive.scrub,
         )
         if self._credentials.note:
             self.log.warning(self._credentials.note)
@@ -391,6 +395,7 @@ class Node:
             "fetch": self._fetching.figures(),
             "commitments": await self._commitment.figures(),
             "commitment_requests": await asyncio.to_thread(requester.requests.counts),
+            "scrub": await asyncio.to_thread(self._archive.scrub.figures),
             "tls": self._security.figures(self._acceptor),
             "audit": self._auditing.audit.figures(),
             **self._journal.figures(),

@@ -26,8 +26,9 @@ ALLOWED = {
     "tls": {"certificates", "errors"},
     "retries": {"value_types"},
     "forward_settings": {"configuration", "retries", "value_types"},
-    "settings": {"audit_settings", "fetch_settings", "forward_settings", "retries", "tls"}
-    | {"configuration", "value_types", "errors"},
+    "scrub_settings": {"value_types"},
+    "settings": {"audit_settings", "fetch_settings", "forward_settings", "scrub_settings"}
+    | {"retries", "tls", "configuration", "value_types", "errors"},
     "registry": {"certificates", "configuration", "value_types", "errors"},
     "users": {"configuration", "errors"},
     "credentials": {"services", "users", "settings", "configuration", "errors"},
@@ -37,7 +38,7 @@ ALLOWED = {
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"certificates", "tls", "scu", "net", "dimse", "ul", "errors"},
     "services": {"scu", "dimse", "ul", "storage", "index", "registry", "users", "observe"}
-    | {"audit", "certificates", "tls", "retries", "errors"},
+    | {"audit", "certificates", "tls", "retries", "integrity", "errors"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "fetch_settings": {"forward_settings", "configuration", "value_types"},
@@ -46,7 +47,7 @@ ALLOWED = {
     "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
     "conformance": {"settings", "registry", "services", "scu", "observe"},
     "whereabouts": {"settings", "registry", "configuration", "errors"},
-    "interface": {"api", "outbox", "services", "observe"},
+    "interface": {"api", "outbox", "services", "index", "observe"},
     "parameters": {"descriptors", "net", "outbox", "sync", "services", "index", "registry"}
     | {"audit", "audit_settings", "observe", "settings"},
     "hardening": set(),
@@ -101,6 +102,7 @@ ALLOWED = {
     | {"security", "settings", "errors"},
     "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
+        "archive",
         "daemon",
         "conformance",
         "reload",

@@ -66,18 +66,19 @@ class _Index:
 @contextmanager
 def own_index(settings: Settings) -> Iterator[OwnIndex]:
     """Read the index of the node of ``settings``, while it runs or not. Raises CatalogError."""
-    with _opened(settings) as backend:
+    with opened_index(settings) as backend:
         yield OwnIndex(_Index(backend))
 
 
 @contextmanager
 def _selection(settings: Settings) -> Iterator[Selection]:
-    with _opened(settings) as backend:
+    with opened_index(settings) as backend:
         yield Selection(backend)
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[Backend]:
+def opened_index(settings: Settings) -> Iterator[Backend]:
+    """Lend the database of the index, to be read only. Raises CatalogError."""
     backend = Backend(settings.index_url, "FULL")
     try:
         _check(backend)

@@ -1,11 +1,8 @@
 """Tables of what no stored file holds: kept when the archive's tables are made anew.
 
 Worklist items, performed procedure steps, storage commitments, what is to be forwarded, how
-fetching went, and what was found as files were read again. A change of these tables needs a
-migration; a new table needs none.
-=======
-fetching went, and what happened to each object. A change of these tables needs a migration; a new
-table needs none.
+fetching went, what happened to each object, and what was found as files were read again. A change
+of these tables needs a migration; a new table needs none.
 """
 
 from __future__ import annotations

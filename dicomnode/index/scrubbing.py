@@ -22,6 +22,7 @@ from dicomnode.index.schema import instance, series, study
 from dicomnode.index.statements import ROW
 
 _STUDIES_PER_STEP: Final = 64
+_MOST_OF_STUDY: Final = 1_000_000
 
 Read = Callable[[], AbstractContextManager[Connection]]
 Also = Callable[[DBAPICursor], None]
@@ -96,6 +97,13 @@ class ScrubReport:
         with self._read() as connection:
             rows = connection.execute(statement.limit(limit)).all()
         return [BadFile(path, uid, of, Kind(kind), *rest) for path, uid, of, kind, *rest in rows]
+
+    def bad_files_of(self, rows: Sequence[InstanceRow]) -> list[BadFile]:
+        """Return what is not whole of some objects, of a few studies."""
+        paths = {row.path for row in rows}
+        studies = {row.study_instance_uid for row in rows}
+        found = (each for uid in studies for each in self.bad_files(_MOST_OF_STUDY, uid))
+        return [each for each in found if each.path in paths]
 
     def bad_paths(self) -> dict[str, Kind]:
         """Return the paths of all files that are not whole."""
@@ -202,12 +210,11 @@ class ScrubRecords(ScrubReport):
 
         self._catalog.transact(change)
 
-    def gone(self, paths: Sequence[str], also: Also | None = None) -> None:
-        """Take files from the list; ``also`` is done in the same transaction."""
+    def gone(self, path: str, also: Also | None = None) -> None:
+        """Take a file from the list; ``also`` is done in the same transaction."""
 
         def change(cursor: DBAPICursor) -> None:
-            for path in paths:
-                self._remove_bad.run(cursor, path)
+            self._remove_bad.run(cursor, path)
             if also is not None:
                 also(cursor)
 

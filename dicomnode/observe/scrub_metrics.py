@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -36,6 +37,32 @@ class ScrubMetrics:
         """Count a file that is not whole."""
         self._found.labels(kind, by).inc()
 
-    def follow(self, name: str, words: str, value: Callable[[], float]) -> None:
-        """Read a gauge whenever the metrics are scraped."""
-        Gauge(name, words, registry=self._registry).set_function(value)
+    def follow(
+        self,
+        age_seconds: Callable[[], float],
+        unknown_files: Callable[[], int],
+        bad_files: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """Read these whenever the metrics are scraped."""
+        Gauge(
+            "dicomnode_scrub_age_seconds",
+            "How long ago the object was proven whole that has not been for the longest.",
+            registry=self._registry,
+        ).set_function(age_seconds)
+        Gauge(
+            "dicomnode_scrub_unknown_files",
+            "Files below objects/ that the index does not know, as of the last whole scrub.",
+            registry=self._registry,
+        ).set_function(unknown_files)
+        listed = Gauge(
+            "dicomnode_scrub_bad_files",
+            "Files that are not whole now, by what is wrong.",
+            ["kind"],
+            registry=self._registry,
+        )
+        for kind in bad_files():
+            listed.labels(kind).set_function(partial(_of_kind, bad_files, kind))
+
+
+def _of_kind(bad_files: Callable[[], Mapping[str, int]], kind: str) -> float:
+    return bad_files()[kind]

@@ -8,12 +8,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Final
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.catalog import InstanceRow
-from dicomnode.index.scrubbing import Also, BadFile, Kind, ScrubRecords
+from dicomnode.index.custody import Custody
+from dicomnode.index.scrubbing import BadFile, Kind, ScrubRecords
+from dicomnode.integrity.record import Event, Happening
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.scrub_metrics import ScrubMetrics
 from dicomnode.services.explanations import Explanations
@@ -21,21 +24,16 @@ from dicomnode.services.wholeness import Fault
 
 # More of these lines in a run are left to the list.
 _MOST_TOLD: Final = 100
+_EVENTS: Final = {
+    Kind.DAMAGED: Event.DAMAGED,
+    Kind.MISSING: Event.MISSING,
+    Kind.UNREADABLE: Event.UNREADABLE,
+}
 _ADVICE: Final = (
     "Send the object to the node again, or restore its file from a backup. Then `dicomnode scrub"
     " --now --study UID` looks at it again.",
     "See to the disk: `dicomnode scrub --report` lists all such files.",
 )
-
-
-class Custody(Protocol):
-    """The log of what happens to objects."""
-
-    def found(self, cursor: DBAPICursor, row: InstanceRow, fault: Fault, by: str) -> None:
-        """Record, in the transaction of ``cursor``, that a file is not whole."""
-
-    def whole_again(self, cursor: DBAPICursor, row: InstanceRow) -> None:
-        """Record that it is."""
 
 
 class BadFiles:
@@ -46,7 +44,7 @@ class BadFiles:
         records: ScrubRecords,
         log: Logger,
         metrics: ScrubMetrics,
-        explanations: Explanations,
+        explanations: Explanations | None = None,
         custody: Custody | None = None,
     ) -> None:
         self._records = records
@@ -89,13 +87,9 @@ class BadFiles:
                 fault.words,
                 time.time(),
             )
-            also: Also | None = None
-            if (custody := self._custody) is not None:
-
-                def also(cursor: DBAPICursor) -> None:
-                    custody.found(cursor, row, fault, by)
-
-            self._records.found(bad, also)
+            details = {"found_by": by, "words": fault.words}
+            happening = _happening(_EVENTS[fault.kind], row, details)
+            self._records.found(bad, lambda cursor: self._record(cursor, happening))
             self._kinds[row.path] = fault.kind
             self._told += 1
             told = self._told
@@ -109,9 +103,9 @@ class BadFiles:
                 study_instance_uid=row.study_instance_uid,
                 path=row.path,
             )
-            self._explanations.not_whole(
-                by, fault.kind.value, f"{row.sop_instance_uid}: {fault.words}", *_ADVICE
-            )
+            if self._explanations is not None:
+                words = f"{row.sop_instance_uid}: {fault.words}"
+                self._explanations.not_whole(by, fault.kind.value, words, *_ADVICE)
         elif told == _MOST_TOLD + 1:
             self._log.error("more stored objects are not whole; dicomnode scrub --report lists all")
 
@@ -120,13 +114,8 @@ class BadFiles:
         if row.path not in self._kinds:
             return
         with self._lock:
-            also: Also | None = None
-            if (custody := self._custody) is not None:
-
-                def also(cursor: DBAPICursor) -> None:
-                    custody.whole_again(cursor, row)
-
-            self._records.gone([row.path], also)
+            happening = _happening(Event.WHOLE_AGAIN, row, {"file_sha256": row.file_sha256})
+            self._records.gone(row.path, lambda cursor: self._record(cursor, happening))
             self._kinds.pop(row.path, None)
         self._log.info(
             "a stored object is whole again", sop_instance_uid=row.sop_instance_uid, path=row.path
@@ -135,5 +124,14 @@ class BadFiles:
     def forget(self, path: str) -> None:
         """Take a file from the list whose object is no longer held. Raises CatalogError."""
         with self._lock:
-            self._records.gone([path])
+            self._records.gone(path)
             self._kinds.pop(path, None)
+
+    def _record(self, cursor: DBAPICursor, happening: Happening) -> None:
+        """Enter into the custody log what has become of a file, with its place on the list."""
+        if self._custody is not None:
+            self._custody.enter(cursor, (happening,))
+
+
+def _happening(event: Event, row: InstanceRow, details: Mapping[str, str | int]) -> Happening:
+    return Happening(event, row.study_instance_uid, row.sop_instance_uid, details)

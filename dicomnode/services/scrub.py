@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from dicomnode.errors import CatalogError, OutOfResources
 from dicomnode.index.catalog import Catalog, InstanceRow
-from dicomnode.index.scrubbing import ScrubPass, ScrubRecords
+from dicomnode.index.scrubbing import BadFile, ScrubPass, ScrubRecords
+from dicomnode.observe.logs import Logger
 from dicomnode.observe.scrub_metrics import ScrubMetrics
 from dicomnode.services.bad_files import BadFiles
 from dicomnode.services.wholeness import Wholeness
@@ -41,21 +42,6 @@ class Stopped(Exception):
     """The scrub is to end."""
 
 
-class Journal(Protocol):
-    """Is told of faults; called from the scrub's thread."""
-
-    def internal_error(self, what: str, error: BaseException) -> None:
-        """A fault of our own."""
-
-
-class Log(Protocol):
-    """Is told how runs end."""
-
-    def info(self, message: str, **fields: object) -> None: ...
-    def warning(self, message: str, **fields: object) -> None: ...
-    def error(self, message: str, **fields: object) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How fast files are read, and how often; None bytes: as fast as the disk gives them."""
@@ -77,18 +63,16 @@ class Scrub:
         records: ScrubRecords,
         metrics: ScrubMetrics,
         rules: Rules,
-        log: Log,
-        journal: Journal,
+        log: Logger,
     ) -> None:
         self.bad = bad
         self.rules = rules
         self._files = files
         self._catalog = catalog
-        self._wholeness = wholeness
+        self.wholeness = wholeness
         self._records = records
         self._metrics = metrics
         self._log = log
-        self._journal = journal
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._asked = False
@@ -108,7 +92,8 @@ class Scrub:
         """End the thread, which keeps how far it is."""
         self._stopping.set()
         self._wake.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     # -- asked for -------------------------------------------------------------------------------
 
@@ -135,6 +120,10 @@ class Scrub:
         self._at_full_speed = True
         self._through_all(self._begin(), progress)
 
+    def bad_files(self, limit: int, study_instance_uid: str | None = None) -> list[BadFile]:
+        """Return what is not whole, the latest first. Raises CatalogError."""
+        return self._records.bad_files(limit, study_instance_uid)
+
     def figures(self) -> dict[str, Any]:
         """Return how far it is, and what is not whole; times are seconds since 1970 UTC."""
         going_on, ended = self._going_on, self._ended
@@ -148,6 +137,7 @@ class Scrub:
             "objects": going_on.objects if going_on else 0,
             "bytes": going_on.bytes if going_on else 0,
             "total_objects": self._catalog.counts().instances,
+            "ended_began_at": ended.began_at if ended else None,
             "ended_at": ended.ended_at if ended else None,
             "ended_objects": ended.objects if ended else 0,
             "ended_bytes": ended.bytes if ended else 0,
@@ -178,7 +168,7 @@ class Scrub:
                 self._log.error(f"the scrub cannot go on for now: {error}")
                 self._stopping.wait(_PAUSE_AFTER_FAILURE_SECONDS)
             except Exception as error:  # the thread must outlive it
-                self._journal.internal_error("the scrub", error)
+                self._log.exception("internal error in the scrub", error)
                 self._stopping.wait(_PAUSE_AFTER_FAILURE_SECONDS)
 
     def _step(self) -> None:
@@ -307,9 +297,9 @@ class Scrub:
                 pass
 
     def _examine(self, row: InstanceRow, spend: Callable[[int], None]) -> None:
-        fault = self._wholeness.fault_of(row, spend)
+        fault = self.wholeness.fault_of(row, spend)
         if fault is not None:
-            certain = self._wholeness.certain_fault_of(row, self._unpaced)
+            certain = self.wholeness.certain_fault_of(row, self._unpaced)
             if certain is None:
                 if self.bad.is_known(row.path):
                     self.bad.forget(row.path)
@@ -347,6 +337,18 @@ class Scrub:
                 self._stopping.wait(wait)
         if self._stopping.is_set() or self._asked:
             raise Stopped
+
+
+def proven_at(row: InstanceRow, going_on: ScrubPass | None, ended: ScrubPass | None) -> float:
+    """Return a time from which on an object has been proven whole, unless it is on the list.
+
+    As it was received, or by a run: of the one that goes on those are read that are not behind its
+    cursor. Seconds since 1970 UTC.
+    """
+    directory = row.path.rpartition("/")[0]
+    if going_on is not None and _position(directory) <= _position(going_on.cursor):
+        return max(row.received_at, going_on.began_at)
+    return max(row.received_at, ended.began_at if ended is not None else 0.0)
 
 
 def _position(directory: str) -> tuple[str, str]:

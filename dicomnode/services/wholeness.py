@@ -21,6 +21,10 @@ Spend = Callable[[int], None]
 """Is told of each piece that has been read, and may wait, or raise to end the reading."""
 
 
+def _nothing(size: int) -> None:
+    """Neither wait nor end the reading."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Why a file is not whole; ``words`` name no path."""
@@ -37,11 +41,13 @@ class Wholeness:
         self._catalog = catalog
         self._turns = turns
 
-    def fault_of(self, row: InstanceRow, spend: Spend) -> Fault | None:
+    def fault_of(
+        self, row: InstanceRow, spend: Spend = _nothing, *, from_disk: bool = True
+    ) -> Fault | None:
         """Return what is wrong with the file of ``row``; None when it is whole.
 
-        The bytes come from the disk where the system can forget those in memory, and do not push
-        others out of it.
+        With ``from_disk`` the bytes come from there and not from memory, where the system can
+        forget those, and push no others out of memory.
         """
         try:
             with disk_errors():
@@ -50,7 +56,11 @@ class Wholeness:
                 if size != row.size_bytes:
                     words = f"the file has {size} bytes, {row.size_bytes} were received"
                     return Fault(Kind.DAMAGED, words)
+                if from_disk:
+                    file.uncache()
                 digest = _digest(file, spend)
+                if from_disk:
+                    file.uncache()
         except OutOfResources as error:
             if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
                 return Fault(Kind.MISSING, "the file is missing")
@@ -60,7 +70,7 @@ class Wholeness:
         return None
 
     def certain_fault_of(
-        self, row: InstanceRow, spend: Spend
+        self, row: InstanceRow, spend: Spend = _nothing
     ) -> tuple[InstanceRow, Fault | None] | None:
         """Look again while nobody changes the object; return its row now, and what is wrong.
 
@@ -74,12 +84,8 @@ class Wholeness:
 
 def _digest(file: OpenFile, spend: Spend) -> str:
     digest, position = hashlib.sha256(), 0
-    file.uncache()
-    try:
-        while piece := file.read(_PIECE_BYTES, position):
-            digest.update(piece)
-            position += len(piece)
-            spend(len(piece))
-    finally:
-        file.uncache()
+    while piece := file.read(_PIECE_BYTES, position):
+        digest.update(piece)
+        position += len(piece)
+        spend(len(piece))
     return digest.hexdigest()
