@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from dicomnode.cli.asking import call, moment, plain
@@ -62,7 +61,7 @@ def scrub(
         else:
             console = Console(highlight=False)
             for part in lines(shown):
-                console.print(part, soft_wrap=isinstance(part, Text))
+                console.print(part, soft_wrap=True)
     if shown["files"]:
         raise typer.Exit(EXIT_FAILED)
 
@@ -170,12 +169,12 @@ def _run_here(made: Scrub, shown: Bar, total: int) -> None:
 # -- the report ------------------------------------------------------------------------------------
 
 
-def lines(shown: dict[str, Any]) -> list[Text | Table]:
+def lines(shown: dict[str, Any]) -> list[Text]:
     """Lay out the report."""
     return [*_age(shown), *_runs(shown), *_files(shown)]
 
 
-def _age(shown: dict[str, Any]) -> list[Text | Table]:
+def _age(shown: dict[str, Any]) -> list[Text]:
     since = shown["proven_since"]
     if since is None:
         return [plain("There is no object in the archive.")]
@@ -185,8 +184,8 @@ def _age(shown: dict[str, Any]) -> list[Text | Table]:
     return [plain(words)]
 
 
-def _runs(shown: dict[str, Any]) -> list[Text | Table]:
-    parts: list[Text | Table] = []
+def _runs(shown: dict[str, Any]) -> list[Text]:
+    parts: list[Text] = []
     if ended := shown["ended"]:
         took = duration(ended["ended_at"] - ended["began_at"])
         parts.append(
@@ -219,7 +218,7 @@ def _long(seconds: float) -> str:
     return f"{days:.1f} days" if days >= 2 else duration(seconds)
 
 
-def _files(shown: dict[str, Any]) -> list[Text | Table]:
+def _files(shown: dict[str, Any]) -> list[Text]:
     files, of = shown["files"], f" of study {shown['study']}" if shown["study"] else ""
     if not files:
         good = plain(f"No file{of} is known to be damaged, missing or unreadable.")
@@ -228,10 +227,10 @@ def _files(shown: dict[str, Any]) -> list[Text | Table]:
     noun = "file is" if len(files) == 1 else "files are"
     head = plain(f"{len(files):,} {noun} not whole{of}:")
     head.stylize("bold red")
-    table = Table("found", "what", "path")
-    table.columns[2].overflow = "fold"
-    for each in files[:_MOST_ROWS]:
-        table.add_row(moment(each["found_at"]), plain(each["words"]), plain(each["path"]))
+    table = [
+        plain(f"  {moment(each['found_at'])}  {each['words']}: {each['path']}")
+        for each in files[:_MOST_ROWS]
+    ]
     more = len(files) - _MOST_ROWS
     rest = [plain(f"and {more:,} more; --json lists them")] if more > 0 else []
     advice = plain(
@@ -239,4 +238,4 @@ def _files(shown: dict[str, Any]) -> list[Text | Table]:
         " dicomnode scrub --now --study UID. A file leaves the list once it has been read and is"
         " what was received."
     )
-    return [head, table, *rest, advice]
+    return [head, *table, *rest, advice]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from dicomnode.cli.asking import moment, plain
@@ -23,6 +21,15 @@ if TYPE_CHECKING:
     from dicomnode.index.catalog import InstanceRow
 
 _MOST_ROWS = 200
+_WORDS = {
+    "path": "path",
+    "transfer_syntax_uid": "transfer syntax",
+    "source_ae_title": "received from",
+    "file_bytes": "file, bytes",
+    "file_sha256": "file, SHA-256",
+    "data_set_bytes": "data set, bytes",
+    "data_set_sha256": "data set, SHA-256",
+}
 
 
 def show(
@@ -54,7 +61,7 @@ def show(
         else:
             console = Console(highlight=False)
             for part in lines(shown):
-                console.print(part, soft_wrap=isinstance(part, Text))
+                console.print(part, soft_wrap=True)
     if any(_wrong(each) for each in shown["objects"]):
         raise typer.Exit(EXIT_FAILED)
 
@@ -142,67 +149,59 @@ def _wrong(each: dict[str, Any]) -> bool:
 # -- for people ------------------------------------------------------------------------------------
 
 
-def lines(shown: dict[str, Any]) -> list[Text | Table]:
-    """Lay out what is held."""
+def lines(shown: dict[str, Any]) -> list[Text]:
+    """Lay out what is held; lines are not broken, so that UIDs and digests can be copied."""
     objects = shown["objects"]
-    keys = Table("attribute", "value", title=f"{shown['level']}, as indexed", title_justify="left")
-    for keyword, value in shown["keys"].items():
-        keys.add_row(keyword, plain(str(value)))
-    if shown["level"] == "instance":
-        return [keys, _object(objects[0]), _verdict(objects)]
+    told = [plain(f"{shown['level'].capitalize()}, as indexed:")]
+    told += [plain(f"  {keyword}: {value}") for keyword, value in shown["keys"].items()]
+    if len(objects) == 1:
+        return [*told, *_object(objects[0]), _verdict(objects)]
     total = sum(each["file_bytes"] for each in objects)
-    series = len({each["series_instance_uid"] for each in objects})
-    head = plain(f"{series:,} series, {len(objects):,} objects, {size(total)}")
-    return [keys, head, _objects(objects), *_more(objects), _verdict(objects)]
+    by_series: dict[str, list[dict[str, Any]]] = {}
+    for each in objects:
+        by_series.setdefault(each["series_instance_uid"], []).append(each)
+    told.append(plain(f"{len(by_series):,} series, {len(objects):,} objects, {size(total)}"))
+    left = _MOST_ROWS
+    for uid, those in by_series.items():
+        told.append(plain(f"Series {uid}: {len(those):,} objects"))
+        told += [_line(each) for each in those[:left]]
+        left -= min(left, len(those))
+    if len(objects) > _MOST_ROWS:
+        told.append(plain(f"{_MOST_ROWS} objects are shown; --json lists all"))
+    return [*told, _verdict(objects)]
 
 
-def _object(each: dict[str, Any]) -> Table:
-    table = Table("", "index", "file")
-    for column in table.columns[1:]:
-        column.overflow = "fold"
+def _object(each: dict[str, Any]) -> list[Text]:
     file = each["file"] or {}
-    for name in (
-        "transfer_syntax_uid",
-        "source_ae_title",
-        "file_bytes",
-        "data_set_sha256",
-        "file_sha256",
-    ):
-        table.add_row(name, plain(str(each[name])), plain(str(file.get(name, ""))))
-    table.add_row("received", moment(each["received_at"]), "")
-    table.add_row("proven whole", _since(each), moment(time.time()) if file["is_whole"] else "no")
-    table.add_row("path", plain(each["path"]), plain(file["error"] or ""))
-    return table
+    told = [plain("Object:")]
+    for name, words in _WORDS.items():
+        value = each[name]
+        told.append(plain(f"  {words}: {value}"))
+        if name in file and file[name] != value:
+            told.append(plain(f"    the file has: {file[name]}"))
+            told[-1].stylize("bold red")
+    told.append(plain(f"  received: {moment(each['received_at'])}"))
+    told.append(plain(f"  last proven whole: {_since(each)}"))
+    if file.get("error"):
+        told.append(plain(f"  the file cannot be read: {file['error']}"))
+    return told
+
+
+def _line(each: dict[str, Any]) -> Text:
+    file = each["file"]
+    how = _since(each) if file is None else "whole" if file["is_whole"] else "NOT WHOLE"
+    return plain(
+        f"  {each['sop_instance_uid']}  {each['file_bytes']}B  {each['file_sha256']}  {how}"
+    )
 
 
 def _since(each: dict[str, Any]) -> str:
+    if (file := each["file"]) is not None and file["is_whole"]:
+        return "just now"
     if each["not_whole"] is not None:
-        return str(each["not_whole"])
-    return f"{moment(each['proven_at'])} or later"
-
-
-def _objects(objects: list[dict[str, Any]]) -> Table:
-    table = Table("series", "object", "bytes", "received", "from", "file SHA-256", "whole")
-    for index in (0, 1, 5):
-        table.columns[index].overflow = "fold"
-    for each in objects[:_MOST_ROWS]:
-        file = each["file"]
-        whole = _since(each) if file is None else "yes" if file["is_whole"] else "no"
-        table.add_row(
-            plain(each["series_instance_uid"]),
-            plain(each["sop_instance_uid"]),
-            str(each["file_bytes"]),
-            moment(each["received_at"]),
-            plain(each["source_ae_title"]),
-            each["file_sha256"],
-            plain(whole),
-        )
-    return table
-
-
-def _more(objects: list[dict[str, Any]]) -> list[Text | Table]:
-    more = len(objects) - _MOST_ROWS
-    return [plain(f"and {more:,} more; --json lists them")] if more > 0 else []
+        return f"not any more: {each['not_whole']}"
+    since = moment(each["proven_at"])
+    return f"{since} or later" if file is None else f"not any more, it was so {since} or later"
 
 
 def _verdict(objects: list[dict[str, Any]]) -> Text:

@@ -319,6 +319,7 @@ class Scrub:
                 self.bad.forget(path)
             else:
                 self._examine(row, self._paced)
+        self._proven_since = self._records.proven_since()
         self._looked_again_at = time.monotonic()
 
     def _unpaced(self, size: int) -> None:

@@ -20,6 +20,7 @@ from dicomnode.storage.files import FileStore
 from dicomnode.storage.incoming import IncomingFile
 from dicomnode.storage.part10 import file_meta
 from tests.index.entries import add, entry, sqlite_url
+from tests.storage.damage import flip_bit
 from tests.storage.objects import CT_STORAGE, EXPLICIT, data_set, encoded
 
 
@@ -358,15 +359,6 @@ def whole_store(files: FileStore, catalog: Catalog, lines: Lines) -> list[str]:
     return paths
 
 
-def flip(files: FileStore, path: str, at: int) -> None:
-    """Change one bit of a stored file."""
-    with open(files.abs_path(path), "r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 1]))
-
-
 @pytest.mark.parametrize("at", [0, 400], ids=["preamble", "data set"])
 def test_reindexing_does_not_take_a_damaged_file_for_what_was_received(
     files: FileStore, catalog: Catalog, lines: Lines, at: int
@@ -374,7 +366,7 @@ def test_reindexing_does_not_take_a_damaged_file_for_what_was_received(
     paths = whole_store(files, catalog, lines)
     before = catalog.get("1.2.4.1")
     assert before is not None
-    flip(files, paths[1], at)
+    flip_bit(files.abs_path(paths[1]), at)
     for _ in range(2):  # whoever reindexes twice learns no other
         report = rebuild(files, catalog)
         assert (report.orphans_indexed, report.damaged) == (3, 1)
@@ -382,7 +374,7 @@ def test_reindexing_does_not_take_a_damaged_file_for_what_was_received(
         after = catalog.get("1.2.4.1")
         assert after is not None
         assert (after.sha256, after.file_sha256) == (before.sha256, before.file_sha256)
-    flip(files, paths[1], at)
+    flip_bit(files.abs_path(paths[1]), at)
     assert rebuild(files, catalog).damaged == 0
 
 
@@ -394,7 +386,7 @@ def test_a_file_that_was_missing_at_a_reindex_is_compared_when_it_comes_back(
     os.rename(files.abs_path(paths[2]), aside)
     assert rebuild(files, catalog).orphans_indexed == 2
     os.rename(aside, files.abs_path(paths[2]))
-    flip(files, paths[2], 0)
+    flip_bit(files.abs_path(paths[2]), 0)
     assert reconciled(files, catalog, lines).damaged == 1
 
 
@@ -411,7 +403,7 @@ def test_what_an_index_of_version_3_said_of_objects_is_not_forgotten(
         index.execute("UPDATE meta SET value = '3'")
         index.execute("ALTER TABLE instance DROP COLUMN file_sha256")
     if at is not None:
-        flip(files, paths[1], at)
+        flip_bit(files.abs_path(paths[1]), at)
     with Catalog(sqlite_url(tmp_path), synchronous="OFF") as upgraded:
         assert upgraded.rebuilt_from == "3"
         assert reconciled(files, upgraded, lines).damaged == damaged
