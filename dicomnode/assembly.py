@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 from dicomnode.archive import OpenArchive
@@ -37,6 +38,8 @@ from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
 from dicomnode.services.commitment_request import CommitmentRequester
+from dicomnode.services.custody import Custodian
+from dicomnode.services.custody_anchors import Anchors
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
 from dicomnode.services.mpps import PerformedSteps
@@ -67,6 +70,7 @@ class Base:
     catalog: Catalog
     requestor: Requestor
     auditing: Auditing
+    custodian: Custodian | None
     scrub: Scrub
 
 
@@ -97,7 +101,17 @@ def make_intake(base: Base, archive: OpenArchive) -> Intake:
         min_free_bytes=storage.min_free_bytes,
         forwarding=archive.outbox,
         auditing=base.auditing,
+        custodian=base.custodian,
     )
+
+
+def note_custody(
+    archive: OpenArchive, log: Logger, auditing: Auditing
+) -> AbstractAsyncContextManager[None]:
+    """Return what notes the head of the chain of custody now and then, while it is entered."""
+    if archive.custodian is None:
+        return nullcontext()
+    return Anchors(archive.custodian, log, auditing.custody_noted).running()
 
 
 def make_quotas(base: Base) -> Quotas:
@@ -147,6 +161,7 @@ def make_retrieve(base: Base) -> Retrieve:
         base.log,
         retrieve_rules_of(base.settings),
         base.auditing,
+        base.custodian,
         verified_reads(base),
     )
 
@@ -177,6 +192,7 @@ def make_storage_commitment(base: Base) -> StorageCommitment:
             base.journal.internal_error,
         ),
         report_rules_of(base.settings),
+        base.custodian,
     )
     base.metrics.add_counts_source(
         "dicomnode_commitments", "Storage commitments by state.", "state", commitment.counts
@@ -194,6 +210,7 @@ def make_commitment_requester(base: Base) -> CommitmentRequester:
         base.journal.explanations,
         base.log,
         request_rules_of(base.settings),
+        base.custodian,
     )
     base.metrics.add_counts_source(
         "dicomnode_commitment_requests",

@@ -21,14 +21,15 @@ ALLOWED = {
     "configuration": {"ul", "errors"},
     "value_types": set(),
     "audit_settings": {"configuration", "value_types"},
+    "custody_settings": set(),
     "audit": {"observe", "errors"},
     "certificates": set(),
     "tls": {"certificates", "errors"},
     "retries": {"value_types"},
     "forward_settings": {"configuration", "retries", "value_types"},
     "scrub_settings": {"value_types"},
-    "settings": {"audit_settings", "fetch_settings", "forward_settings", "scrub_settings"}
-    | {"retries", "tls", "configuration", "value_types", "errors"},
+    "settings": {"audit_settings", "fetch_settings", "forward_settings", "retries", "tls"}
+    | {"custody_settings", "scrub_settings", "configuration", "value_types", "errors"},
     "registry": {"certificates", "configuration", "value_types", "errors"},
     "users": {"configuration", "errors"},
     "credentials": {"services", "users", "settings", "configuration", "errors"},
@@ -38,13 +39,13 @@ ALLOWED = {
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"certificates", "tls", "scu", "net", "dimse", "ul", "errors"},
     "services": {"scu", "dimse", "ul", "storage", "index", "registry", "users", "observe"}
-    | {"audit", "certificates", "tls", "retries", "integrity", "errors"},
+    | {"integrity", "audit", "certificates", "tls", "retries", "errors"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
-    | {"forward_settings", "configuration", "errors"},
+    | {"integrity", "forward_settings", "configuration", "errors"},
     "fetch_settings": {"forward_settings", "configuration", "value_types"},
     "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"fetch_settings", "forward_settings", "configuration", "errors"},
-    "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
+    "api": {"integrity", "outbox", "services", "storage", "index", "registry", "observe", "errors"},
     "conformance": {"settings", "registry", "services", "scu", "observe"},
     "whereabouts": {"settings", "registry", "configuration", "errors"},
     "interface": {"api", "outbox", "services", "index", "observe"},
@@ -102,12 +103,12 @@ ALLOWED = {
     | {"security", "settings", "errors"},
     "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
-        "archive",
         "daemon",
         "conformance",
         "reload",
         "shared_files",
         "client",
+        "integrity",
         "sync",
         "outbox",
         "node",

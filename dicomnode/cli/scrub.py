@@ -140,6 +140,7 @@ def _read_here(settings: Settings, files: Any, study: str) -> None:
 
     from dicomnode.archive import make_scrub
     from dicomnode.index.catalog import Catalog
+    from dicomnode.index.custody import Custody
     from dicomnode.observe.logs import Log
     from dicomnode.parameters import synchronous_of
     from dicomnode.services.settling import restore
@@ -150,7 +151,9 @@ def _read_here(settings: Settings, files: Any, study: str) -> None:
     catalog.open(partial(restore, files))
     log.start()
     try:
-        made = make_scrub(settings, files, catalog, Turns(), log.logger, CollectorRegistry())
+        custody = Custody(catalog) if settings.custody.enabled else None
+        parts = catalog, Turns(), log.logger, CollectorRegistry(), custody
+        made = make_scrub(settings, files, *parts)
         if study:
             if not made.look_at_study(study):
                 fail(f"there is no object of the study {study}")

@@ -195,20 +195,24 @@ class ScrubRecords(ScrubReport):
         """List a file that is not whole; ``also`` is done in the same transaction."""
 
         def change(cursor: DBAPICursor) -> None:
-            self._remove_bad.run(cursor, bad.path)
-            self._add_bad.run(
-                cursor,
-                bad.path,
-                bad.sop_instance_uid,
-                bad.study_instance_uid,
-                bad.kind.value,
-                bad.words,
-                bad.found_at,
-            )
+            self.enter(cursor, bad)
             if also is not None:
                 also(cursor)
 
         self._catalog.transact(change)
+
+    def enter(self, cursor: DBAPICursor, bad: BadFile) -> None:
+        """List a file as part of somebody's transaction, in the writer's thread."""
+        self._remove_bad.run(cursor, bad.path)
+        self._add_bad.run(
+            cursor,
+            bad.path,
+            bad.sop_instance_uid,
+            bad.study_instance_uid,
+            bad.kind.value,
+            bad.words,
+            bad.found_at,
+        )
 
     def gone(self, path: str, also: Also | None = None) -> None:
         """Take a file from the list; ``also`` is done in the same transaction."""

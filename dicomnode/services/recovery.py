@@ -7,7 +7,6 @@ reported: the file may come back with a mounted disk or a backup.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from dicomnode.errors import (
     OutOfResources,
     StatusError,
 )
+from dicomnode.index.attachment import Together
 from dicomnode.index.catalog import (
     Added,
     AddOutcome,
@@ -30,8 +30,9 @@ from dicomnode.index.catalog import (
     InstanceRow,
     ObjectAttachment,
 )
-from dicomnode.index.earlier import EarlierDigests
 from dicomnode.observe.logs import Logger
+from dicomnode.services.custody import Custodian
+from dicomnode.services.known_digests import Damage, KnownDigests
 from dicomnode.services.placing import Forwarding
 from dicomnode.storage.disk import disk_errors
 from dicomnode.storage.files import FileStore
@@ -47,6 +48,10 @@ _READERS = 4
 _OUTSTANDING = 256
 _MAX_PROBLEMS = 100
 _EXTENSION = ".dcm"
+
+# When a file is found and entered, as the custody log says it.
+_START = "the start of the node"
+_REINDEX = "dicomnode reindex"
 
 
 @dataclass(slots=True)
@@ -79,12 +84,14 @@ def reconcile(
     log: Logger,
     progress: Progress | None = None,
     forwarding: Forwarding | None = None,
+    custodian: Custodian | None = None,
 ) -> RecoveryReport:
     """Make the index agree with the files; for a start, before anything is served.
 
     Names are compared; only files without a row are opened. ``progress`` counts the files
     entered. What nobody has been told is stored gets the attachment of ``forwarding``, as its
     sender will be told when it comes again; the objects of an index that is built anew do not.
+    ``custodian`` records what is entered.
     Raises CatalogError, OutOfResources.
     """
     if catalog.rebuilt_from is not None:
@@ -100,11 +107,13 @@ def reconcile(
         )
     if catalog.is_new:
         forwarding = None
-    run = _Run(files, catalog, log, progress, total=None, forwarding=forwarding)
+    run = _Run(
+        files, catalog, log, progress, total=None, forwarding=forwarding, custodian=custodian
+    )
     run.enter(run.replacements(), is_other=True)
     run.clear_incoming()
     run.enter(_orphans(files, catalog, run))
-    run.digests.forget_entered()
+    run.known.forget_entered()
     return run.report
 
 
@@ -114,6 +123,7 @@ def rebuild(
     progress: Progress | None = None,
     *,
     log: Logger | None = None,
+    custodian: Custodian | None = None,
 ) -> RecoveryReport:
     """Empty the index and enter every file again; nothing may be served meanwhile.
 
@@ -126,10 +136,10 @@ def rebuild(
         )
     total = sum(len(_objects(names)) for _, names in files.walk())
     catalog.truncate()
-    run = _Run(files, catalog, log, progress, total)
+    run = _Run(files, catalog, log, progress, total, custodian=custodian, occasion=_REINDEX)
     run.clear_incoming()
     run.enter(f"{series}/{name}" for series, names in files.walk() for name in _objects(names))
-    run.digests.forget_entered()
+    run.known.forget_entered()
     return run.report
 
 
@@ -174,9 +184,16 @@ class _Run:
         progress: Progress | None,
         total: int | None,
         forwarding: Forwarding | None = None,
+        custodian: Custodian | None = None,
+        occasion: str = _START,
     ) -> None:
         self._forwarding = forwarding
-        self.digests = EarlierDigests(catalog)
+        self._custodian = custodian
+        self._occasion = occasion
+        self.known = KnownDigests(catalog, custodian.custody if custodian else None, occasion)
+        # Of paths: damaged files, and those that were taking another's place.
+        self._damages: dict[str, Damage] = {}
+        self._others: set[str] = set()
         self.report = RecoveryReport(files_restored=catalog.restored)
         self._files = files
         self._catalog = catalog
@@ -217,7 +234,9 @@ class _Run:
         try:
             end = self._forwarding.header_end if self._forwarding is not None else HEADER_END
             entry = _entry(self._files, path, end)
-            if not is_other:
+            if is_other:
+                self._others.add(path)
+            else:
                 entry = self._as_received(entry)
         except (CannotUnderstand, DataSetMismatch) as error:
             self._park(path, error.comment)
@@ -233,24 +252,25 @@ class _Run:
             )
 
     def _as_received(self, entry: InstanceEntry) -> InstanceEntry:
-        """Return the entry with the digests that were known of the object, where they were.
-
-        A file that has others is damaged. It is not taken for what was received, whatever became
-        of the index: its row says what it should have. Raises CatalogError.
-        """
-        known = self.digests.of(entry.sop_instance_uid)
-        if known is None:
-            return entry
-        sha256, file_sha256 = known
-        if sha256 == entry.sha256 and file_sha256 in ("", entry.file_sha256):
+        """Return what to enter for a file: of a damaged one what it should be."""
+        damage = self.known.damage_of(entry)
+        if damage is None:
             return entry
         with self._lock:
             self.report.damaged += 1
+            self._damages[entry.path] = damage
         self.problem(f"{entry.path} is damaged: it is not what was received")
-        return dataclasses.replace(entry, sha256=sha256, file_sha256=file_sha256)
+        return damage.entry
 
     def _attachment(self, entry: InstanceEntry) -> ObjectAttachment | None:
-        return self._forwarding.attachment(entry) if self._forwarding is not None else None
+        forwarding, custodian = self._forwarding, self._custodian
+        found: ObjectAttachment | None = self._damages.get(entry.path)
+        if found is None and custodian is not None:
+            is_other = entry.path in self._others
+            found = custodian.entered(entry, self._occasion, is_other=is_other)
+        return Together.of(
+            (forwarding.attachment(entry) if forwarding is not None else None, found)
+        )
 
     def _entered(self, entry: InstanceEntry, outcome: AddOutcome | BaseException) -> None:
         """Take the index's answer, in its writer thread."""
@@ -273,7 +293,7 @@ class _Run:
             self._settle()
             return
         if is_there and row.path != entry.path:
-            self._park(entry.path, f"its SOP Instance UID is held at {row.path}")
+            self._park(entry.path, f"its SOP Instance UID is held at {row.path}", entry)
             self._settle()
         elif is_there and row.file_sha256 == entry.file_sha256:
             self._settle()
@@ -282,13 +302,17 @@ class _Run:
                 entry, lambda outcome: self._entered(entry, outcome), self._attachment(entry)
             )
 
-    def _park(self, path: str, why: str) -> None:
+    def _park(self, path: str, why: str, entry: InstanceEntry | None = None) -> None:
         try:
             kept = self._files.park(path, why)
         except OutOfResources as error:
             self._unreadable(f"{path} cannot be indexed ({why}), nor moved ({error.comment})")
         else:
             self._unreadable(f"{path} cannot be indexed ({why}) and has been moved to {kept}")
+            if self._custodian is not None and entry is not None:
+                # Not to be waited for: this may be the index's own thread.
+                found = {"found_by": self._occasion}
+                self._custodian.kept_aside(entry, found, why, kept, wait=False)
 
     def _unreadable(self, line: str) -> None:
         with self._lock:

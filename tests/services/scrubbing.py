@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from dicomnode.archive import make_scrub
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.custody import Custody
 from dicomnode.index.scrubbing import ScrubReport
 from dicomnode.registry import Registry
 from dicomnode.services.explanations import Explanations
@@ -65,7 +66,14 @@ class Bench:
         made = Settings.model_validate({"scrub": settings or FAST})
         log: Any = self
         return make_scrub(
-            made, self.files, self.catalog, Turns(), log, self.registry, self.explanations
+            made,
+            self.files,
+            self.catalog,
+            Turns(),
+            log,
+            self.registry,
+            Custody(self.catalog),
+            self.explanations,
         )
 
     def run(self) -> Scrub:
