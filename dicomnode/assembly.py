@@ -239,6 +239,8 @@ def make_forwarding(
         verified=verified_reads(base),
     )
     remove = base.auditing.removing(base.catalog, intake.placer.remove)
+    if base.custodian is not None:
+        remove = base.custodian.removing(remove)
     forwarding.commit_with(requester, remove, journal)
     return forwarding
 

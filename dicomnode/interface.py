@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute
 from dicomnode.api.access import Access
 from dicomnode.api.activity import activity_routes
 from dicomnode.api.commitment import commitment_routes
+from dicomnode.api.custody import custody_routes
 from dicomnode.api.integrity import integrity_routes
 from dicomnode.api.outbox import outbox_routes
 from dicomnode.api.trace import trace_routes
@@ -18,6 +19,7 @@ from dicomnode.index.catalog import Catalog
 from dicomnode.observe.trace import Tracing
 from dicomnode.outbox.desk import Desk
 from dicomnode.services.commitment_request import CommitmentRequester
+from dicomnode.services.custody import Custodian
 from dicomnode.services.journal import Journal
 from dicomnode.services.scrub import Scrub
 from dicomnode.services.worklist_desk import WorklistDesk
@@ -32,6 +34,7 @@ class Served:
     requester: CommitmentRequester
     journal: Journal
     tracing: Tracing
+    custodian: Custodian | None
     catalog: Catalog
     scrub: Scrub
 
@@ -45,5 +48,6 @@ def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
         *commitment_routes(served.requester, access),
         *activity_routes(served.journal, served.outbox),
         *trace_routes(served.tracing, access),
+        *custody_routes(served.custodian, access),
         *integrity_routes(served.catalog, served.scrub, access),
     ]

@@ -18,6 +18,7 @@ ALLOWED = {
     "storage": {"hardening", "errors"},
     "integrity": {"storage", "errors"},
     "index": {"integrity", "storage", "errors"},
+    "deidentification": {"storage", "errors"},
     "configuration": {"ul", "errors"},
     "value_types": set(),
     "audit_settings": {"configuration", "value_types"},
@@ -104,7 +105,9 @@ ALLOWED = {
     "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
         "daemon",
+        "audit",
         "conformance",
+        "deidentification",
         "reload",
         "shared_files",
         "client",
