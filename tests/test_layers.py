@@ -105,6 +105,7 @@ ALLOWED = {
     "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
         "daemon",
+        "archive",
         "audit",
         "conformance",
         "deidentification",
