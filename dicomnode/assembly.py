@@ -193,6 +193,7 @@ def make_storage_commitment(base: Base) -> StorageCommitment:
         ),
         report_rules_of(base.settings),
         base.custodian,
+        verified_reads(base),
     )
     base.metrics.add_counts_source(
         "dicomnode_commitments", "Storage commitments by state.", "state", commitment.counts
