@@ -18,6 +18,7 @@ from dicomnode.api.worklist import worklist_routes
 from dicomnode.index.catalog import Catalog
 from dicomnode.observe.trace import Tracing
 from dicomnode.outbox.desk import Desk
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.custody import Custodian
 from dicomnode.services.journal import Journal
@@ -35,6 +36,7 @@ class Served:
     journal: Journal
     tracing: Tracing
     custodian: Custodian | None
+    auditing: Auditing
     catalog: Catalog
     scrub: Scrub
 
@@ -48,6 +50,6 @@ def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
         *commitment_routes(served.requester, access),
         *activity_routes(served.journal, served.outbox),
         *trace_routes(served.tracing, access),
-        *custody_routes(served.custodian, access),
+        *custody_routes(served.custodian, served.auditing, access),
         *integrity_routes(served.catalog, served.scrub, access),
     ]

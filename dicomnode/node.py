@@ -228,6 +228,7 @@ class Node:
             journal=self._journal,
             tracing=self._tracing,
             custodian=self._archive.custodian,
+            auditing=self._auditing,
             catalog=self._archive.catalog,
             scrub=self._archive.scrub,
         )

@@ -80,6 +80,7 @@ def summary(figures: Figures) -> RenderableType:
     parts += _performed_steps(figures.get("performed_steps", {}))
     parts += _fetches(figures.get("fetch", []))
     parts += _audit(figures.get("audit", {}))
+    parts += _custody(figures.get("custody", {}))
     parts += _commitments(figures.get("commitments", {}))
     parts += _commitment_requests(figures.get("commitment_requests", {}))
     parts += _outbox(figures.get("outbox", []))
@@ -275,6 +276,16 @@ def _audit(audit: Figures) -> list[RenderableType]:
         words = counted(lost, "message was lost", "messages were lost")
         lines.append(Text(f"audit trail: {words} since start", style="bold yellow"))
     return lines
+
+
+def _custody(custody: Figures) -> list[RenderableType]:
+    """Tell of a custody log that cannot be written, or could not."""
+    waiting, lost = int(custody.get("waiting", 0)), int(custody.get("lost", 0))
+    if not lost and not (waiting and custody.get("failures")):
+        return []
+    waits = counted(waiting, "record waits", "records wait")
+    losses = counted(lost, "was lost", "were lost")
+    return [Text(f"custody log: {waits}, {losses} since start", style="bold yellow")]
 
 
 def _moment(seconds: float | None) -> str:

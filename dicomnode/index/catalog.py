@@ -113,7 +113,8 @@ class Catalog:
             raise CatalogError(
                 f"cannot open the index {self._backend.name}: {cause}. If it is damaged, remove "
                 "it and run `dicomnode reindex`: the stored files have all but worklist, performed "
-                "steps, commitments, and small objects of the last seconds before a power loss"
+                "steps, commitments, custody, and small objects of the last seconds before a power "
+                "loss"
             ) from error
         self._registrar = registrar
         self.rebuilt_from, self.is_new = made.rebuilt_from, made.is_new

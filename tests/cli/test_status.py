@@ -240,6 +240,13 @@ def test_status_prints_the_summary_once_where_there_is_no_terminal(url: str) -> 
     assert "12,345" in result.stdout
 
 
+def test_a_custody_log_that_cannot_be_written_is_told_of() -> None:
+    told = {"enabled": True, "records": 7, "waiting": 2, "failures": 3, "lost": 1}
+    text = drawn(FIGURES | {"custody": told})
+    assert "custody log: 2 records wait, 1 was lost since start" in text
+    assert "custody log" not in drawn(FIGURES | {"custody": told | {"failures": 0, "lost": 0}})
+
+
 def test_an_audit_trail_tells_what_waits_and_what_was_lost() -> None:
     target = {"target": "tls://audit:6514", "waiting": 12, "error": "Connection \x1brefused"}
     text = drawn(FIGURES | {"audit": {"enabled": True, "lost": 3, "targets": [target]}})
