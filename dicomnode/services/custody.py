@@ -65,12 +65,16 @@ class Custodian:
         ``source`` is what ``came_from`` says; ``replaced`` is the row that gives way.
         """
         details = {**source, **_contents(entry)}
-        event = Event.RECEIVED
-        if replaced is not None:
-            event = Event.REPLACED
-            details["replaced_sha256"] = replaced.sha256
-            details["replaced_file_sha256"] = replaced.file_sha256
-        return _Record(self.custody, _happening(event, entry, details))
+        if replaced is None:
+            return _Record(self.custody, _happening(Event.RECEIVED, entry, details))
+        details["replaced_sha256"] = replaced.sha256
+        details["replaced_file_sha256"] = replaced.file_sha256
+        told = [_happening(Event.REPLACED, entry, details)]
+        if replaced.study_instance_uid != entry.study_instance_uid:
+            # Else the story of that study would not say that it is gone.
+            words = f"replaced by one of study {entry.study_instance_uid}"
+            told.insert(0, _of(Event.DELETED, replaced, _why(replaced, words)))
+        return _Record(self.custody, *told)
 
     def received_again(self, entry: InstanceEntry, source: Details, *, mends: bool) -> None:
         """An object came that is held with these bytes; ``mends``: its file was not whole."""
@@ -94,13 +98,16 @@ class Custodian:
                 self.recorder.failed(error)
         self.recorder.tell(happening)
 
-    def entered(self, entry: InstanceEntry, how: str) -> ObjectAttachment:
+    def entered(
+        self, entry: InstanceEntry, how: str, *, is_other: bool = False
+    ) -> ObjectAttachment:
         """Return what records that a stored file was indexed, if nothing was recorded of it yet.
 
         ``how`` is the occasion. Where other bytes were recorded than the file has, that is what is
-        recorded: it is not taken for what was received.
+        recorded: it is not taken for what was received, unless it ``is_other``, which was taking
+        the place of what was held.
         """
-        return _Entered(self.custody, entry, how)
+        return _Entered(self.custody, entry, how, is_other=is_other)
 
     # -- objects that go out -----------------------------------------------------------------------
 
@@ -143,13 +150,9 @@ class Custodian:
         self, cursor: DBAPICursor, rows: Sequence[InstanceRow], reason: str, asked_by: str
     ) -> None:
         """Record that objects are deleted, in the transaction that does it."""
-        why: Details = {"reason": reason, "asked_by": asked_by}
         self.custody.enter(
             cursor,
-            (
-                _of(Event.DELETED, row, {**why, "series_instance_uid": row.series_instance_uid})
-                for row in rows
-            ),
+            [_of(Event.DELETED, row, {**_why(row, reason), "asked_by": asked_by}) for row in rows],
         )
 
     def removing(self, remove: Remove) -> Remove:
@@ -216,19 +219,19 @@ def came_from(channel: Channel | None, source_ae_title: str) -> Details:
 class _Record:
     """The record of an object that is stored (``index.attachment.ObjectAttachment``)."""
 
-    def __init__(self, custody: Custody, happening: Happening) -> None:
+    def __init__(self, custody: Custody, *happenings: Happening) -> None:
         self._custody = custody
-        self._happening = happening
+        self._happenings = happenings
 
     def apply(self, cursor: DBAPICursor) -> None:
-        self._custody.enter(cursor, (self._happening,))
+        self._custody.enter(cursor, self._happenings)
 
     def committed(self) -> None:
         pass
 
     def undo(self, cursor: DBAPICursor) -> None:
         # A record is never taken back: what has become of it is another one.
-        told = self._happening
+        told = self._happenings[-1]
         uids = told.study_instance_uid, told.sop_instance_uid
         gone = Happening(Event.DELETED, *uids, {"reason": NOT_STORED})
         self._custody.enter(cursor, (gone,))
@@ -237,10 +240,11 @@ class _Record:
 class _Entered:
     """The record of a stored file that is indexed (``index.attachment.ObjectAttachment``)."""
 
-    def __init__(self, custody: Custody, entry: InstanceEntry, how: str) -> None:
+    def __init__(self, custody: Custody, entry: InstanceEntry, how: str, *, is_other: bool) -> None:
         self._custody = custody
         self._entry = entry
         self._how = how
+        self._is_other = is_other
 
     def apply(self, cursor: DBAPICursor) -> None:
         entry = self._entry
@@ -250,7 +254,7 @@ class _Entered:
         details = {**_contents(entry), "found_by": self._how}
         event = Event.ENTERED
         if known is not None:
-            event = Event.DAMAGED
+            event = Event.REPLACED if self._is_other else Event.DAMAGED
             details["recorded_sha256"] = known.get("sha256", "")
             details["recorded_file_sha256"] = known.get("file_sha256", "")
         elif entry.source_ae:
@@ -262,6 +266,10 @@ class _Entered:
 
     def undo(self, cursor: DBAPICursor) -> None:
         pass
+
+
+def _why(row: InstanceRow, reason: str) -> dict[str, Detail]:
+    return {"reason": reason, "series_instance_uid": row.series_instance_uid}
 
 
 def _contents(entry: InstanceEntry) -> dict[str, Detail]:
