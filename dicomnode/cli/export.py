@@ -9,8 +9,14 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.cli.associating import interruptible
-from dicomnode.cli.common import ConfigOption, explained, fail
+from dicomnode.cli.common import (
+    ConfigOption,
+    SeriesOption,
+    StudyOption,
+    explained,
+    fail,
+    interruptible,
+)
 from dicomnode.cli.deidentifying import (
     AllowBurnedInOption,
     AllowRecognizableOption,
@@ -28,7 +34,6 @@ from dicomnode.cli.deidentifying import (
 )
 from dicomnode.cli.held import OwnObjects, own_objects
 from dicomnode.cli.progress import bar
-from dicomnode.cli.queries import SeriesOption, StudyOption
 from dicomnode.cli.telling import tell_node
 from dicomnode.deidentification.options import Options
 from dicomnode.index.entry import InstanceRow

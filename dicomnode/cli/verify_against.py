@@ -92,6 +92,9 @@ def _tell(comparison: Comparison, title: str, *, values: bool) -> None:
         typer.echo(f"  and {more} more")
     for words, count in comparison.refusals.items():
         typer.echo(f"{words} ({counted(count, 'time', 'times')})", err=True)
+    if not comparison.objects:
+        typer.echo(f"neither the node nor {title} has anything of it")
+        return
     objects = counted(comparison.objects, "object", "objects")
     typer.echo(
         f"{objects} compared with {title}: {len(comparison.identical)} the same byte for byte,"
