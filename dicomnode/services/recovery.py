@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -31,6 +31,7 @@ from dicomnode.index.catalog import (
 )
 from dicomnode.observe.logs import Logger
 from dicomnode.services.placing import Forwarding
+from dicomnode.services.removing import finish_removals
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.header import HEADER_END, read_header, read_to_end
 from dicomnode.storage.part10 import read_file_meta
@@ -96,9 +97,10 @@ def reconcile(
     if catalog.is_new:
         forwarding = None
     run = _Run(files, catalog, log, progress, total=None, forwarding=forwarding)
-    run.enter(run.replacements())
+    deleted = run.finish_removals()
+    run.enter(path for path in run.replacements() if path not in deleted)
     run.clear_incoming()
-    run.enter(_orphans(files, catalog, run))
+    run.enter(path for path in _orphans(files, catalog, run) if path not in deleted)
     return run.report
 
 
@@ -120,9 +122,11 @@ def rebuild(
         )
     total = sum(len(_objects(names)) for _, names in files.walk())
     run = _Run(files, catalog, log, progress, total)
+    deleted = run.finish_removals()
     catalog.truncate()
     run.clear_incoming()
-    run.enter(f"{series}/{name}" for series, names in files.walk() for name in _objects(names))
+    paths = (f"{series}/{name}" for series, names in files.walk() for name in _objects(names))
+    run.enter(path for path in paths if path not in deleted)
     return run.report
 
 
@@ -275,6 +279,13 @@ class _Run:
         self._room.release()
 
     # -- what else is found -----------------------------------------------------------------------
+
+    def finish_removals(self) -> Container[str]:
+        """Remove the files of deleted objects; return the paths of those that stay."""
+        stays = finish_removals(self._files, self._catalog)
+        for path, why in stays.items():
+            self.problem(f"{path} is of a deleted object, and cannot be removed ({why})")
+        return stays
 
     def replacements(self) -> Iterator[str]:
         """Yield the objects that were taking another's place when the node ended.
