@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dicomnode.archive import OpenArchive
 from dicomnode.audit.events import Study
 from dicomnode.audit.trail import Audit
 from dicomnode.index.catalog import Catalog
@@ -76,6 +77,24 @@ def make_auditing(
         return Study(*owner) if owner is not None else None
 
     return Auditing(Audit(audit_of(settings), log, metrics.registry, study))
+
+
+def make_intake(base: Base, archive: OpenArchive) -> Intake:
+    """Return what every object comes in through, by whatever way it comes."""
+    storage, threads = base.settings.storage, archive.threads
+    return Intake(
+        base.files,
+        base.catalog,
+        workers=threads.workers,
+        group=threads.group,
+        turns=threads.turns,
+        settler=threads.settler,
+        journal=base.journal,
+        on_conflict=storage.on_conflict,
+        min_free_bytes=storage.min_free_bytes,
+        forwarding=archive.outbox,
+        auditing=base.auditing,
+    )
 
 
 def make_quotas(base: Base) -> Quotas:

@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import itertools
 import time
-from functools import partial
 from typing import Any
 
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.api.token import LocalToken, new_token, remove_token, write_token
+from dicomnode.archive import OpenArchive, open_archive
 from dicomnode.assembly import (
     Base,
     count_worklist,
@@ -21,6 +21,7 @@ from dicomnode.assembly import (
     make_commitment_requester,
     make_fetching,
     make_forwarding,
+    make_intake,
     make_performed_steps,
     make_query,
     make_quotas,
@@ -41,9 +42,6 @@ from dicomnode.dimse.command import (
     Request,
 )
 from dicomnode.errors import CatalogError
-from dicomnode.index.catalog import Catalog
-from dicomnode.index.steps import Steps
-from dicomnode.index.worklist import WorklistItems
 from dicomnode.interface import Served, routes_of
 from dicomnode.net.acceptor import Acceptor
 from dicomnode.net.buffers import BufferPool
@@ -53,13 +51,12 @@ from dicomnode.observe.logs import Log, Logger
 from dicomnode.observe.metrics import Metrics
 from dicomnode.observe.refusals import Refusals
 from dicomnode.outbox.desk import Desk
-from dicomnode.outbox.forwarding import Forwarding, Outbox
+from dicomnode.outbox.forwarding import Forwarding
 from dicomnode.parameters import (
     deadlines_of,
     forward_rules_of,
     listening_of,
     rules_of,
-    synchronous_of,
     tracing_of,
 )
 from dicomnode.reload import Configuration, Reloading
@@ -70,27 +67,18 @@ from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.dispatch import Dispatcher, Service
 from dicomnode.services.explanations import Explanations
-from dicomnode.services.holdings import Holdings
 from dicomnode.services.identities import Identities
-from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
 from dicomnode.services.quotas import Quotas
-from dicomnode.services.recovery import reconcile
-from dicomnode.services.settling import Settler, restore
 from dicomnode.services.storage import Storage
-from dicomnode.services.turns import Turns
 from dicomnode.services.verification import Verification
-from dicomnode.services.workers import GroupWorker, Workers
 from dicomnode.services.worklist_desk import WorklistDesk
 from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.services.worklist_intake import WorklistIntake
 from dicomnode.settings import receive_block_bytes
-from dicomnode.storage.files import FileStore
 from dicomnode.sync.fetching import Fetching
 from dicomnode.whereabouts import Whereabouts
 
-# As many objects wait for the disk at once; more threads would only wait for the interpreter.
-_WORKERS = 4
 # A worklist directory on a file server that does not answer must not hold up the start.
 _FIRST_LOOK_SECONDS = 10.0
 # Whoever is asked for objects has taken or refused the A-ABORT by then.
@@ -112,16 +100,9 @@ class Node:
         self._metrics: Metrics
         self._auditing: Auditing
         self._journal: Journal
-        self._files: FileStore
-        self._catalog: Catalog
-        self._items: WorklistItems
-        self._steps: Steps
+        self._archive: OpenArchive
         self._worklist_intake: WorklistIntake
         self._worklist_files: WorklistFollowing
-        self._workers: Workers
-        self._group: GroupWorker
-        self._turns = Turns()
-        self._settler: Settler
         self._pool: BufferPool
         self._identities: Identities
         self._admission: Admission
@@ -130,7 +111,6 @@ class Node:
         self._commitment: StorageCommitment
         self._commitment_requester: CommitmentRequester
         self._acceptor: Acceptor
-        self._outbox: Outbox
         self._forwarding: Forwarding
         self._outbox_desk: Desk
         self._fetching: Fetching
@@ -175,66 +155,16 @@ class Node:
                 now=time.time,
             )
             self._auditing = make_auditing(
-                self._settings, self.log, self._metrics, lambda: self._catalog
+                self._settings, self.log, self._metrics, lambda: self._archive.catalog
             )
+            self._metrics.set_log_source(lambda: self._log.dropped)
             self._journal = Journal(self.log, self._metrics, explanations, self._auditing)
-            await self._open_archive(undo)
+            self._archive = await open_archive(
+                self._settings, self._registry, self.log, self._metrics, self._journal, undo
+            )
             await undo.enter_async_context(self._auditing.audit.running())
             await self._listen(undo)
             self._undo = undo.pop_all()
-
-    async def _open_archive(self, undo: contextlib.AsyncExitStack) -> None:
-        storage = self._settings.storage
-        log = self._log.logger
-        self._files = FileStore(storage.directory, durability=storage.durability)
-        await asyncio.to_thread(self._files.open)
-        undo.callback(self._files.close)
-        if storage.durability == "relaxed":
-            log.warning(
-                "storage.durability is relaxed: nothing is flushed, a power loss can lose objects"
-                " that were answered with Success"
-            )
-        synchronous = synchronous_of(self._settings)
-        self._catalog = Catalog(self._settings.index_url, synchronous=synchronous)
-        await asyncio.to_thread(self._catalog.open, partial(restore, self._files))
-        undo.push_async_callback(asyncio.to_thread, self._catalog.close)
-        rules = forward_rules_of(self._settings, self._registry)
-        self._outbox = await asyncio.to_thread(Outbox, self._catalog, rules)
-        report = await asyncio.to_thread(
-            reconcile, self._files, self._catalog, log=log, forwarding=self._outbox
-        )
-        log.info(f"store and index agree: {report}")
-        self._items = WorklistItems(self._catalog)
-        self._steps = await asyncio.to_thread(Steps, self._catalog, self._items)
-        self._holdings = Holdings(self._catalog, self._files, self._settings.log.patient_data)
-        self._metrics.set_archive_source(self._holdings.figures)
-        self._metrics.add_counts_source(
-            "dicomnode_performed_steps",
-            "Modality performed procedure steps held.",
-            "status",
-            self._steps.counts,
-        )
-        self._metrics.set_log_source(lambda: self._log.dropped)
-        self._start_threads(undo)
-
-    def _start_threads(self, undo: contextlib.AsyncExitStack) -> None:
-        """Start what works on the archive; it ends in the opposite order, with nothing undone."""
-
-        def fault(error: BaseException) -> None:
-            self._journal.internal_error("a worker thread", error)
-
-        self._settler = Settler(
-            self._files, self._catalog, turns=self._turns, journal=self._journal
-        )
-        self._workers = Workers(_WORKERS, fault)
-        self._group = GroupWorker(self._catalog.grouped, fault)
-        for start, stop in (
-            (self._settler.start, self._settler.close),
-            (self._workers.start, self._workers.stop),
-            (self._group.start, self._group.stop),
-        ):
-            start()
-            undo.push_async_callback(asyncio.to_thread, stop)
 
     async def _listen(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings
@@ -258,7 +188,7 @@ class Node:
 
     async def _forward(self, base: Base, undo: contextlib.AsyncExitStack) -> None:
         self._forwarding = make_forwarding(
-            base, self._outbox, self._intake, self._commitment_requester
+            base, self._archive.outbox, self._intake, self._commitment_requester
         )
         await self._forwarding.start()
         undo.push_async_callback(self._forwarding.stop, _CLOSE_SECONDS)
@@ -288,7 +218,7 @@ class Node:
 
     def _served(self) -> Served:
         return Served(
-            worklist=WorklistDesk(self._worklist_intake, self._steps),
+            worklist=WorklistDesk(self._worklist_intake, self._archive.steps),
             outbox=self._outbox_desk,
             requester=self._commitment_requester,
             journal=self._journal,
@@ -297,13 +227,13 @@ class Node:
 
     async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:
         settings = self._settings.worklist
-        self._worklist_intake = WorklistIntake(self._items, self._steps)
+        self._worklist_intake = WorklistIntake(self._archive.items, self._archive.steps)
         self._worklist_files = WorklistFollowing(
             settings.directory, settings.poll_seconds, self._worklist_intake, self._log.logger
         )
         undo.push_async_callback(asyncio.to_thread, self._worklist_files.stop)
         await asyncio.to_thread(self._worklist_files.start, _FIRST_LOOK_SECONDS)
-        count_worklist(self._metrics, self._items, self._worklist_files)
+        count_worklist(self._metrics, self._archive.items, self._worklist_files)
 
     def _open_network(self, undo: contextlib.AsyncExitStack) -> Base:
         settings = self._settings
@@ -335,8 +265,8 @@ class Node:
             log=self.log,
             metrics=self._metrics,
             journal=self._journal,
-            files=self._files,
-            catalog=self._catalog,
+            files=self._archive.files,
+            catalog=self._archive.catalog,
             requestor=self._requestor,
             auditing=self._auditing,
         )
@@ -368,14 +298,14 @@ class Node:
     def _services(
         self, base: Base, undo: contextlib.AsyncExitStack
     ) -> dict[type[Request], tuple[Service, ...]]:
-        query, retrieve = make_query(base, self._items), make_retrieve(base)
+        query, retrieve = make_query(base, self._archive.items), make_retrieve(base)
         undo.push_async_callback(asyncio.to_thread, query.close)
         undo.push_async_callback(retrieve.close)
         self._commitment = make_storage_commitment(base)
         undo.push_async_callback(self._commitment.close)
         self._commitment_requester = make_commitment_requester(base)
         undo.push_async_callback(self._commitment_requester.close)
-        performed = make_performed_steps(base, self._steps, self._outbox)
+        performed = make_performed_steps(base, self._archive.steps, self._archive.outbox)
         undo.push_async_callback(asyncio.to_thread, performed.close)
         return {
             CEchoRQ: (Verification(),),
@@ -391,20 +321,7 @@ class Node:
         }
 
     def _storage(self, base: Base) -> Storage:
-        storage = self._settings.storage
-        self._intake = Intake(
-            self._files,
-            self._catalog,
-            workers=self._workers,
-            group=self._group,
-            turns=self._turns,
-            settler=self._settler,
-            journal=self._journal,
-            on_conflict=storage.on_conflict,
-            min_free_bytes=storage.min_free_bytes,
-            forwarding=self._outbox,
-            auditing=self._auditing,
-        )
+        self._intake = make_intake(base, self._archive)
         self._quotas = make_quotas(base)
         return Storage(self._intake, self._quotas)
 
@@ -440,20 +357,20 @@ class Node:
 
     def touch_index(self) -> None:
         """Return once the index's writer has come to this; blocks. Raises CatalogError."""
-        self._catalog.transact(lambda cursor: None)
+        self._archive.catalog.transact(lambda cursor: None)
 
     async def ready(self) -> dict[str, str]:
         """Return what each readiness check says: "ok", or what is wrong (/readyz)."""
         return {
-            "storage": await asyncio.to_thread(self._holdings.check_storage),
-            "index": await asyncio.to_thread(self._holdings.check_index),
+            "storage": await asyncio.to_thread(self._archive.holdings.check_storage),
+            "index": await asyncio.to_thread(self._archive.holdings.check_index),
             "draining": "the node is shutting down" if self._draining else OK,
         }
 
     async def status(self) -> dict[str, Any]:
         """Return the summary that /api/status shows."""
-        archive = await asyncio.to_thread(self._holdings.figures)
-        conflicts = await asyncio.to_thread(self._holdings.identity_conflicts)
+        archive = await asyncio.to_thread(self._archive.holdings.figures)
+        conflicts = await asyncio.to_thread(self._archive.holdings.identity_conflicts)
         host, port = self._acceptor.address
         requester = self._commitment_requester
         return {
@@ -467,9 +384,9 @@ class Node:
             "archive": archive,
             "identity_conflict_list": conflicts,
             "worklist": await asyncio.to_thread(
-                lambda: {"items": self._items.counts(), **self._worklist_files.figures()}
+                lambda: {"items": self._archive.items.counts(), **self._worklist_files.figures()}
             ),
-            "performed_steps": self._steps.counts(),
+            "performed_steps": self._archive.steps.counts(),
             "outbox": await asyncio.to_thread(self._outbox_desk.figures),
             "fetch": self._fetching.figures(),
             "commitments": await self._commitment.figures(),

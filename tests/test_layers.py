@@ -64,10 +64,23 @@ ALLOWED = {
         "services",
         "errors",
     },
-    "assembly": {"parameters", "net", "outbox", "sync", "services", "storage", "index", "registry"}
+    "archive": {"parameters", "outbox", "services", "storage", "index", "registry", "observe"}
+    | {"settings"},
+    "assembly": {
+        "archive",
+        "parameters",
+        "net",
+        "outbox",
+        "sync",
+        "services",
+        "storage",
+        "index",
+        "registry",
+    }
     | {"audit", "observe", "settings"},
     "security": {"net", "tls", "registry", "observe", "settings", "errors"},
     "node": {
+        "archive",
         "assembly",
         "parameters",
         "interface",

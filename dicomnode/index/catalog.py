@@ -15,13 +15,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, MetaData, inspect, select
+from sqlalchemy import URL, Connection, select
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.sql import ClauseElement
 
-from dicomnode.errors import CatalogError, OutOfResources
-from dicomnode.index import intake, records, schema
+from dicomnode.errors import CatalogError
+from dicomnode.index import intake, schema
 from dicomnode.index.attachment import Attachment, ObjectAttachment
 from dicomnode.index.backend import Backend, Prepared, Synchronous
 from dicomnode.index.conditions import Condition
@@ -37,6 +37,7 @@ from dicomnode.index.entry import (
 )
 from dicomnode.index.intake import Restore, Unsettled
 from dicomnode.index.keys import Level
+from dicomnode.index.opening import make_tables
 from dicomnode.index.reading import SearchStopped, Stop
 from dicomnode.index.registrar import Registrar
 from dicomnode.index.search import Row, Search, Wanted
@@ -102,7 +103,7 @@ class Catalog:
         ``restore`` is given the objects whose files may have been lost with the power.
         """
         try:
-            self._make_tables(restore)
+            made = make_tables(self._backend, restore)
             with self._backend.reader.connect() as connection:
                 counts = count(connection)
             registrar = Registrar(self._backend)
@@ -115,6 +116,8 @@ class Catalog:
                 "steps, commitments, and small objects of the last seconds before a power loss"
             ) from error
         self._registrar = registrar
+        self.rebuilt_from, self.is_new = made.rebuilt_from, made.is_new
+        self.restored, self.unrestored = made.restored, made.unrestored
 
     def close(self) -> None:
         """Commit what is queued, then close; may be called again."""
@@ -133,72 +136,6 @@ class Catalog:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _make_tables(self, restore: Restore | None) -> None:
-        found = self._schema_version()
-        if found is not None and self._backend.is_sqlite:
-            self._restore(restore, found)
-        if found is not None and found != str(schema.SCHEMA_VERSION):
-            if not self._backend.is_sqlite:
-                raise CatalogError(
-                    f"the index {self._backend.name} has schema version {found}, this program "
-                    f"needs {schema.SCHEMA_VERSION}: drop its tables and run `dicomnode reindex`"
-                )
-            self._drop_archive()
-            self.rebuilt_from = found
-        with self._backend.writer.begin() as connection:
-            records.metadata.create_all(connection)
-            if found != str(schema.SCHEMA_VERSION):
-                self.is_new = True
-                schema.metadata.create_all(connection)
-                connection.execute(
-                    schema.meta.insert().values(
-                        name="schema_version", value=str(schema.SCHEMA_VERSION)
-                    )
-                )
-
-    def _drop_archive(self) -> None:
-        """Remove the tables of another schema version; ``records`` stay."""
-        held = MetaData()
-        with self._backend.writer.begin() as connection:
-            held.reflect(connection)
-            for table in records.metadata.tables:
-                if table in held.tables:
-                    held.remove(held.tables[table])
-            held.drop_all(connection)
-
-    def _restore(self, restore: Restore | None, found: str) -> None:
-        """Have the files that are only here written before anything here is changed.
-
-        What cannot be written now stays, to be tried again. It cannot in a database of another
-        schema version: raises CatalogError.
-        """
-        engine = self._backend.writer
-        if next(intake.unsettled(engine), None) is None:
-            return
-        try:
-            if restore is None:
-                raise OutOfResources("start the node, or run `dicomnode reindex`, which does that")
-            self.restored = restore(intake.unsettled(engine))
-        except OutOfResources as error:
-            self.unrestored = error.comment
-            if found != str(schema.SCHEMA_VERSION):
-                raise CatalogError(
-                    f"the index {self._backend.name} of schema version {found} has the only copy of"
-                    f" some objects, and their files cannot be written: {error.comment}"
-                ) from error
-            return
-        with engine.begin() as connection:
-            connection.execute(schema.intake.delete())
-
-    def _schema_version(self) -> str | None:
-        with self._backend.writer.connect() as connection:
-            if not inspect(connection).has_table("meta"):
-                return None
-            version: str | None = connection.scalar(
-                select(schema.meta.c.value).where(schema.meta.c.name == "schema_version")
-            )
-            return version
 
     # -- writing -----------------------------------------------------------------------------------
 

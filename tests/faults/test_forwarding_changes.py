@@ -149,7 +149,7 @@ def test_a_retry_forgets_that_a_destination_was_down(start_node: StartNode) -> N
         comes.set()
         command(node, "outbox", "retry")
         eventually(lambda: node.metric("dicomnode_outbox_depth") == 0)
-        assert node.node._outbox.queue.downs() == {}
+        assert node.node._archive.outbox.queue.downs() == {}
 
 
 def test_a_destination_is_not_left_alone_for_years_because_a_clock_was_wrong(

@@ -283,13 +283,13 @@ def test_an_object_that_is_named_often_is_read_once(
     archive: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    real = archive.node._files.open_object
+    real = archive.node._archive.files.open_object
 
     def counting(rel: str) -> int:
         opened.append(rel)
         return real(rel)
 
-    monkeypatch.setattr(archive.node._files, "open_object", counting)
+    monkeypatch.setattr(archive.node._archive.files, "open_object", counting)
     first = IMAGES[0]
     outcome = commit(archive, *references(first) * 50)
     assert outcome == (1, TRANSACTION, uids(first) * 50, {})

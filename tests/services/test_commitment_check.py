@@ -39,14 +39,14 @@ def archive(start_node: StartNode) -> RunningNode:
 def gate(archive: RunningNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Let nobody open the file of the first image until this is set."""
     gate = threading.Event()
-    real = archive.node._files.open_object
+    real = archive.node._archive.files.open_object
 
     def waiting(rel: str) -> int:
         if Path(rel).stem == FIRST.uid:
             assert gate.wait(30)
         return real(rel)
 
-    monkeypatch.setattr(archive.node._files, "open_object", waiting)
+    monkeypatch.setattr(archive.node._archive.files, "open_object", waiting)
     yield gate
     gate.set()
 

@@ -1,0 +1,131 @@
+"""Opens the archive of a node: files and index, made to agree, and the threads of both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from functools import partial
+
+from dicomnode.index.catalog import Catalog
+from dicomnode.index.steps import Steps
+from dicomnode.index.worklist import WorklistItems
+from dicomnode.observe.logs import Logger
+from dicomnode.observe.metrics import Metrics
+from dicomnode.outbox.forwarding import Outbox
+from dicomnode.parameters import forward_rules_of, synchronous_of
+from dicomnode.registry import Registry
+from dicomnode.services.holdings import Holdings
+from dicomnode.services.journal import Journal
+from dicomnode.services.recovery import reconcile
+from dicomnode.services.settling import Settler, restore
+from dicomnode.services.turns import Turns
+from dicomnode.services.workers import GroupWorker, Workers
+from dicomnode.settings import Settings
+from dicomnode.storage.files import FileStore
+
+# As many objects wait for the disk at once; more threads would only wait for the interpreter.
+_WORKERS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenArchive:
+    """Files, index, and what the services share of both."""
+
+    files: FileStore
+    catalog: Catalog
+    outbox: Outbox
+    items: WorklistItems
+    steps: Steps
+    holdings: Holdings
+    threads: ArchiveThreads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveThreads:
+    """What works on files and index off the event loop."""
+
+    turns: Turns
+    settler: Settler
+    workers: Workers
+    group: GroupWorker
+
+
+async def open_archive(
+    settings: Settings,
+    registry: Registry,
+    log: Logger,
+    metrics: Metrics,
+    journal: Journal,
+    undo: contextlib.AsyncExitStack,
+) -> OpenArchive:
+    """Open files and index and make them agree; ``undo`` closes them, with nothing undone.
+
+    Raises StoreLocked, CatalogError or OSError.
+    """
+    files = await _open_files(settings, log, undo)
+    catalog = Catalog(settings.index_url, synchronous=synchronous_of(settings))
+    await asyncio.to_thread(catalog.open, partial(restore, files))
+    undo.push_async_callback(asyncio.to_thread, catalog.close)
+    outbox = await asyncio.to_thread(Outbox, catalog, forward_rules_of(settings, registry))
+    report = await asyncio.to_thread(reconcile, files, catalog, log=log, forwarding=outbox)
+    log.info(f"store and index agree: {report}")
+    items = WorklistItems(catalog)
+    steps = await asyncio.to_thread(Steps, catalog, items)
+    holdings = Holdings(catalog, files, settings.log.patient_data)
+    metrics.set_archive_source(holdings.figures)
+    metrics.add_counts_source(
+        "dicomnode_performed_steps",
+        "Modality performed procedure steps held.",
+        "status",
+        steps.counts,
+    )
+    return OpenArchive(
+        files=files,
+        catalog=catalog,
+        outbox=outbox,
+        items=items,
+        steps=steps,
+        holdings=holdings,
+        threads=_start_threads(files, catalog, journal, undo),
+    )
+
+
+async def _open_files(
+    settings: Settings, log: Logger, undo: contextlib.AsyncExitStack
+) -> FileStore:
+    storage = settings.storage
+    files = FileStore(storage.directory, durability=storage.durability)
+    await asyncio.to_thread(files.open)
+    undo.callback(files.close)
+    if storage.durability == "relaxed":
+        log.warning(
+            "storage.durability is relaxed: nothing is flushed, a power loss can lose objects"
+            " that were answered with Success"
+        )
+    return files
+
+
+def _start_threads(
+    files: FileStore, catalog: Catalog, journal: Journal, undo: contextlib.AsyncExitStack
+) -> ArchiveThreads:
+    """Start what works on the archive; it ends in the opposite order."""
+
+    def fault(error: BaseException) -> None:
+        journal.internal_error("a worker thread", error)
+
+    turns = Turns()
+    threads = ArchiveThreads(
+        turns=turns,
+        settler=Settler(files, catalog, turns=turns, journal=journal),
+        workers=Workers(_WORKERS, fault),
+        group=GroupWorker(catalog.grouped, fault),
+    )
+    for start, stop in (
+        (threads.settler.start, threads.settler.close),
+        (threads.workers.start, threads.workers.stop),
+        (threads.group.start, threads.group.stop),
+    ):
+        start()
+        undo.push_async_callback(asyncio.to_thread, stop)
+    return threads
