@@ -14,7 +14,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from dicomnode.index.backend import new_names, new_values
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.entry import InstanceRow
-from dicomnode.index.records import removal
+from dicomnode.index.records import committed_elsewhere, removal
 from dicomnode.index.schema import instance
 
 _NAMES = ("path", "sop_instance_uid")
@@ -31,10 +31,20 @@ class Removals:
         self._delete = catalog.prepare(
             delete(removal).where(removal.c.path == bindparam("of_path")), ["of_path"]
         )
+        self._forget_evidence = catalog.prepare(
+            delete(committed_elsewhere).where(
+                committed_elsewhere.c.sop_instance_uid == bindparam("uid")
+            ),
+            ["uid"],
+        )
 
     def enter(self, cursor: DBAPICursor, rows: Iterable[InstanceRow]) -> None:
-        """Say that the files of objects are to go; part of the transaction that removes them."""
+        """Say that the files of objects are to go; part of the transaction that removes them.
+
+        Who has committed to keep them no longer matters.
+        """
         for row in rows:
+            self._forget_evidence.run(cursor, row.sop_instance_uid)
             # A file that could not be removed the last time may have one.
             self._delete.run(cursor, row.path)
             self._insert.run(cursor, row.path, row.sop_instance_uid)

@@ -40,6 +40,7 @@ class Kind(StrEnum):
     OPERATION = "operation"
     COMMITMENT = "commitment"
     FORWARDING = "forwarding"
+    DELETION = "deletion"
     ASSOCIATION = "association"
     CONTEXT = "presentation context"
     CONNECTION = "connection"
@@ -178,6 +179,12 @@ class Explanations:
             [Finding(words)],
             advice,
         )
+
+    def not_deleted(
+        self, asked_by: str, asked: str, answer: str, findings: Sequence[Finding], *advice: str
+    ) -> None:
+        """Remember why less was deleted than was ordered, or than a rule says."""
+        self._remember(Kind.DELETION, asked_by, "", asked, answer, findings, advice)
 
     def _remember(
         self,
