@@ -204,6 +204,7 @@ def _entries(studies: int) -> Iterator[InstanceEntry]:
                     size_bytes=len(data) + 400,
                     data_set_bytes=len(data),
                     sha256=hashlib.sha256(data).hexdigest(),
+                    file_sha256=hashlib.sha256(data).hexdigest(),
                     source_ae="BENCH",
                     received_at=float(number),
                 )

@@ -145,7 +145,7 @@ def deleted(
     at: float,
     *,
     whole: bool,
-    order: Deletion = Deletion(),  # noqa: B008  frozen
+    order: Deletion = Deletion(),
 ) -> Message:
     """PS3.15 §A.5.3.8, or §A.5.3.6 where some of the study is left."""
     participants = [node.participant(None, is_requestor=not order.by)]

@@ -21,9 +21,9 @@ class InstanceEntry:
     """One object for the index.
 
     ``path`` is relative to the storage directory, ``size_bytes`` counts the whole file,
-    ``data_set_bytes`` and ``sha256`` (hex) the data set alone; ``received_at`` is in seconds
-    since 1970 UTC. The keys are taken from ``header`` when they are needed: most objects belong
-    to a series that is known.
+    ``data_set_bytes`` and ``sha256`` (hex) the data set alone; ``file_sha256`` (hex) is of the
+    whole file. ``received_at`` is in seconds since 1970 UTC. The keys are taken from ``header``
+    when they are needed: most objects belong to a series that is known.
     """
 
     header: Header
@@ -36,6 +36,7 @@ class InstanceEntry:
     size_bytes: int
     data_set_bytes: int
     sha256: str
+    file_sha256: str
     source_ae: str
     received_at: float
 
@@ -49,6 +50,7 @@ class InstanceEntry:
         size_bytes: int,
         data_set_bytes: int,
         sha256: str,
+        file_sha256: str,
         source_ae: str,
         received_at: float,
     ) -> InstanceEntry:
@@ -64,6 +66,7 @@ class InstanceEntry:
             size_bytes,
             data_set_bytes,
             sha256,
+            file_sha256,
             source_ae,
             received_at,
         )
@@ -82,6 +85,7 @@ class InstanceRow:
     size_bytes: int
     data_set_bytes: int
     sha256: str
+    file_sha256: str
     source_ae: str
     received_at: float
 

@@ -1,7 +1,8 @@
 """Tables of what no stored file holds: kept when the archive's tables are made anew.
 
 Worklist items, performed procedure steps, storage commitments, what is to be forwarded, how
-fetching went, and what is being deleted. A change of these tables needs a migration; a new table needs none.
+fetching went, what happened to each object, and what is being deleted. A change of these tables
+needs a migration; a new table needs none.
 """
 
 from __future__ import annotations
@@ -294,6 +295,26 @@ fetch_state = Table(
     Column("missing_studies", Integer, nullable=False),
     Column("missing_objects", Integer, nullable=False),
     Column("last_error", Text, nullable=False),
+)
+
+
+# -- Chain of custody ------------------------------------------------------------------------------
+
+# What happened to each object (``integrity.record``). Rows are added and never changed;
+# ``sequence`` has no gap, ``details`` is canonical JSON, and ``hash`` binds each row to the one
+# before. The one index is by study, so that what comes in together is entered at one place of it:
+# SOP Instance UIDs alone would be entered all over it.
+custody = Table(
+    "custody",
+    metadata,
+    Column("sequence", RowId, primary_key=True, autoincrement=False),
+    Column("at", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Index("custody_by_study", "study_instance_uid", "sop_instance_uid"),
 )
 
 

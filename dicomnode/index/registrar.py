@@ -143,6 +143,7 @@ class Registrar:
             entry.size_bytes,
             entry.data_set_bytes,
             entry.sha256,
+            entry.file_sha256,
             entry.source_ae,
             entry.received_at,
         )

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from dicomnode.index.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key, Level
 
 # Counts up with every change of the tables or of what is written into them.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 metadata = MetaData()
 
@@ -101,6 +101,7 @@ series = Table(
     Index("series_by_study", "study", "modality"),
 )
 
+# ``sha256`` is of the data set as received, ``file_sha256`` of the whole file, both hex.
 # ``received_at`` is in seconds since 1970 UTC. The index by series covers counts, SOP classes and
 # sizes.
 instance = Table(
@@ -114,6 +115,7 @@ instance = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("data_set_bytes", BigInteger, nullable=False),
     Column("sha256", Text, nullable=False),
+    Column("file_sha256", Text, nullable=False),
     Column("source_ae", Text, nullable=False),
     Column("received_at", Float(53), nullable=False),
     UniqueConstraint("sop_instance_uid"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Table, bindparam, delete, exists, func, select
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, exists, func, select
 from sqlalchemy.sql import ClauseElement
 
 from dicomnode.index import schema
@@ -11,7 +13,7 @@ from dicomnode.index.keys import PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
 from dicomnode.index.schema import identity_conflict, instance, intake, patient, series, study
 
 # The columns of an ``entry.InstanceRow``, in its order.
-ROW = select(
+ROW: Select[Any] = select(
     instance.c.sop_instance_uid,
     instance.c.sop_class_uid,
     study.c.study_instance_uid,
@@ -21,6 +23,7 @@ ROW = select(
     instance.c.size_bytes,
     instance.c.data_set_bytes,
     instance.c.sha256,
+    instance.c.file_sha256,
     instance.c.source_ae,
     instance.c.received_at,
 ).select_from(instance.join(series).join(study))

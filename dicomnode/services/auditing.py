@@ -38,6 +38,7 @@ _NOT_AUTHENTICATED: Final = frozenset(
 
 _BY_NAME: Final = (UserIdentityKind.USERNAME, UserIdentityKind.USERNAME_AND_PASSCODE)
 
+
 class Auditing:
     """Observes associations for ``audit``."""
 

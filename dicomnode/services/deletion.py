@@ -181,16 +181,16 @@ class Deleting:
                 raise NotDeleted(f"nothing is held of {plan.what}")
             if plan.pending:
                 uid, why = next(iter(plan.pending.items()))
-                words = f"{len(plan.pending)} of {len(plan.objects)} objects may not go: {uid} {why}"
+                words = (
+                    f"{len(plan.pending)} of {len(plan.objects)} objects may not go: {uid} {why}"
+                )
                 self._observer.refused(plan.what, asked_by, words, plan.pending)
                 raise NotDeleted(words, _named(plan.pending))
             if plan.mark != mark:
                 raise NotDeleted(
                     f"what would go has changed: now it is {len(plan.objects)} objects; look again"
                 )
-            number = self._orders.add(
-                plan.what, reason, asked_by, plan.objects, plan.total_bytes
-            )
+            number = self._orders.add(plan.what, reason, asked_by, plan.objects, plan.total_bytes)
             order = self._orders.get(number)
             assert order is not None
         self._news.set()
@@ -240,7 +240,10 @@ class Deleting:
             began = time.monotonic()
             if order.position >= looked_to:
                 some = objects[looked_to : looked_to + _LOOKED_AT_ONCE]
-                look, looked_to = self._pending.look([uid for uid, _ in some]), looked_to + len(some)
+                look, looked_to = (
+                    self._pending.look([uid for uid, _ in some]),
+                    looked_to + len(some),
+                )
             order = self._delete_some(order, objects[order.position : looked_to][:BATCH], look)
             progress(order)
             self._stopping.wait(min(time.monotonic() - began, _MOST_REST_SECONDS))

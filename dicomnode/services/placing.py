@@ -235,6 +235,7 @@ class Placement:
             size_bytes=self._file.size_bytes,
             data_set_bytes=self._file.data_set_bytes,
             sha256=self._sha256,
+            file_sha256=self._file.file_sha256(),
             source_ae=self.arrival.source_ae_title,
             received_at=self._received_at,
         )
@@ -264,7 +265,7 @@ class Placement:
             return self._place()
         if not self._is_same(row):
             return self._replace_at(row)
-        if self._is_copied_at(path):
+        if files.digest_whole_file(path) == row.file_sha256:
             return _SAME
         files.park(path, "damaged: not the bytes that were received")
         return self._place()
@@ -308,7 +309,8 @@ class Placement:
         placer, files = self._placer, self._placer.files
         if row.path == self._path or not files.exists(row.path):
             placer.journal.row_without_file(row.sop_instance_uid, row.path)
-            if row.path == self._path and self._is_same(row):
+            is_same = row.path == self._path and self._is_same(row)
+            if is_same and row.file_sha256 == self._file.file_sha256():
                 return _SAME
             self._replace()
             return None

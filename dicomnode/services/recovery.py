@@ -32,9 +32,10 @@ from dicomnode.index.catalog import (
 from dicomnode.observe.logs import Logger
 from dicomnode.services.placing import Forwarding
 from dicomnode.services.removing import finish_removals
+from dicomnode.storage.disk import disk_errors
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.header import HEADER_END, read_header, read_to_end
-from dicomnode.storage.part10 import read_file_meta
+from dicomnode.storage.part10 import both_digests, read_file_meta
 from dicomnode.storage.paths import object_path, valid_uid
 
 # ``done`` files of ``total``, or of an unknown number.
@@ -249,7 +250,7 @@ class _Run:
         if is_there and row.path != entry.path:
             self._park(entry.path, f"its SOP Instance UID is held at {row.path}")
             self._settle()
-        elif is_there and row.sha256 == entry.sha256:
+        elif is_there and row.file_sha256 == entry.file_sha256:
             self._settle()
         else:
             self._catalog.replace(
@@ -346,6 +347,8 @@ def _entry(files: FileStore, path: str, header_end: int) -> InstanceEntry:
         meta = read_file_meta(fd)
         size = status.st_size - meta.data_set_offset
         header = read_header(fd, meta.data_set_offset, size, meta.transfer_syntax_uid, header_end)
+        with disk_errors():
+            sha256, file_sha256 = both_digests(fd, meta.data_set_offset)
     finally:
         os.close(fd)
     named = object_path(
@@ -359,7 +362,8 @@ def _entry(files: FileStore, path: str, header_end: int) -> InstanceEntry:
         path=path,
         size_bytes=status.st_size,
         data_set_bytes=size,
-        sha256=files.digest_file(path),
+        sha256=sha256,
+        file_sha256=file_sha256,
         source_ae=meta.source_ae_title,
         received_at=status.st_mtime,
     )

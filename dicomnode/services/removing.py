@@ -72,9 +72,7 @@ def _nothing(cursor: DBAPICursor, rows: Sequence[InstanceRow]) -> None:
 class Remover:
     """Removes objects, one batch at a time."""
 
-    def __init__(
-        self, files: FileStore, catalog: Catalog, turns: Turns, witness: Witness
-    ) -> None:
+    def __init__(self, files: FileStore, catalog: Catalog, turns: Turns, witness: Witness) -> None:
         self._files = files
         self._catalog = catalog
         self._turns = turns

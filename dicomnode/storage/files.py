@@ -335,6 +335,15 @@ class FileStore:
             finally:
                 os.close(fd)
 
+    def digest_whole_file(self, rel: str) -> str:
+        """Return the SHA-256 (hex) of a file, read from disk. Raises OutOfResources."""
+        fd = self.open_object(rel)
+        with disk_errors():
+            try:
+                return digest_from(fd, 0)
+            finally:
+                os.close(fd)
+
     def free_bytes(self) -> int:
         """Return the bytes that an unprivileged process may still write."""
         with disk_errors():

@@ -28,12 +28,22 @@ class IncomingFile:
     ``fd`` stays readable until then. ``data_set_offset`` is where the data set starts.
     """
 
-    __slots__ = ("_hash", "_meta", "_path", "_store", "data_set_bytes", "data_set_offset", "fd")
+    __slots__ = (
+        "_file_hash",
+        "_hash",
+        "_meta",
+        "_path",
+        "_store",
+        "data_set_bytes",
+        "data_set_offset",
+        "fd",
+    )
 
     def __init__(self, store: FileStore, fd: int, path: str, meta: bytes) -> None:
         self._store = store
         self._path = path
         self._hash = hashlib.sha256()
+        self._file_hash = hashlib.sha256(meta)
         # Written together with the first fragments; None once it is.
         self._meta: bytes | None = meta
         self.fd = fd
@@ -57,13 +67,18 @@ class IncomingFile:
                 written = write_all(self.fd, [self._meta, *fragments])
                 self.data_set_bytes = written - self.data_set_offset
                 self._meta = None
-        update = self._hash.update
+        update, update_file = self._hash.update, self._file_hash.update
         for fragment in fragments:
             update(fragment)
+            update_file(fragment)
 
     def sha256(self) -> str:
         """Return the SHA-256 (hex) of the data set bytes so far."""
         return self._hash.hexdigest()
+
+    def file_sha256(self) -> str:
+        """Return the SHA-256 (hex) of the whole file so far."""
+        return self._file_hash.hexdigest()
 
     def flush(self) -> None:
         """Make the bytes survive power loss (nothing in relaxed durability)."""

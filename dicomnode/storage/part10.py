@@ -170,3 +170,16 @@ def digest_from(fd: int, offset: int) -> str:
         digest.update(chunk)
         offset += len(chunk)
     return digest.hexdigest()
+
+
+def both_digests(fd: int, offset: int) -> tuple[str, str]:
+    """Return the SHA-256 (hex) of an open file from ``offset`` to its end, and of the whole.
+
+    Reads it once. Raises OSError.
+    """
+    digest, whole = hashlib.sha256(), hashlib.sha256(os.pread(fd, offset, 0))
+    while chunk := os.pread(fd, _HASH_READ_BYTES, offset):
+        digest.update(chunk)
+        whole.update(chunk)
+        offset += len(chunk)
+    return digest.hexdigest(), whole.hexdigest()

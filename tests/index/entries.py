@@ -41,6 +41,7 @@ def entry(
         size_bytes=len(data) + 400,
         data_set_bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
+        file_sha256=hashlib.sha256(bytes(400) + data).hexdigest(),
         source_ae="CT_1",
         received_at=1_700_000_000.25,
     )

@@ -173,6 +173,8 @@ class Bench:
             and row.sha256 == digest
             and os.path.exists(self.files.abs_path(row.path))
             and self.files.digest_file(row.path) == digest
+            and sha256(Path(self.files.abs_path(row.path)).read_bytes()).hexdigest()
+            == row.file_sha256
         )
 
     def listed(self, folder: str) -> list[str]:

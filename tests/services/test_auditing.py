@@ -31,7 +31,7 @@ QUARANTINED = Settled(Status.COERCION_OF_DATA_ELEMENTS, "in quarantine")
 
 
 def row(study: str = "1.2.3") -> InstanceRow:
-    return InstanceRow("1.2.3.4", CT, study, "1.2.3.1", "1.2", "path", 1, 1, "", "CT_1", 0.0)
+    return InstanceRow("1.2.3.4", CT, study, "1.2.3.1", "1.2", "path", 1, 1, "", "", "CT_1", 0.0)
 
 
 class Audited:

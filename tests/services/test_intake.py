@@ -347,14 +347,18 @@ async def test_an_object_whose_file_is_missing_is_taken_from_whoever_sends_it(
     assert len(bench.listed("objects")) == 1
 
 
-@pytest.mark.parametrize("damage", [b"", b"rubbish", SECOND])
+@pytest.mark.parametrize("damage", [b"", b"rubbish", SECOND, None])
 async def test_a_damaged_file_is_not_taken_for_the_object_that_is_sent_again(
-    bench: Bench, damage: bytes
+    bench: Bench, damage: bytes | None
 ) -> None:
     assert await bench.send(FIRST) == Status.SUCCESS
     row = bench.row()
     assert row is not None
-    Path(bench.files.abs_path(row.path)).write_bytes(damage)
+    path = Path(bench.files.abs_path(row.path))
+    if damage is None:  # one bit of the preamble: the data set is whole
+        whole = path.read_bytes()
+        damage = bytes([whole[0] ^ 1]) + whole[1:]
+    path.write_bytes(damage)
     assert await bench.send(FIRST) == Status.SUCCESS
     assert bench.holds(FIRST)
     assert bench.journal.missing == [row.path]

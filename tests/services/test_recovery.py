@@ -97,6 +97,8 @@ def test_a_file_without_its_row_is_indexed_as_if_it_had_just_been_stored(
     assert row is not None
     assert (row.path, row.source_ae, row.transfer_syntax_uid) == (path, "CT_1", EXPLICIT)
     assert row.sha256 == hashlib.sha256(data).hexdigest()
+    whole = Path(files.abs_path(path)).read_bytes()
+    assert row.file_sha256 == hashlib.sha256(whole).hexdigest()
     assert row.data_set_bytes == len(data)
     assert row.size_bytes == os.path.getsize(files.abs_path(path))
     assert row.received_at == 1.0e9

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,9 @@ class Store:
         meta = meta or file_meta(CT_STORAGE, "1.2", EXPLICIT)
         Path(self.files.abs_path("objects/x.dcm")).write_bytes(meta + data)
         size = len(meta) + len(data)
-        return InstanceRow(
-            *("1.2", CT_STORAGE, "1", "1", EXPLICIT, "objects/x.dcm", size, len(data), "", "", 0.0)
-        )
+        digests = sha256(data).hexdigest(), sha256(meta + data).hexdigest()
+        held = ("objects/x.dcm", size, len(data), *digests, "", 0.0)
+        return InstanceRow("1.2", CT_STORAGE, "1", "1", EXPLICIT, *held)
 
     def path(self) -> Path:
         return Path(self.files.abs_path("objects/x.dcm"))
