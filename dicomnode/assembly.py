@@ -33,6 +33,7 @@ from dicomnode.parameters import (
     retrieve_rules_of,
 )
 from dicomnode.registry import Registry
+from dicomnode.removal import Removal, make_removal
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
@@ -194,8 +195,22 @@ def make_commitment_requester(base: Base) -> CommitmentRequester:
     return requester
 
 
+def removal_of(base: Base, archive: OpenArchive) -> Removal:
+    """Return what takes objects out of the archive."""
+    return make_removal(
+        base.settings,
+        base.log,
+        base.metrics,
+        base.journal.explanations,
+        base.auditing,
+        base.files,
+        base.catalog,
+        archive.threads.turns,
+    )
+
+
 def make_forwarding(
-    base: Base, outbox: Outbox, intake: Intake, requester: CommitmentRequester
+    base: Base, outbox: Outbox, removal: Removal, requester: CommitmentRequester
 ) -> Forwarding:
     """Return what sends on whatever is in ``outbox``."""
     journal = ForwardingJournal(
@@ -210,8 +225,7 @@ def make_forwarding(
         forwarding_of(base.settings),
         auditing=base.auditing,
     )
-    remove = base.auditing.removing(base.catalog, intake.placer.remove)
-    forwarding.commit_with(requester, remove, journal)
+    forwarding.commit_with(requester, removal.of_committed, journal)
     return forwarding
 
 

@@ -10,11 +10,14 @@ from starlette.routing import BaseRoute
 from dicomnode.api.access import Access
 from dicomnode.api.activity import activity_routes
 from dicomnode.api.commitment import commitment_routes
+from dicomnode.api.deletion import deletion_routes
 from dicomnode.api.outbox import outbox_routes
+from dicomnode.api.retention import retention_routes
 from dicomnode.api.trace import trace_routes
 from dicomnode.api.worklist import worklist_routes
 from dicomnode.observe.trace import Tracing
 from dicomnode.outbox.desk import Desk
+from dicomnode.removal import Removal
 from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.journal import Journal
 from dicomnode.services.worklist_desk import WorklistDesk
@@ -29,6 +32,7 @@ class Served:
     requester: CommitmentRequester
     journal: Journal
     tracing: Tracing
+    removal: Removal
 
 
 def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
@@ -40,4 +44,6 @@ def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
         *commitment_routes(served.requester, access),
         *activity_routes(served.journal, served.outbox),
         *trace_routes(served.tracing, access),
+        *deletion_routes(served.removal.deleting, access),
+        *retention_routes(served.removal.retention, access),
     ]

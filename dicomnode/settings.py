@@ -30,6 +30,7 @@ from dicomnode.configuration import Document, Place, find_settings_file
 from dicomnode.errors import ConfigurationError
 from dicomnode.fetch_settings import FetchRule
 from dicomnode.forward_settings import ForwardingSettings, ForwardRule
+from dicomnode.retention_settings import DeletionSettings, RetentionRule
 from dicomnode.retries import Pause, RetrySettings
 from dicomnode.tls.files import ClientCertificates, Profile
 from dicomnode.value_types import Number, Seconds, Size
@@ -246,6 +247,8 @@ class Settings(BaseSettings):
     forwarding: ForwardingSettings = ForwardingSettings()
     forward: tuple[ForwardRule, ...] = ()
     fetch: tuple[FetchRule, ...] = ()
+    deletion: DeletionSettings = DeletionSettings()
+    retention: tuple[RetentionRule, ...] = ()
 
     @classmethod
     def settings_customise_sources(

@@ -17,6 +17,12 @@ ALLOWED = {
     "dimse": {"certificates", "ul", "errors"},
     "storage": {"hardening", "errors"},
     "integrity": {"storage", "errors"},
+    "retention_settings": {"fetch_settings", "forward_settings", "configuration", "value_types"},
+    "retention": {"services", "index", "registry", "observe", "retention_settings"}
+    | {"fetch_settings", "configuration", "errors"},
+    "removal": {"retention", "services", "storage", "index", "observe", "settings"},
+    "offline": {"assembly", "parameters", "removal", "outbox", "services", "storage", "index"}
+    | {"observe", "reload"},
     "index": {"integrity", "storage", "errors"},
     "configuration": {"ul", "errors"},
     "value_types": set(),
@@ -26,7 +32,14 @@ ALLOWED = {
     "tls": {"certificates", "errors"},
     "retries": {"value_types"},
     "forward_settings": {"configuration", "retries", "value_types"},
-    "settings": {"audit_settings", "fetch_settings", "forward_settings", "retries", "tls"}
+    "settings": {
+        "retention_settings",
+        "audit_settings",
+        "fetch_settings",
+        "forward_settings",
+        "retries",
+        "tls",
+    }
     | {"configuration", "value_types", "errors"},
     "registry": {"certificates", "configuration", "value_types", "errors"},
     "users": {"configuration", "errors"},
@@ -36,17 +49,27 @@ ALLOWED = {
     "scu": {"certificates", "dimse", "ul", "storage", "configuration", "errors"},
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"certificates", "tls", "scu", "net", "dimse", "ul", "errors"},
-    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "users", "observe"}
+    "services": {
+        "integrity",
+        "scu",
+        "dimse",
+        "ul",
+        "storage",
+        "index",
+        "registry",
+        "users",
+        "observe",
+    }
     | {"audit", "certificates", "tls", "retries", "errors"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"forward_settings", "configuration", "errors"},
     "fetch_settings": {"forward_settings", "configuration", "value_types"},
     "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"fetch_settings", "forward_settings", "configuration", "errors"},
-    "api": {"outbox", "services", "storage", "index", "registry", "observe", "errors"},
+    "api": {"retention", "outbox", "services", "storage", "index", "registry", "observe", "errors"},
     "conformance": {"settings", "registry", "services", "scu", "observe"},
     "whereabouts": {"settings", "registry", "configuration", "errors"},
-    "interface": {"api", "outbox", "services", "observe"},
+    "interface": {"removal", "api", "outbox", "services", "observe"},
     "parameters": {"descriptors", "net", "outbox", "sync", "services", "index", "registry"}
     | {"audit", "audit_settings", "observe", "settings"},
     "hardening": set(),
@@ -54,6 +77,7 @@ ALLOWED = {
     "descriptors": set(),
     "supervision": {"observe"},
     "reload": {
+        "retention",
         "outbox",
         "sync",
         "tls",
@@ -68,6 +92,7 @@ ALLOWED = {
     "archive": {"parameters", "outbox", "services", "storage", "index", "registry", "observe"}
     | {"settings"},
     "assembly": {
+        "removal",
         "archive",
         "parameters",
         "net",
@@ -81,6 +106,7 @@ ALLOWED = {
     | {"audit", "observe", "settings"},
     "security": {"net", "tls", "registry", "observe", "settings", "errors"},
     "node": {
+        "removal",
         "archive",
         "assembly",
         "parameters",
@@ -101,6 +127,8 @@ ALLOWED = {
     | {"security", "settings", "errors"},
     "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
+        "offline",
+        "removal",
         "daemon",
         "conformance",
         "reload",

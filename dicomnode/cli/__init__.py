@@ -22,6 +22,8 @@ _COMMANDS: Final = {
     "trace": ("trace", "trace"),
     "conformance": ("conformance", "conformance"),
     "reindex": ("archive", "reindex"),
+    "delete": ("delete", "delete"),
+    "retention": ("retention", "retention"),
     "user": ("user", "user"),
     "worklist": ("worklist", "worklist"),
     "outbox": ("outbox", "outbox"),

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dicomnode.cli.archive_access import ArchiveAccess, archive_of
-from dicomnode.cli.asking import plain
 from dicomnode.cli.common import ConfigOption, explained, fail
 from dicomnode.cli.progress import bar
+from dicomnode.cli.terminal import console, plain
 from dicomnode.observe.words import counted, size
-from dicomnode.settings import load_settings
 
 EXIT_REFUSED: Final = 2
 """Nothing was deleted: something is pending, or there is nothing."""
 
-_POLL_SECONDS: Final = 0.2
 _MOST_ROWS: Final = 50
-_PIPE_COLUMNS: Final = 200
 
 
 def _level(help: str, metavar: str = "UID") -> Any:
@@ -56,7 +51,7 @@ def delete(
     level, values = _chosen(patient=patient, study=study, series=series, instance=instance)
     if not reason.strip() and not dry_run:
         fail("--reason TEXT is needed: it is recorded with what is deleted")
-    with explained(), archive_of(load_settings(config)) as archive:
+    with explained(), archive_of(config) as archive:
         plan = archive.plan(level, values)
         if dry_run and as_json:
             typer.echo(json.dumps(plan, indent=2, ensure_ascii=False))
@@ -94,11 +89,10 @@ def _carry_out(
 ) -> dict[str, Any]:
     order = archive.order(level, values, reason, mark)
     with bar("deleting") as shown:
-        while not order["ended_at"]:
-            shown.update(order["position"], order["total"], order["deleted_bytes"])
-            time.sleep(_POLL_SECONDS)
-            order = archive.order_of(order["id"])
-    return order
+        return archive.finish(
+            order,
+            lambda done: shown.update(done["position"], done["total"], done["deleted_bytes"]),
+        )
 
 
 def _tell(order: dict[str, Any], *, as_json: bool) -> None:
@@ -121,9 +115,6 @@ def _refusal(plan: dict[str, Any]) -> str:
 
 
 def _show(plan: dict[str, Any]) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_COLUMNS)
     table = Table("patient", "name", "date", "study", "description")
     for heading in ("going", "of", "bytes"):
         table.add_column(heading, justify="right")
@@ -139,7 +130,7 @@ def _show(plan: dict[str, Any]) -> None:
             size(row["going_bytes"]),
         )
     if plan["study_list"]:
-        console.print(table)
+        console().print(table)
     if (more := plan["studies"] - min(len(plan["study_list"]), _MOST_ROWS)) > 0:
         typer.echo(f"and {counted(more, 'more study', 'more studies')}")
     typer.echo(

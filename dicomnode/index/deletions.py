@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.backend import new_names, new_values
@@ -67,7 +67,10 @@ class Deletions:
             update(deletion).values(new_values(ended)).where(of_id), [*new_names(ended), "of_id"]
         )
         self._prune = prepare(
-            delete(deletion).where(_D.ended_at > 0, _D.ended_at < bindparam("before")), ["before"]
+            delete(deletion).where(
+                _D.ended_at > literal_column("0"), _D.ended_at < bindparam("before")
+            ),
+            ["before"],
         )
 
     def add(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import func, select
 
@@ -53,7 +53,10 @@ def summaries(catalog: Catalog, study_instance_uids: Iterable[str]) -> list[Stud
         for start in range(0, len(uids), _AT_ONCE):
             wanted = study.c.study_instance_uid.in_(uids[start : start + _AT_ONCE])
             for row in connection.execute(statement.where(wanted)):
-                found[row[0]] = StudySummary(*row[:6], int(row[6]), row[7])
+                values: list[Any] = list(row)
+                # A sum is no whole number everywhere.
+                values[6] = int(values[6])
+                found[row[0]] = StudySummary(*values)
     return [found[uid] for uid in uids if uid in found]
 
 

@@ -10,8 +10,10 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from dicomnode.audit.events import Study
 from dicomnode.errors import OutOfResources
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.custody import Custody
 from dicomnode.index.deletions import Order
 from dicomnode.index.entry import InstanceRow
+from dicomnode.integrity.record import Event, Happening
 from dicomnode.observe.deletion_metrics import DeletionMetrics
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.words import counted, duration, size
@@ -19,6 +21,9 @@ from dicomnode.services.auditing import Auditing
 from dicomnode.services.explanations import Explanations
 from dicomnode.services.outcomes import Finding
 from dicomnode.services.removing import Why
+
+OURSELVES: Final = "dicomnode"
+"""Who deletes what nobody has ordered."""
 
 _MOST_REASONS: Final = 5
 _PENDING: Final = (
@@ -43,11 +48,29 @@ class DeletionJournal:
         self._explanations = explanations
         self._auditing = auditing
         self._catalog = catalog
+        self._custody = Custody(catalog)
 
     # -- what goes ---------------------------------------------------------------------------------
 
     def leaving(self, cursor: DBAPICursor, rows: Sequence[InstanceRow], why: Why) -> None:
-        """Objects go in the transaction of ``cursor``."""
+        """Objects go in the transaction of ``cursor``: so does what the custody log says of it."""
+        details = {
+            "cause": why.cause.value,
+            "reason": why.reason,
+            "asked_by": why.asked_by,
+        }
+        self._custody.enter(
+            cursor,
+            [
+                Happening(
+                    Event.DELETED,
+                    row.study_instance_uid,
+                    row.sop_instance_uid,
+                    {**details, "data_set_sha256": row.sha256, "size_bytes": row.size_bytes},
+                )
+                for row in rows
+            ],
+        )
 
     def look(self, sop_instance_uids: Iterable[str]) -> object:
         """Return whose the objects are, for the audit trail."""
@@ -57,7 +80,8 @@ class DeletionJournal:
         """Objects are deleted, durably."""
         self.metrics.deleted(why.cause, len(rows), sum(row.size_bytes for row in rows))
         studies = cast("Mapping[str, Study]", known)
-        self._auditing.deleted(rows, studies, why.asked_by, why.reason)
+        by = "" if why.asked_by == OURSELVES else why.asked_by
+        self._auditing.deleted(rows, studies, by, why.reason)
 
     def file_stays(self, path: str, error: OutOfResources) -> None:
         """The file of a deleted object could not be removed."""
@@ -109,7 +133,7 @@ class DeletionJournal:
 
     def ran(self, rule: str, objects: int, size_bytes: int, held_back: Mapping[str, str]) -> None:
         """A retention rule has been applied; ``held_back`` says of UIDs why they stay."""
-        self._auditing.audit.deletion_ended(*order_of_rule(rule))
+        self._auditing.audit.deletion_ended("", order_of_rule(rule)[1])
         self.metrics.ran(rule, "complete", len(held_back))
         if objects:
             noun = counted(objects, "object", "objects")
@@ -128,7 +152,7 @@ class DeletionJournal:
 
     def broken_off(self, rule: str, result: str) -> None:
         """A run was interrupted, or failed; the next one goes on."""
-        self._auditing.audit.deletion_ended(*order_of_rule(rule))
+        self._auditing.audit.deletion_ended("", order_of_rule(rule)[1])
         self.metrics.ran(rule, result, 0)
 
     def clock_jumped(self, words: str, advice: str) -> None:
@@ -148,4 +172,4 @@ class DeletionJournal:
 
 def order_of_rule(rule: str) -> tuple[str, str]:
     """Return on whose order, and why, a retention rule deletes, as audit and custody have it."""
-    return "dicomnode", f"retention rule {rule}"
+    return OURSELVES, f"retention rule {rule}"

@@ -145,7 +145,8 @@ def finish_removals(files: FileStore, catalog: Catalog) -> dict[str, str]:
     unfinished = removals.unfinished()
     if not unfinished:
         return {}
-    gone, stays = sorted(removals.held()), {}
+    gone = sorted(removals.held())
+    stays: dict[str, str] = {}
     for _, some in groupby(sorted(unfinished.keys() - set(gone)), _directory):
         of_series = list(some)
         try:
