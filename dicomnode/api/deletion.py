@@ -50,7 +50,7 @@ def deletion_routes(deleting: Deleting, access: Access) -> list[Route]:
 
     async def show_all(request: Request) -> Response:
         access.require(request)
-        return JSONResponse({"deletions": await _done(deleting.figures)})
+        return JSONResponse({"deletions": list(map(asdict, await _done(deleting.latest)))})
 
     return [
         Route("/api/delete", delete, methods=["POST"]),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PLAN_SECONDS: Final = 600.0
 _LEAST_POLL_SECONDS: Final = 0.02
 _MOST_POLL_SECONDS: Final = 0.5
+_RUN_SECONDS: Final = 10.0
 
 Shown = dict[str, Any]
 Progress = Callable[[Shown], None]
@@ -80,8 +81,13 @@ class ThroughNode:
         return self._call("GET", f"/api/retention/plan?within_days={within_days}")
 
     def retention_run(self) -> Shown:
-        """Have the rules applied; return how it stands."""
-        return self._call("POST", "/api/retention/run")
+        """Have the rules applied; return how it stands, though it may take longer than this."""
+        before = self._call("GET", "/api/retention")["runs"]
+        shown, deadline = self._call("POST", "/api/retention/run"), time.monotonic() + _RUN_SECONDS
+        while shown["runs"] == before and time.monotonic() < deadline:
+            time.sleep(_LEAST_POLL_SECONDS)
+            shown = self.retention()
+        return shown
 
     def trust_clock(self) -> None:
         """Say that the clock is right."""

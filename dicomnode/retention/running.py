@@ -56,6 +56,7 @@ class Retention:
         self._now = now
         self._turn = threading.Lock()
         self._is_running = False
+        self._runs = 0
         self._wanted = False
         self._next_at = 0.0
         self._distrust = ""
@@ -116,11 +117,15 @@ class Retention:
         }
 
     def figures(self) -> dict[str, Any]:
-        """Return how it stands with each rule. Blocks; raises CatalogError."""
+        """Return how it stands with each rule; ``runs`` counts since the start.
+
+        Blocks; raises CatalogError.
+        """
         states = self._states.load()
         rules = [states.get(rule.name, State(rule.name)) for rule in self._rules.all]
         return {
             "running": self._is_running,
+            "runs": self._runs,
             "clock": self._distrust,
             "rules": [
                 {
@@ -147,6 +152,7 @@ class Retention:
                     self.run()
                 except Exception as error:  # the thread must outlive it
                     self._journal.internal_error("retention", error)
+                self._runs += 1
             left = self._next_at - time.monotonic()
             if not self._stopping.is_set() and not self._wanted:
                 self._news.wait(min(max(left, 0.0), _LONGEST_SLEEP_SECONDS))

@@ -200,9 +200,19 @@ class Deleting:
         """Return an order, as far as it has come. Raises CatalogError."""
         return self._orders.get(number)
 
+    def latest(self) -> list[Order]:
+        """Return the last orders, the last first. Raises CatalogError."""
+        return self._orders.latest(_LISTED)
+
     def figures(self) -> list[dict[str, Any]]:
-        """Return the last orders. Raises CatalogError."""
-        return [asdict(order) for order in self._orders.latest(_LISTED)]
+        """Return what anybody may see of the orders that are not through. Raises CatalogError.
+
+        A reason may say who a patient is.
+        """
+        return [
+            {name: value for name, value in asdict(order).items() if name != "reason"}
+            for order in self._orders.unfinished()
+        ]
 
     # -- carrying out ------------------------------------------------------------------------------
 

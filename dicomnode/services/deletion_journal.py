@@ -109,7 +109,6 @@ class DeletionJournal:
             f"deletion {order.id} of {order.what}: {counted(order.total, 'object', 'objects')},"
             f" {size(order.total_bytes)}{begun}",
             asked_by=order.asked_by,
-            reason=order.reason,
         )
 
     def carried_out(self, order: Order) -> None:
