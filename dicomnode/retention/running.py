@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
@@ -16,7 +16,7 @@ from dicomnode.retention.clock import ADVICE, distrust
 from dicomnode.retention.planning import Due, Planner
 from dicomnode.retention.rules import DAY_SECONDS, Rules
 from dicomnode.retention.state import State, States
-from dicomnode.services.deletion_journal import DeletionJournal, order_of_rule
+from dicomnode.services.deletion_journal import order_of_rule
 from dicomnode.services.removing import BATCH, Cause, Remover, Why
 
 # The node has other things to do at its start.
@@ -24,6 +24,25 @@ _FIRST_SECONDS: Final = 60.0
 # A clock that is set is noticed by then.
 _LONGEST_SLEEP_SECONDS: Final = 60.0
 _MOST_LISTED: Final = 1000
+
+
+class Observer(Protocol):
+    """Is told how it goes; ``deletion_journal.DeletionJournal``."""
+
+    def ran(self, rule: str, objects: int, size_bytes: int, held: Mapping[str, str]) -> None:
+        """A rule has been applied; ``held`` says of UIDs that were due why they stay."""
+
+    def broken_off(self, rule: str, result: str) -> None:
+        """A run came to no end."""
+
+    def clock_jumped(self, words: str, advice: str) -> None:
+        """Nothing is done, as the clock cannot be trusted."""
+
+    def clock_trusted(self) -> None:
+        """The clock is trusted."""
+
+    def internal_error(self, what: str, error: BaseException) -> None:
+        """A fault of our own."""
 
 
 @dataclass(slots=True)
@@ -43,7 +62,7 @@ class Retention:
         catalog: Catalog,
         remover: Remover,
         rules: Rules,
-        journal: DeletionJournal,
+        journal: Observer,
         free_bytes: Callable[[], int],
         *,
         now: Callable[[], float] = time.time,

@@ -130,22 +130,20 @@ class DeletionJournal:
 
     # -- retention ---------------------------------------------------------------------------------
 
-    def ran(self, rule: str, objects: int, size_bytes: int, held_back: Mapping[str, str]) -> None:
-        """A retention rule has been applied; ``held_back`` says of UIDs why they stay."""
+    def ran(self, rule: str, objects: int, size_bytes: int, held: Mapping[str, str]) -> None:
+        """A retention rule has been applied; ``held`` says of UIDs why they stay."""
         self._auditing.audit.deletion_ended("", order_of_rule(rule)[1])
-        self.metrics.ran(rule, "complete", len(held_back))
+        self.metrics.ran(rule, "complete", len(held))
         if objects:
             noun = counted(objects, "object", "objects")
             self._log.info(f"retention {rule!r}: {noun} deleted, {size(size_bytes)}")
-        if held_back:
-            kept = counted(len(held_back), "object is", "objects are")
-            uid, why = next(iter(held_back.items()))
+        if held:
+            kept = counted(len(held), "object is", "objects are")
+            uid, why = next(iter(held.items()))
             self._log.warning(
                 f"retention {rule!r}: {kept} due and may not go: {why}", sop_instance_uid=uid
             )
-            findings = [
-                Finding(f"{uid} {why}") for uid, why in list(held_back.items())[:_MOST_REASONS]
-            ]
+            findings = [Finding(f"{uid} {why}") for uid, why in list(held.items())[:_MOST_REASONS]]
             answer = f"{kept} due and may not go yet"
             self._explanations.not_deleted("", f"retention {rule!r}", answer, findings, _PENDING)
 
