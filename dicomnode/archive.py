@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
+
+from prometheus_client import CollectorRegistry
 
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.custody import Custody
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
-from dicomnode.observe.logs import Logger
+from dicomnode.observe.custody_metrics import CustodyMetrics
+from dicomnode.observe.logs import Log, Logger
 from dicomnode.observe.metrics import Metrics
 from dicomnode.outbox.forwarding import Outbox
 from dicomnode.parameters import forward_rules_of, synchronous_of
 from dicomnode.registry import Registry
+from dicomnode.services.custody import Custodian
+from dicomnode.services.custody_recorder import Recorder
 from dicomnode.services.holdings import Holdings
 from dicomnode.services.journal import Journal
 from dicomnode.services.recovery import reconcile
@@ -39,6 +47,11 @@ class OpenArchive:
     steps: Steps
     holdings: Holdings
     threads: ArchiveThreads
+    custodian: Custodian | None
+
+    def custody_figures(self) -> dict[str, Any]:
+        """Return what /api/status shows of the custody log; blocks. Raises CatalogError."""
+        return self.custodian.figures() if self.custodian is not None else {"enabled": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +80,12 @@ async def open_archive(
     catalog = Catalog(settings.index_url, synchronous=synchronous_of(settings))
     await asyncio.to_thread(catalog.open, partial(restore, files))
     undo.push_async_callback(asyncio.to_thread, catalog.close)
-    outbox = await asyncio.to_thread(Outbox, catalog, forward_rules_of(settings, registry))
-    report = await asyncio.to_thread(reconcile, files, catalog, log=log, forwarding=outbox)
+    custodian = _start_custody(settings, catalog, log, metrics, undo)
+    rules = forward_rules_of(settings, registry)
+    outbox = await asyncio.to_thread(Outbox, catalog, rules, custodian)
+    report = await asyncio.to_thread(
+        reconcile, files, catalog, log=log, forwarding=outbox, custodian=custodian
+    )
     log.info(f"store and index agree: {report}")
     items = WorklistItems(catalog)
     steps = await asyncio.to_thread(Steps, catalog, items)
@@ -88,7 +105,55 @@ async def open_archive(
         steps=steps,
         holdings=holdings,
         threads=_start_threads(files, catalog, journal, undo),
+        custodian=custodian,
     )
+
+
+def _start_custody(
+    settings: Settings,
+    catalog: Catalog,
+    log: Logger,
+    metrics: Metrics,
+    undo: contextlib.AsyncExitStack,
+) -> Custodian | None:
+    """Start what records what happens to objects; None when that is off."""
+    if not settings.custody.enabled:
+        return None
+    custodian = _custodian(catalog, log, CustodyMetrics(metrics.registry))
+    custodian.recorder.start()
+    undo.push_async_callback(asyncio.to_thread, custodian.recorder.stop)
+    metrics.add_counts_source(
+        "dicomnode_custody_records",
+        "Custody records: recorded (the last sequence), and waiting to be.",
+        "state",
+        custodian.counts,
+    )
+    return custodian
+
+
+@contextlib.contextmanager
+def recording(settings: Settings, catalog: Catalog) -> Iterator[Custodian | None]:
+    """Record what a command does to the archive of a node that is not running.
+
+    None when that is off.
+    """
+    if not settings.custody.enabled:
+        yield None
+        return
+    log = Log(settings.log)
+    log.start()
+    custodian = _custodian(catalog, log.logger, CustodyMetrics(CollectorRegistry()))
+    custodian.recorder.start()
+    try:
+        yield custodian
+    finally:
+        custodian.recorder.stop()
+        log.stop()
+
+
+def _custodian(catalog: Catalog, log: Logger, metrics: CustodyMetrics) -> Custodian:
+    custody = Custody(catalog)
+    return Custodian(custody, Recorder(custody.append, log, metrics), catalog)
 
 
 async def _open_files(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 from dicomnode.archive import OpenArchive
@@ -38,6 +39,8 @@ from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
 from dicomnode.services.commitment_request import CommitmentRequester
+from dicomnode.services.custody import Custodian
+from dicomnode.services.custody_anchors import Anchors
 from dicomnode.services.intake import Intake
 from dicomnode.services.journal import Journal
 from dicomnode.services.mpps import PerformedSteps
@@ -66,6 +69,7 @@ class Base:
     catalog: Catalog
     requestor: Requestor
     auditing: Auditing
+    custodian: Custodian | None
 
 
 def make_auditing(
@@ -95,7 +99,17 @@ def make_intake(base: Base, archive: OpenArchive) -> Intake:
         min_free_bytes=storage.min_free_bytes,
         forwarding=archive.outbox,
         auditing=base.auditing,
+        custodian=base.custodian,
     )
+
+
+def note_custody(
+    archive: OpenArchive, log: Logger, auditing: Auditing
+) -> AbstractAsyncContextManager[None]:
+    """Return what notes the head of the chain of custody now and then, while it is entered."""
+    if archive.custodian is None:
+        return nullcontext()
+    return Anchors(archive.custodian, log, auditing.custody_noted).running()
 
 
 def make_quotas(base: Base) -> Quotas:
@@ -145,6 +159,7 @@ def make_retrieve(base: Base) -> Retrieve:
         base.log,
         retrieve_rules_of(base.settings),
         base.auditing,
+        base.custodian,
     )
 
 
@@ -168,6 +183,7 @@ def make_storage_commitment(base: Base) -> StorageCommitment:
             base.journal.internal_error,
         ),
         report_rules_of(base.settings),
+        base.custodian,
     )
     base.metrics.add_counts_source(
         "dicomnode_commitments", "Storage commitments by state.", "state", commitment.counts
@@ -185,6 +201,7 @@ def make_commitment_requester(base: Base) -> CommitmentRequester:
         base.journal.explanations,
         base.log,
         request_rules_of(base.settings),
+        base.custodian,
     )
     base.metrics.add_counts_source(
         "dicomnode_commitment_requests",
@@ -206,6 +223,7 @@ def removal_of(base: Base, archive: OpenArchive) -> Removal:
         base.files,
         base.catalog,
         archive.threads.turns,
+        base.custodian,
     )
 
 

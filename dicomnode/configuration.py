@@ -201,6 +201,9 @@ def _words(detail: ErrorDetails) -> str:
             return f"is missing; write {detail['loc'][-1]} = ... here"
         case "literal_error":
             return f"must be {context['expected']}, {got}"
+        # What a switch needs says nothing of its value, which is true.
+        case "value_error" if str(context["error"]).startswith("needs "):
+            return str(context["error"])
         case "value_error":
             return f"{context['error']}, {got}"
         case "int_parsing" | "int_type" | "int_from_float":

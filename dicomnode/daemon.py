@@ -61,7 +61,11 @@ async def _serve(configuration: Configuration, supervisor: Supervisor) -> int:
         async with _beside(ask_for_time(supervisor)):
             await node.start()
     except (DicomnodeError, OSError) as error:
-        print(f"dicomnode: cannot start: {error}", file=sys.stderr)
+        # Our own words need no number before them.
+        words = str(error)
+        if isinstance(error, OSError) and error.strerror and error.filename is None:
+            words = error.strerror
+        print(f"dicomnode: cannot start: {words}", file=sys.stderr)
         return 1
     # What is there now stays: a collection would look through all of it, for some 50 ms in which
     # nothing else runs.

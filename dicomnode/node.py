@@ -27,6 +27,7 @@ from dicomnode.assembly import (
     make_quotas,
     make_retrieve,
     make_storage_commitment,
+    note_custody,
     removal_of,
 )
 from dicomnode.dimse.command import (
@@ -166,6 +167,8 @@ class Node:
                 self._settings, self._registry, self.log, self._metrics, self._journal, undo
             )
             await undo.enter_async_context(self._auditing.audit.running())
+            noting = note_custody(self._archive, self.log, self._auditing)
+            await undo.enter_async_context(noting)
             await self._listen(undo)
             self._undo = undo.pop_all()
 
@@ -213,7 +216,7 @@ class Node:
             self._whereabouts.on(self._journal.explanations.listed),
             routes_of(self._served(), (settings.token, token)),
         )
-        self._http = HTTPServer(app, settings.host, settings.port)
+        self._http = HTTPServer(app, settings.host, settings.port, self._metrics.registry)
         await self._http.start()
         undo.push_async_callback(self._http.stop)
         undo.callback(self._tracing.close)
@@ -276,6 +279,7 @@ class Node:
             catalog=self._archive.catalog,
             requestor=self._requestor,
             auditing=self._auditing,
+            custodian=self._archive.custodian,
         )
         if self._credentials.note:
             self.log.warning(self._credentials.note)
@@ -402,6 +406,7 @@ class Node:
             "tls": self._security.figures(self._acceptor),
             "audit": self._auditing.audit.figures(),
             **await asyncio.to_thread(self._removal.figures),
+            "custody": await asyncio.to_thread(self._archive.custody_figures),
             **self._journal.figures(),
         }
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
+from dicomnode.archive import recording
 from dicomnode.assembly import make_auditing
 from dicomnode.index.catalog import Catalog
 from dicomnode.observe.logs import Log
@@ -44,11 +45,20 @@ def removal_offline(configuration: Configuration, files: FileStore) -> Iterator[
         if auditing.audit.enabled:
             auditing.audit.start()
             undo.callback(auditing.audit.stop)
-        outbox = Outbox(catalog, forward_rules_of(settings, registry))
-        reconcile(files, catalog, log=log.logger, forwarding=outbox)
+        custodian = undo.enter_context(recording(settings, catalog))
+        outbox = Outbox(catalog, forward_rules_of(settings, registry), custodian)
+        reconcile(files, catalog, log=log.logger, forwarding=outbox, custodian=custodian)
         explanations = Explanations(
             lambda: registry, patient_data=settings.log.patient_data, now=time.time
         )
         yield make_removal(
-            settings, log.logger, metrics, explanations, auditing, files, catalog, Turns()
+            settings,
+            log.logger,
+            metrics,
+            explanations,
+            auditing,
+            files,
+            catalog,
+            Turns(),
+            custodian,
         )

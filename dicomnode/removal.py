@@ -14,6 +14,7 @@ from dicomnode.observe.metrics import Metrics
 from dicomnode.retention.rules import Rules
 from dicomnode.retention.running import Retention
 from dicomnode.services.auditing import Auditing
+from dicomnode.services.custody import Custodian
 from dicomnode.services.deletion import Deleting
 from dicomnode.services.deletion_journal import OURSELVES, DeletionJournal
 from dicomnode.services.explanations import Explanations
@@ -67,10 +68,11 @@ def make_removal(
     files: FileStore,
     catalog: Catalog,
     turns: Turns,
+    custodian: Custodian | None,
 ) -> Removal:
     """Return all of it for one archive; to be started."""
     journal = DeletionJournal(
-        log, DeletionMetrics(metrics.registry), explanations, auditing, catalog
+        log, DeletionMetrics(metrics.registry), explanations, auditing, catalog, custodian
     )
     remover = Remover(files, catalog, turns, journal)
     retention = Retention(catalog, remover, retention_rules_of(settings), journal, files.free_bytes)

@@ -27,6 +27,7 @@ from pydantic_settings import (
 from dicomnode import configuration
 from dicomnode.audit_settings import AuditSettings
 from dicomnode.configuration import Document, Place, find_settings_file
+from dicomnode.custody_settings import CustodySettings
 from dicomnode.errors import ConfigurationError
 from dicomnode.fetch_settings import FetchRule
 from dicomnode.forward_settings import ForwardingSettings, ForwardRule
@@ -242,6 +243,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     audit: AuditSettings = AuditSettings()
+    custody: CustodySettings = CustodySettings()
     worklist: WorklistSettings = WorklistSettings()
     commitment: CommitmentSettings = CommitmentSettings()
     forwarding: ForwardingSettings = ForwardingSettings()

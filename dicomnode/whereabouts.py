@@ -146,7 +146,8 @@ def _of_ae(
 ) -> Iterator[Place]:
     """Return the places of one AE that a sentence speaks of: its keys, or else its table."""
     words = set(_WORD.findall(sentence)) - {"title", "description"}
-    keys = [key for key in AE.model_fields if key in words]
+    named = [key for key in AE.model_fields if key in words]
+    keys = [key for key in named if f"{key} of " not in sentence or f"{key} of {title}" in sentence]
     for key in keys:
         place: Place = {"title": title, "key": f"ae.{key}", "where": document.where(("ae", number))}
         if key in table:
@@ -154,7 +155,7 @@ def _of_ae(
             yield place | {"value": _written(table[key]), "is_set": True, "where": where}
         else:
             yield place | {"value": None, "is_set": False, "write": f"{key} = ..."}
-    if not keys:
+    if not named:
         yield {"title": title, "where": document.where(("ae", number)), "is_set": True}
 
 
@@ -164,13 +165,17 @@ def _bare(word: str) -> str:
 
 
 def _titles_in(sentence: str, calling: str, known: Collection[str]) -> list[str]:
-    """Return the AEs that a sentence is about: those that it names, or "its" for who called."""
-    named = [*_QUOTED_TITLE.findall(sentence)]
+    """Return the AEs that a sentence is about: the one that it wants to be written, the first one
+    (or who called) if it says "its", or else all that it names.
+    """
+    if wanted := _QUOTED_TITLE.findall(sentence):
+        return list(dict.fromkeys(wanted))
     # A registry may have thousands: looked up word by word, and only those of several words by
     # what the sentence holds.
-    named += [word for word in map(_bare, sentence.split()) if word in known]
+    named = [word for word in map(_bare, sentence.split()) if word in known]
     named += [title for title in known if " " in title and title in sentence]
-    return list(dict.fromkeys(named)) or ([calling] if " its " in sentence else [])
+    named = sorted(dict.fromkeys(named), key=sentence.find)
+    return ([*named, calling][:1]) if " its " in sentence else named
 
 
 def _document(path: Path) -> Document | None:

@@ -19,6 +19,7 @@ import pytest
 
 from tests import peers
 from tests.authority import Authority
+from tests.nursery import Nursery
 from tests.programs import PACKAGES, find_program, missing_programs
 
 TEST_SECONDS = 60.0
@@ -165,6 +166,15 @@ def start_node(tmp_path: Path) -> Iterator[StartNode]:
 def node(start_node: StartNode) -> RunningNode:
     """Return a node in this process that admits everybody."""
     return start_node()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nursery() -> Iterator[None]:
+    """Have the nodes of all tests started by one nursery; it imports when the first one is."""
+    with contextlib.closing(Nursery()) as nursery:
+        peers.NodeProcess.nursery = nursery
+        yield
+        peers.NodeProcess.nursery = None
 
 
 StartNodeProcess = Callable[..., peers.NodeProcess]

@@ -21,8 +21,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from tests.nursery import Nursery, Nursling
 from tests.programs import find_program
 
 # What is waited for comes in a fraction of the time given; a machine may be slow all the same.
@@ -138,7 +139,7 @@ def _process(
         end(process)
 
 
-def end(process: subprocess.Popen[Any], *, seconds: float = 15.0) -> int:
+def end(process: subprocess.Popen[Any] | Nursling, *, seconds: float = 15.0) -> int:
     """End a process: SIGTERM, and SIGKILL after ``seconds``; return its exit code."""
     process.terminate()
     try:
@@ -371,25 +372,32 @@ def _toml_value(value: object) -> str:
 
 
 class NodeProcess:
-    """``dicomnode run`` as a child process whose output can be waited for.
+    """``dicomnode run`` as a process of its own whose output can be waited for.
 
-    ``program`` is what Python runs instead of the command.
+    ``program`` is what Python runs instead of the command. A ``nursery`` starts the command sooner.
     """
+
+    nursery: ClassVar[Nursery | None] = None
 
     def __init__(self, config: Path, *program: str) -> None:
         self.config = config
         self._changed = threading.Condition()
         self._lines: list[str] = []
-        self.process = subprocess.Popen(
-            [sys.executable, *(program or ("-m", "dicomnode")), "run", "--config", str(config)],
+        self.process = self._started("run", "--config", str(config), program=program)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _started(self, *arguments: str, program: Sequence[str]) -> subprocess.Popen[str] | Nursling:
+        if self.nursery is not None and not program:
+            return self.nursery.start(arguments)
+        return subprocess.Popen(
+            [sys.executable, *(program or ("-m", "dicomnode")), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -21,26 +21,29 @@ ALLOWED = {
     "retention": {"services", "index", "registry", "observe", "retention_settings"}
     | {"fetch_settings", "configuration", "errors"},
     "removal": {"retention", "services", "storage", "index", "observe", "settings"},
-    "offline": {"assembly", "parameters", "removal", "outbox", "services", "storage", "index"}
+    "offline": {
+        "archive",
+        "assembly",
+        "parameters",
+        "removal",
+        "outbox",
+        "services",
+        "storage",
+        "index",
+    }
     | {"observe", "reload"},
     "index": {"integrity", "storage", "errors"},
     "configuration": {"ul", "errors"},
     "value_types": set(),
     "audit_settings": {"configuration", "value_types"},
+    "custody_settings": set(),
     "audit": {"observe", "errors"},
     "certificates": set(),
     "tls": {"certificates", "errors"},
     "retries": {"value_types"},
     "forward_settings": {"configuration", "retries", "value_types"},
-    "settings": {
-        "retention_settings",
-        "audit_settings",
-        "fetch_settings",
-        "forward_settings",
-        "retries",
-        "tls",
-    }
-    | {"configuration", "value_types", "errors"},
+    "settings": {"audit_settings", "fetch_settings", "forward_settings", "retries", "tls"}
+    | {"custody_settings", "retention_settings", "configuration", "value_types", "errors"},
     "registry": {"certificates", "configuration", "value_types", "errors"},
     "users": {"configuration", "errors"},
     "credentials": {"services", "users", "settings", "configuration", "errors"},
@@ -49,24 +52,15 @@ ALLOWED = {
     "scu": {"certificates", "dimse", "ul", "storage", "configuration", "errors"},
     # The one place, besides the node, where associations are made out of sockets.
     "client": {"certificates", "tls", "scu", "net", "dimse", "ul", "errors"},
-    "services": {
-        "integrity",
-        "scu",
-        "dimse",
-        "ul",
-        "storage",
-        "index",
-        "registry",
-        "users",
-        "observe",
-    }
-    | {"audit", "certificates", "tls", "retries", "errors"},
+    "services": {"scu", "dimse", "ul", "storage", "index", "registry", "users", "observe"}
+    | {"integrity", "audit", "certificates", "tls", "retries", "errors"},
     "outbox": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
-    | {"forward_settings", "configuration", "errors"},
+    | {"integrity", "forward_settings", "configuration", "errors"},
     "fetch_settings": {"forward_settings", "configuration", "value_types"},
     "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"fetch_settings", "forward_settings", "configuration", "errors"},
-    "api": {"retention", "outbox", "services", "storage", "index", "registry", "observe", "errors"},
+    "api": {"integrity", "outbox", "services", "storage", "index", "registry", "observe", "errors"}
+    | {"retention"},
     "conformance": {"settings", "registry", "services", "scu", "observe"},
     "whereabouts": {"settings", "registry", "configuration", "errors"},
     "interface": {"removal", "api", "outbox", "services", "observe"},
@@ -134,6 +128,8 @@ ALLOWED = {
         "reload",
         "shared_files",
         "client",
+        "integrity",
+        "archive",
         "sync",
         "outbox",
         "node",

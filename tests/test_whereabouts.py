@@ -30,6 +30,10 @@ services = ["echo"]
 [[ae]]
 title = "CT_10"
 addresses = ["10.0.0.0/8"]
+
+[[ae]]
+title = "WS 1"
+move_destinations = ["CT_10"]
 """
 
 
@@ -140,3 +144,31 @@ def test_without_files_the_values_in_force_are_told(tmp_path: Path) -> None:
     (found,) = Whereabouts(settings, file).located([entry])
     (place,) = found["configuration"]
     assert place["value"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("sentences", "keys"),
+    [
+        (
+            ("CT_1 is not among the move_destinations of WS 1 in ae.toml",),
+            [("WS 1", "ae.move_destinations")],
+        ),
+        (
+            ('If WS 1 may, add "CT_1" to its move_destinations in ae.toml.',),
+            [("WS 1", "ae.move_destinations")],
+        ),
+        (
+            ('Add an [[ae]] with title = "X", host and port to ae.toml. Reachable now: CT_10.',),
+            [("X", None)],
+        ),
+        (
+            ("Give CT_1 in ae.toml its host and port. Reachable now: CT_10.",),
+            [("CT_1", "ae.host"), ("CT_1", "ae.port")],
+        ),
+    ],
+)
+def test_keys_are_those_of_the_ae_that_a_sentence_is_about(
+    tmp_path: Path, sentences: tuple[str, ...], keys: list[tuple[str, str | None]]
+) -> None:
+    found = places(tmp_path, *sentences, calling="WS 1")
+    assert [(place["title"], place.get("key")) for place in found] == keys

@@ -37,6 +37,7 @@ class Alert(Enum):
     SECURITY_CONFIGURATION = Code("110129", "Security Configuration")
     SOFTWARE_CONFIGURATION = Code("110131", "Software Configuration")
     USE_OF_RESTRICTED_FUNCTION = Code("110132", "Use of Restricted Function")
+    OBJECT_SECURITY_ATTRIBUTES_CHANGED = Code("110135", "Object Security Attributes Changed")
     AUDIT_RECORDING_STARTED = Code("110134", "Audit Recording Started")
 
 

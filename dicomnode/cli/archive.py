@@ -38,6 +38,7 @@ def reindex(config: ConfigOption = None) -> None:
 
 def _rebuild(settings: Settings) -> None:
     # Here, since the other commands are quicker without SQLAlchemy.
+    from dicomnode.archive import recording
     from dicomnode.index.catalog import Catalog
     from dicomnode.services.recovery import rebuild
     from dicomnode.services.settling import restore
@@ -53,12 +54,13 @@ def _rebuild(settings: Settings) -> None:
         )
         catalog.open(partial(restore, files))
         try:
-            with _bar() as bar:
+            with recording(settings, catalog) as custodian, _bar() as bar:
                 task = bar.add_task("indexing", total=None)
                 report = rebuild(
                     files,
                     catalog,
                     lambda done, total: bar.update(task, completed=done, total=total),
+                    custodian=custodian,
                 )
             counts = catalog.counts()
         finally:

@@ -31,7 +31,8 @@ _HEAD: Final = """\
 # overridden by an environment variable: DICOMNODE__NODE__PORT=104.
 # Sizes are bytes, or text such as "256MB" (millions) or "64 MiB" (of 1048576).
 # `dicomnode check-config` checks this file and ae.toml. SIGHUP (systemctl reload dicomnode) has
-# [[forward]], log.level and ae.toml read again; the rest needs a restart.
+# [[forward]], [jwt], log.level, ae.toml, users.toml and the files of [tls] read again; the rest
+# needs a restart.
 
 """
 # What the sample says for trying out, and what is safe for good.

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from dicomnode.cli.common import ConfigOption, explained
 from dicomnode.configuration import registry_path
 from dicomnode.registry import Registry
 from dicomnode.reload import read_configuration
+from dicomnode.services.identities import Credentials
 from dicomnode.settings import Settings, receive_block_bytes
 from dicomnode.users import users_path
 
@@ -63,8 +65,10 @@ def check_config(
     if users.exists():
         number = len(found.credentials.users)
         typer.echo(f"{users}: ok, {number} {'user' if number == 1 else 'users'}")
-    for note in filter(None, (*notes(settings, registry), found.credentials.note)):
+    for note in notes(settings, registry, found.credentials):
         typer.echo(f"note: {note}")
+    if found.credentials.note:
+        typer.echo(f"note: {found.credentials.note}")
 
 
 def version() -> None:
@@ -72,7 +76,7 @@ def version() -> None:
     typer.echo(f"dicomnode {__version__}")
 
 
-def notes(settings: Settings, registry: Registry) -> list[str]:
+def notes(settings: Settings, registry: Registry, credentials: Credentials) -> list[str]:
     """Return what is allowed but may not be meant."""
     found: list[str] = []
     node, storage = settings.node, settings.storage
@@ -95,6 +99,9 @@ def notes(settings: Settings, registry: Registry) -> list[str]:
         )
     found += _tls_notes(settings, registry)
     found += _limit_notes(settings)
+    found += _identity_notes(settings, registry, credentials)
+    if settings.audit.enabled:
+        found += _audit_notes(settings)
     worklist = settings.worklist.directory
     if worklist is not None and not worklist.is_dir():
         found.append(f"worklist.directory is {worklist}, and there is no such directory")
@@ -141,6 +148,41 @@ def _tls_notes(settings: Settings, registry: Registry) -> list[str]:
         if ae.tls_name is not None and not ae.tls:
             found.append(f"{ae.title} has a tls_name, but tls = true is missing: no TLS is used")
     return list(filter(None, found))
+
+
+def _identity_notes(
+    settings: Settings, registry: Registry, credentials: Credentials
+) -> Iterator[str]:
+    rule = settings.access.user_identity
+    required = [ae.title for ae in registry.entries if (ae.user_identity or rule) == "required"]
+    if rule == "required" and settings.access.unknown_ae == "allow":
+        required.append("every other AE")
+    if required and not credentials.users and credentials.tokens is None:
+        yield (
+            f"{', '.join(required)} cannot call this node: user_identity is required, and there"
+            " are no users (dicomnode user add) and no jwt.key_file"
+        )
+    elif required and not settings.tls.enabled and not settings.access.credentials_without_tls:
+        yield (
+            f"{', '.join(required)} cannot call this node with a passcode or token: user_identity"
+            " is required, these are taken over TLS only, and tls.enabled is false"
+        )
+
+
+def _audit_notes(settings: Settings) -> Iterator[str]:
+    # Here, since most settings have no audit trail.
+    from dicomnode.audit.syslog import Tls
+
+    audit = settings.audit
+    if audit.file is not None and not audit.file.parent.is_dir():
+        yield f"audit.file is {audit.file}, and there is no directory {audit.file.parent}"
+    elif audit.file is not None and audit.file.exists() and not audit.file.is_file():
+        yield f"audit.file is {audit.file}, and that is no file"
+    if audit.destination.startswith("tls:"):
+        try:
+            Tls(audit.tls_ca_file, audit.tls_certificate_file, audit.tls_key_file).context()
+        except OSError as error:
+            yield f"no audit message can be sent to {audit.destination}: {error}"
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -22,3 +23,28 @@ class ObjectAttachment(Attachment, Protocol):
 
     def undo(self, cursor: DBAPICursor) -> None:
         """Take them back with the entry, in a later transaction of the writer's thread."""
+
+
+class Together:
+    """Several attachments of one object as one; an ``ObjectAttachment``."""
+
+    def __init__(self, *parts: ObjectAttachment) -> None:
+        self._parts = parts
+
+    @staticmethod
+    def of(parts: Iterable[ObjectAttachment | None]) -> ObjectAttachment | None:
+        """Return those that there are as one, None for none."""
+        there = [part for part in parts if part is not None]
+        return Together(*there) if len(there) > 1 else next(iter(there), None)
+
+    def apply(self, cursor: DBAPICursor) -> None:
+        for part in self._parts:
+            part.apply(cursor)
+
+    def committed(self) -> None:
+        for part in self._parts:
+            part.committed()
+
+    def undo(self, cursor: DBAPICursor) -> None:
+        for part in self._parts:
+            part.undo(cursor)

@@ -7,11 +7,11 @@ is committed together with what happened to it, or not at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, func, insert, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.errors import CatalogError
@@ -22,6 +22,7 @@ from dicomnode.index.records import custody
 from dicomnode.integrity.record import (
     NOTHING_BEFORE,
     CustodyRecord,
+    Detail,
     Event,
     Fault,
     Happening,
@@ -46,6 +47,7 @@ _RECORD: Final = select(
     _before.c.hash,
     _c.hash,
 ).select_from(custody.outerjoin(_before, _before.c.sequence == _c.sequence - 1))
+_WITH_CONTENTS: Final = (Event.RECEIVED, Event.REPLACED, Event.ENTERED)
 
 Head = tuple[int, str]
 
@@ -99,9 +101,33 @@ class Custody(CustodyRecords):
         super().__init__(catalog.read)
         self._catalog = catalog
         self._last = catalog.prepare(_LAST, ())
+        self._of_object = catalog.prepare(
+            select(_c.event, _c.details)
+            .where(_c.study_instance_uid == bindparam("study"))
+            .where(_c.sop_instance_uid == bindparam("instance"))
+            .order_by(_c.sequence),
+            ["study", "instance"],
+        )
         self._insert = catalog.prepare(
             insert(custody).values(new_values(_INSERTED)), new_names(_INSERTED)
         )
+
+    def contents(
+        self, cursor: DBAPICursor, study_instance_uid: str, sop_instance_uid: str
+    ) -> Mapping[str, Detail] | None:
+        """Return the details of the record that says which bytes an object has, None for none.
+
+        For use in a transaction of the writer's. What was recorded before it was deleted does not
+        count.
+        """
+        self._of_object.run(cursor, study_instance_uid, sop_instance_uid)
+        found: Mapping[str, Detail] | None = None
+        for event, details in cursor.fetchall():
+            if event in _WITH_CONTENTS:
+                found = _details(details)
+            elif event == Event.DELETED:
+                found = None
+        return found
 
     def append(self, happenings: Iterable[Happening]) -> None:
         """Record happenings in one transaction; returns once that is durable."""
@@ -128,6 +154,14 @@ class Custody(CustodyRecords):
             )
             previous = hash_of(sequence, *content, previous.hex())
             self._insert.run(cursor, sequence, *content, previous)
+
+
+def _details(text: str) -> Mapping[str, Detail]:
+    try:
+        return checked_details(json.loads(text))
+    except (ValueError, TypeError):
+        # Somebody has changed it: it says nothing any more, and a check finds it.
+        return {}
 
 
 def _studies() -> Any:

@@ -17,6 +17,7 @@ from dicomnode.net.accepted import AcceptedConnection
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.connection import Connection
 from dicomnode.net.ending import Deadlines, Ending, How
+from dicomnode.net.ports import listen
 from dicomnode.net.secure_listener import SecureListener, SecureListening
 from dicomnode.net.taps import Taps
 from dicomnode.ul.association import Association, Role
@@ -96,19 +97,19 @@ class Acceptor:
 
     async def start(self) -> None:
         """Start to listen; raises OSError when an address cannot be had."""
-        listening, loop = self._listening, asyncio.get_running_loop()
+        listening = self._listening
         if listening.secure is not None:
             self._secure = SecureListener(listening.secure, self._connection)
             await self._secure.start(listening.host, listening.backlog)
         if listening.port is None:
             return
         try:
-            self._server = await loop.create_server(
+            self._server = await listen(
                 self._connection,
                 listening.host,
                 listening.port,
-                backlog=listening.backlog,
-                reuse_address=True,
+                listening.backlog,
+                keys="node.host, node.port",
             )
         except BaseException:
             if self._secure is not None:

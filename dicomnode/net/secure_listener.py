@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
+from dicomnode.net.ports import listen
 from dicomnode.net.secure import SecureConnection
 from dicomnode.tls.faults import Cause, Side, TLSFault, stalled
 
@@ -69,9 +70,8 @@ class SecureListener:
 
     async def start(self, host: str, backlog: int) -> None:
         """Start to listen; raises OSError when the address cannot be had."""
-        self._server = await self._loop.create_server(
-            self._connection, host, self._listening.port, backlog=backlog, reuse_address=True
-        )
+        port, keys = self._listening.port, "node.host, tls.port"
+        self._server = await listen(self._connection, host, port, backlog, keys=keys)
 
     def _connection(self) -> asyncio.BaseProtocol:
         return SecureConnection(

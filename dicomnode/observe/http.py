@@ -9,10 +9,10 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
+from dicomnode.observe.http_connections import bounded_protocol
 from dicomnode.observe.metrics import Metrics
 
 OK = "ok"
@@ -113,10 +114,16 @@ class _Server(uvicorn.Server):
 
 
 class HTTPServer:
-    """Serves ``app`` with uvicorn in the running loop; leaves the process's signals alone."""
+    """Serves ``app`` with uvicorn in the running loop; leaves the process's signals alone.
 
-    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+    ``registry`` takes the counter of connections that are closed.
+    """
+
+    def __init__(
+        self, app: ASGIApp, host: str, port: int, registry: CollectorRegistry | None = None
+    ) -> None:
         self._app = app
+        self._registry = registry or CollectorRegistry()
         self._host = host
         self._port = port
         self._socket: socket.socket | None = None
@@ -136,11 +143,14 @@ class HTTPServer:
         self._socket = await _listening_socket(self._host, self._port)
         config = uvicorn.Config(
             self._app,
+            http=cast(type[asyncio.Protocol], bounded_protocol(self._registry)),
             log_config=None,
             access_log=False,
             lifespan="off",
             ws="none",
             server_header=False,
+            # Whoever asks is named in the audit trail: not by a header that it may write itself.
+            proxy_headers=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
         self._server = _Server(config)

@@ -28,6 +28,7 @@ from dicomnode.outbox.session import Sending
 from dicomnode.registry import AE, Registry
 from dicomnode.scu.conversion import Converters
 from dicomnode.services.auditing import Auditing
+from dicomnode.services.custody import Custodian
 from dicomnode.services.stored_objects import StoredObjects
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.json_model import Attributes
@@ -47,9 +48,10 @@ class Outbox:
     CatalogError.
     """
 
-    def __init__(self, catalog: Catalog, rules: Rules) -> None:
+    def __init__(self, catalog: Catalog, rules: Rules, custodian: Custodian | None = None) -> None:
         self.catalog = catalog
-        self.queue = Queue(catalog)
+        self.custodian = custodian
+        self.queue = Queue(catalog, custody=custodian.custody if custodian else None)
         self.rules = self._former = rules
         self.pace = Pace()
         # Called, in any thread, when rows for these destinations have been committed.
@@ -165,6 +167,7 @@ class Forwarding:
                 response_seconds=options.response_seconds,
                 pace=outbox.pace,
                 auditing=auditing,
+                custodian=outbox.custodian,
             ),
             observer=observer,
             threads=self._threads,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from dicomnode.index.catalog import InstanceRow
 from dicomnode.index.records import OutboxState
+from dicomnode.integrity.record import Happening
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,15 @@ class Failure:
 
 @dataclass(slots=True)
 class Settlement:
-    """What became of objects that were taken; ``deferred`` wait for a time, through no fault."""
+    """What became of objects that were taken; ``deferred`` wait for a time, through no fault.
+
+    ``happenings`` is what the custody log is told of it.
+    """
 
     done: list[Item] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     deferred: list[tuple[Item, float]] = field(default_factory=list)
+    happenings: list[Happening] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

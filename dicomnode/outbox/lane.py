@@ -239,7 +239,7 @@ class Lane:
             await self._came_up(self.down)
 
     async def _settle(self, report: Report) -> None:
-        settlement = Settlement(done=report.sent)
+        settlement = Settlement(done=report.sent, happenings=report.happenings)
         settlement.failed += [self._failed(*pair, refused=True) for pair in report.refused]
         settlement.failed += [self._failed(*pair, refused=False) for pair in report.lost]
         observer = self._shared.observer

@@ -18,6 +18,7 @@ from sqlalchemy import Select, func, select, union_all
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.catalog import Catalog, InstanceEntry, InstanceRow, ObjectAttachment
+from dicomnode.index.custody import Custody
 from dicomnode.index.records import (
     OutboxState,
     outbox_destination,
@@ -41,10 +42,16 @@ _ROWS: Final = outbox_object.outerjoin(outbox_message)
 
 
 class Queue:
-    """All rows; ``now`` gives seconds since 1970 UTC."""
+    """All rows; ``now`` gives seconds since 1970 UTC, ``custody`` records what is forwarded."""
 
-    def __init__(self, catalog: Catalog, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        now: Callable[[], float] = time.time,
+        custody: Custody | None = None,
+    ) -> None:
         self._catalog = catalog
+        self._custody = custody
         self._now = now
         self._sql = Statements(catalog)
         with catalog.read() as connection:
@@ -253,6 +260,8 @@ class Queue:
                 )
             for item, until in settlement.deferred:
                 sql.defer.run(cursor, OutboxState.PAUSED, until, item.id)
+            if self._custody is not None and settlement.happenings:
+                self._custody.enter(cursor, settlement.happenings)
 
         self._catalog.transact(apply)
 

@@ -12,6 +12,7 @@ from dicomnode.dimse.channel import Proposal, Requestor
 from dicomnode.dimse.command import Priority as DimsePriority
 from dicomnode.dimse.status import Status
 from dicomnode.errors import AssociationError, ConversionFailed, Unreadable
+from dicomnode.integrity.record import Happening
 from dicomnode.outbox.items import Item
 from dicomnode.outbox.messages import Outgoing, StoredMessages, is_known, send
 from dicomnode.outbox.pace import Pace
@@ -24,6 +25,7 @@ from dicomnode.scu.outgoing import OutgoingAssociation, associate
 from dicomnode.scu.proposals import Kind, proposals
 from dicomnode.scu.sending_contexts import NoContext, SendingContexts
 from dicomnode.services.auditing import Auditing
+from dicomnode.services.custody import Custodian
 from dicomnode.services.sop_classes import (
     MODALITY_PERFORMED_PROCEDURE_STEP,
     MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE,
@@ -54,6 +56,7 @@ class Report:
 
     ``refused`` says of objects why they cannot be sent, or how the destination answered; ``lost``
     are those that it may take another time: it has no room, or the association ended first.
+    ``happenings`` tells the custody log of those that were sent.
     """
 
     sent: list[Item] = field(default_factory=list)
@@ -61,6 +64,7 @@ class Report:
     refused: list[tuple[Item, str]] = field(default_factory=list)
     lost: list[tuple[Item, str]] = field(default_factory=list)
     answered: int = 0
+    happenings: list[Happening] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,7 @@ class Sending:
     response_seconds: float
     pace: Pace
     auditing: Auditing | None = None
+    custodian: Custodian | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +246,10 @@ class Session:
         if taken:
             report.sent.append(item)
             report.sent_bytes += what.size
+            if (custodian := self._sending.custodian) is not None and isinstance(what, Instance):
+                assert row is not None
+                syntax = what.transfer_syntax_uid
+                report.happenings.append(custodian.forwarded(row, channel, item.rule, syntax))
             return
         comment = f": {answer.comment}" if answer.comment else ""
         words = f"answered with {answer.status:04X}H {answer.words}{comment}"

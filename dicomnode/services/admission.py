@@ -234,7 +234,7 @@ def _not_bound(ae: AE, secured: Secured | None) -> Refused | None:
         f"{ae.title} is bound to the certificate {allowed}; {shown}",
         reason=NOT_BOUND,
         rule="certificate",
-        advice=f"Let {ae.title} call the TLS port with a certificate that it is bound to, or"
+        advice=f"Let {ae.title} call over TLS with a certificate that it is bound to, or"
         f" correct certificate of {ae.title} in ae.toml, then send SIGHUP to the node.",
     )
 

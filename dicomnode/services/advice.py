@@ -9,7 +9,7 @@ from pydicom._uid_dict import UID_dictionary
 from dicomnode.dimse.channel import Proposal, Refused
 from dicomnode.dimse.status import Status
 from dicomnode.errors import AssociationError
-from dicomnode.registry import Registry
+from dicomnode.registry import SERVICES, Registry
 from dicomnode.scu.advice import on_failure
 from dicomnode.services.sop_classes import service_of
 from dicomnode.ul.items import ContextResult
@@ -60,10 +60,7 @@ class Advisor:
         service = service_of(uid, accept_unknown_storage=False)
         match context.result:
             case _ if is_forbidden(context):
-                return (
-                    f'If {calling_ae_title} may use it, add "{service}" to its services in ae.toml,'
-                    f" {_RELOAD}."
-                )
+                return _allow(calling_ae_title, str(service))
             case ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED if uid not in UID_dictionary:
                 return (
                     "If it is a private storage class, storage.accept_unknown_storage = true"
@@ -73,6 +70,10 @@ class Advisor:
                 return "The node does not have this service; the peer need not propose it."
             case ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED:
                 return "Let the peer propose Implicit or Explicit VR Little Endian as well."
+            case ContextResult.USER_REJECTION if service == "store" and (
+                lacking := self._lacking(calling_ae_title)
+            ):
+                return _allow(calling_ae_title, lacking)
             case ContextResult.USER_REJECTION:
                 return (
                     "The peer asks for a role that the node or the services of"
@@ -80,6 +81,12 @@ class Advisor:
                 )
             case _:
                 return ""
+
+    def _lacking(self, title: str) -> str:
+        """Return the service that an AE would need for the other role on storage classes."""
+        entry = self._registry().lookup(title)
+        allowed = entry.services if entry is not None else SERVICES
+        return next((each for each in ("store", "get") if each not in allowed), "")
 
     def on_status(self, service: str, status: int, destination: str = "") -> str:
         """Advise on a final status; ``destination`` is where a C-MOVE was to send."""
@@ -183,6 +190,10 @@ def is_forbidden(context: RefusedContext) -> bool:
     if context.result is not ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED:
         return False
     return service_of(context.abstract_syntax, accept_unknown_storage=False) is not None
+
+
+def _allow(title: str, service: str) -> str:
+    return f'If {title} may use it, add "{service}" to its services in ae.toml, {_RELOAD}.'
 
 
 def _quoted(title: str) -> str:

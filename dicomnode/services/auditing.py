@@ -14,13 +14,16 @@ from dicomnode.audit.events import Peer, Study
 from dicomnode.audit.trail import Audit
 from dicomnode.dimse.channel import Channel, Refused
 from dicomnode.dimse.status import Category, category, describe
+from dicomnode.errors import TLSFailed
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.entry import InstanceRow
 from dicomnode.observe.trace import Trace
+from dicomnode.services.admission import NOT_BOUND
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.identities import NOT_ACCEPTED
 from dicomnode.services.placing import Arrival, Outcome, Settled
 from dicomnode.storage.header import Header
+from dicomnode.tls.faults import UNAUTHENTICATED
 from dicomnode.ul.items import UserIdentityKind, UserIdentityRQ
 from dicomnode.ul.pdu import AAssociateRQ, Rejection
 
@@ -59,8 +62,8 @@ class Auditing:
             user, peer = _named_user(request), Peer(request.calling_ae_title, peer_address)
             self.audit.user_authenticated(user, peer, failure=refused.why)
             return
-        if refused.rejection in _NOT_AUTHENTICATED:
-            words = f"association rejected: {refused.rejection.words}: {refused.why}"
+        if refused.rejection in _NOT_AUTHENTICATED or refused.reason == NOT_BOUND:
+            words = f"association rejected: {refused.words}: {refused.why}"
             peer = Peer(request.calling_ae_title, peer_address)
             self.audit.security_alert(Alert.NODE_AUTHENTICATION, words, peer)
 
@@ -68,6 +71,12 @@ class Auditing:
         """A TLS connection was refused."""
         words = f"TLS connection refused: {words}"
         self.audit.security_alert(Alert.NODE_AUTHENTICATION, words, Peer("", peer_address))
+
+    def tls_failed(self, ae_title: str, host: str, error: TLSFailed) -> None:
+        """A peer that we called is not who it should be, or cannot prove it."""
+        if error.cause in UNAUTHENTICATED:
+            peer = Peer(ae_title, host)
+            self.audit.security_alert(Alert.NODE_AUTHENTICATION, str(error), peer)
 
     def traced(self, trace: Trace) -> None:
         """A recording of associations has begun, or is over."""
@@ -78,6 +87,11 @@ class Auditing:
         self.audit.security_alert(
             Alert.USE_OF_RESTRICTED_FUNCTION, words + asked, outcome=AlertOutcome.SUCCESS
         )
+
+    def custody_noted(self, words: str) -> None:
+        """The head of the chain of custody was noted."""
+        kind = Alert.OBJECT_SECURITY_ATTRIBUTES_CHANGED
+        self.audit.security_alert(kind, words, outcome=AlertOutcome.SUCCESS)
 
     def ended(self, channel: Channel) -> None:
         """An association has ended, whoever had asked for it."""

@@ -29,6 +29,7 @@ from dicomnode.services.commitment_messages import (
     decode_request,
 )
 from dicomnode.services.commitment_reports import Asked, Reporter, ReportRules
+from dicomnode.services.custody import Custodian
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.sop_classes import STORAGE_COMMITMENT_PUSH_MODEL
 from dicomnode.storage.files import FileStore
@@ -66,6 +67,7 @@ class StorageCommitment:
         registry: Callable[[], Registry],
         journal: Journal,
         rules: ReportRules,
+        custodian: Custodian | None = None,
     ) -> None:
         self._journal = journal
         self._threads = ThreadPoolExecutor(_THREADS, "dicomnode-commitment")
@@ -76,7 +78,9 @@ class StorageCommitment:
         self._reporter = Reporter(
             self._commitments, requestor, registry, journal, rules, self._threads
         )
-        self._checker = Checker(self._commitments, catalog, files, journal, self._checked_in_thread)
+        self._checker = Checker(
+            self._commitments, catalog, files, journal, self._checked_in_thread, custodian
+        )
         self._loop: asyncio.AbstractEventLoop
 
     async def start(self) -> None:

@@ -19,6 +19,7 @@ from dicomnode.errors import CannotUnderstand, CatalogError, DicomnodeError, Out
 from dicomnode.index.catalog import Catalog, InstanceRow
 from dicomnode.index.commitments import Commitment, Commitments, Referenced, Standing
 from dicomnode.index.reading import batches
+from dicomnode.services.custody import Custodian, Details
 from dicomnode.storage.disk import OpenFile
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import read_file_meta
@@ -78,7 +79,9 @@ class Checker:
         files: FileStore,
         journal: Journal,
         on_checked: Callable[[Standing, Checked], None],
+        custodian: Custodian | None = None,
     ) -> None:
+        self._custodian = custodian
         self._commitments = commitments
         self._catalog = catalog
         self._files = files
@@ -135,11 +138,25 @@ class Checker:
             self._in_hand.add(standing.id)
         try:
             checked = self._checked(commitment)
+            self._record(commitment, checked)
             self._commitments.checked(standing.id, checked.reasons)
         finally:
             self._in_hand.discard(standing.id)
         self._on_checked(standing, checked)
         return True
+
+    def _record(self, commitment: Commitment, checked: Checked) -> None:
+        """Record what is committed, before anybody is told."""
+        if self._custodian is None:
+            return
+        standing, references = commitment.standing, commitment.references
+        kept = [uid for place, (_, uid) in enumerate(references) if place not in checked.reasons]
+        details: Details = {
+            "by": standing.called_ae_title,
+            "to": standing.requester,
+            "transaction_uid": standing.transaction_uid,
+        }
+        self._custodian.committed(kept, details)
 
     # -- one commitment ----------------------------------------------------------------------------
 

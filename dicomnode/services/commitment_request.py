@@ -32,6 +32,7 @@ from dicomnode.services.commitment_messages import (
     encode_request,
 )
 from dicomnode.services.commitment_results import CommitmentResults
+from dicomnode.services.custody import Custodian
 from dicomnode.services.dispatch import Dispatcher, Journal
 from dicomnode.services.outcomes import Finding
 from dicomnode.services.sop_classes import (
@@ -88,10 +89,11 @@ class CommitmentRequester:
         explainer: Explainer,
         log: Logger,
         rules: RequestRules,
+        custodian: Custodian | None = None,
     ) -> None:
         self._catalog = catalog
         self.requests = CommitmentRequests(catalog)
-        self.results = CommitmentResults(self.requests, journal, explainer, log)
+        self.results = CommitmentResults(self.requests, journal, explainer, log, custodian)
         self._requestor = requestor
         self._registry = registry
         self._journal = journal

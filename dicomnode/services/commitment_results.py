@@ -33,6 +33,7 @@ from dicomnode.services.commitment_messages import (
     Report,
     decode_report,
 )
+from dicomnode.services.custody import Custodian, Details
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.outcomes import Finding
 from dicomnode.services.sop_classes import STORAGE_COMMITMENT_PUSH_MODEL
@@ -72,8 +73,14 @@ class CommitmentResults:
     """Takes N-EVENT-REPORT requests about what we asked others to keep."""
 
     def __init__(
-        self, requests: CommitmentRequests, journal: Journal, explainer: Explainer, log: Logger
+        self,
+        requests: CommitmentRequests,
+        journal: Journal,
+        explainer: Explainer,
+        log: Logger,
+        custodian: Custodian | None = None,
     ) -> None:
+        self._custodian = custodian
         self._requests = requests
         self._explainer = explainer
         self._log = log
@@ -137,13 +144,32 @@ class CommitmentResults:
             raise _wrong("not a transaction of this node")
         if request.peer_ae_title.casefold() != title.casefold():
             raise _wrong("the transaction was asked of another AE title")
-        outcome = weigh(self._requests.instances(uid), report)
+        asked = self._requests.instances(uid)
+        outcome = weigh(asked, report)
+        if not request.report:
+            self._record(operation, uid, asked, outcome)
         if not request.report and self._requests.conclude(uid, outcome):
             return uid, (request, outcome)
         kept = self._requests.get(uid)
         if kept is None or kept.report != outcome.digest:
             raise _wrong("the transaction has another outcome already")
         return uid, None
+
+    def _record(
+        self, operation: Operation, uid: str, asked: Sequence[Instance], outcome: Outcome
+    ) -> None:
+        """Record what the peer has committed to, before anything is deleted here for it."""
+        if self._custodian is None:
+            return
+        channel = operation.channel
+        details: Details = {
+            "by": channel.peer_ae_title.strip(),
+            "address": channel.peer_address,
+            "association": channel.number,
+            "transaction_uid": uid,
+        }
+        lacking = {each[1] for each in (*outcome.failed, *outcome.not_mentioned)}
+        self._custodian.committed((each for _, each in asked if each not in lacking), details)
 
     # -- what is told ------------------------------------------------------------------------------
 

@@ -10,14 +10,13 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from dicomnode.audit.events import Study
 from dicomnode.errors import OutOfResources
 from dicomnode.index.catalog import Catalog
-from dicomnode.index.custody import Custody
 from dicomnode.index.deletions import Order
 from dicomnode.index.entry import InstanceRow
-from dicomnode.integrity.record import Event, Happening
 from dicomnode.observe.deletion_metrics import DeletionMetrics
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.words import counted, duration, size
 from dicomnode.services.auditing import Auditing
+from dicomnode.services.custody import Custodian
 from dicomnode.services.explanations import Explanations
 from dicomnode.services.outcomes import Finding
 from dicomnode.services.removing import Why
@@ -42,35 +41,21 @@ class DeletionJournal:
         explanations: Explanations,
         auditing: Auditing,
         catalog: Catalog,
+        custodian: Custodian | None,
     ) -> None:
         self.metrics = metrics
         self._log = log
         self._explanations = explanations
         self._auditing = auditing
         self._catalog = catalog
-        self._custody = Custody(catalog)
+        self._custodian = custodian
 
     # -- what goes ---------------------------------------------------------------------------------
 
     def leaving(self, cursor: DBAPICursor, rows: Sequence[InstanceRow], why: Why) -> None:
         """Objects go in the transaction of ``cursor``: so does what the custody log says of it."""
-        details = {
-            "cause": why.cause.value,
-            "reason": why.reason,
-            "asked_by": why.asked_by,
-        }
-        self._custody.enter(
-            cursor,
-            [
-                Happening(
-                    Event.DELETED,
-                    row.study_instance_uid,
-                    row.sop_instance_uid,
-                    {**details, "data_set_sha256": row.sha256, "size_bytes": row.size_bytes},
-                )
-                for row in rows
-            ],
-        )
+        if self._custodian is not None:
+            self._custodian.leaving(cursor, rows, why.reason, why.asked_by)
 
     def look(self, sop_instance_uids: Iterable[str]) -> object:
         """Return whose the objects are, for the audit trail."""

@@ -30,6 +30,8 @@ _MOST_REASONS = 20
 _MOST_KEYS = 12
 _MOST_CHARACTERS = 300
 _MOST_NAMES = 6
+MOST_CONTEXTS = 8
+"""So many refused contexts of an association are named, and the others counted."""
 
 
 class Kind(StrEnum):
@@ -118,7 +120,7 @@ class Explanations:
                 channel.peer_address,
                 f"{len(contexts)} {noun}",
                 f"refused: {words}",
-                [Finding(_context(context)) for context in contexts],
+                _contexts(contexts),
                 [advice],
             )
 
@@ -300,6 +302,13 @@ def _message(operation: Operation) -> str:
         f"{operation.service}-RQ, message ID {request.message_id}, of"
         f" {_name(context.abstract_syntax)}{of} in {_name(context.transfer_syntax)}{size}"
     )
+
+
+def _contexts(contexts: Sequence[RefusedContext]) -> list[Finding]:
+    """Say what was proposed, as many as are looked at."""
+    listed = [Finding(_context(context)) for context in contexts[:MOST_CONTEXTS]]
+    more = len(contexts) - MOST_CONTEXTS
+    return [*listed, Finding(f"and {more} more")] if more > 0 else listed
 
 
 def _context(context: RefusedContext) -> str:

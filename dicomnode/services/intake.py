@@ -20,6 +20,7 @@ from dicomnode.dimse.channel import LOT_BYTES, Lease
 from dicomnode.errors import DataSetMismatch, OutOfResources, StatusError
 from dicomnode.index.catalog import Catalog
 from dicomnode.services.auditing import Auditing
+from dicomnode.services.custody import Custodian
 from dicomnode.services.keeping import KeptPlacement
 from dicomnode.services.placing import (
     Arrival,
@@ -86,6 +87,7 @@ class Intake:
         min_free_bytes: int,
         forwarding: Forwarding | None = None,
         auditing: Auditing | None = None,
+        custodian: Custodian | None = None,
     ) -> None:
         self.files = files
         self.workers = workers
@@ -103,6 +105,7 @@ class Intake:
             on_conflict=on_conflict,
             turns=turns,
             forwarding=forwarding,
+            custodian=custodian,
         )
         self._forwarding = forwarding
         self._space_checked_at = -math.inf
@@ -232,7 +235,7 @@ class IncomingObject:
             if self._error is None and not self._abandoned:
                 if self._file is None:
                     self._file = self._begin(fragments)
-                self._file.append(fragments)
+                self._file.append(fragments, flush_follows=not self._is_kept)
         except StatusError as error:
             self._fail(error)
         except Exception as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from dicomnode.observe.words import duration, size
 from dicomnode.services.advice import is_forbidden
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.dispatch import Operation
-from dicomnode.services.explanations import Explanations, keys_in_words
+from dicomnode.services.explanations import MOST_CONTEXTS, Explanations, keys_in_words
 from dicomnode.services.intake import Arrival
 from dicomnode.services.live import AssociationRecord, shown
 from dicomnode.services.outcomes import Finding, Outcome, QueryOutcome, RetrieveOutcome, StepOutcome
@@ -30,6 +30,7 @@ from dicomnode.services.peers import Peers
 from dicomnode.services.results import QUIET, figures_of, is_refused, yield_in_words
 from dicomnode.tls.faults import Cause, Side, TLSFault
 from dicomnode.ul.framing import TLS_ON_PLAIN_PORT
+from dicomnode.ul.negotiation import RefusedContext
 from dicomnode.ul.pdu import AAssociateRQ
 
 _REMEMBERED_REJECTIONS = 20
@@ -128,18 +129,30 @@ class Journal:
             self.auditing.accepted(channel)
         if negotiated.refused:
             self.explanations.contexts_refused(channel)
-        for context in negotiated.refused:
+            self._contexts_refused(channel)
+
+    def _contexts_refused(self, channel: Channel) -> None:
+        """Count refused contexts, and tell those refused for one reason in one line."""
+        together: dict[tuple[str, bool], list[RefusedContext]] = {}
+        for context in channel.negotiated.refused:
+            forbidden = is_forbidden(context)
             self._metrics.context_refused(context.abstract_syntax, context.words)
-            fields = {}
-            if is_forbidden(context):
+            if forbidden:
                 self._metrics.refused("services", channel.calling_ae_title)
-                fields = {"rule": f"services of {channel.calling_ae_title} in ae.toml"}
+            together.setdefault((context.words, forbidden), []).append(context)
+        for (words, forbidden), contexts in together.items():
+            if len(contexts) == 1:
+                what = f"presentation context {contexts[0].context_id}"
+            else:
+                what = f"{len(contexts)} presentation contexts"
+            fields = {"rule": f"services of {channel.calling_ae_title} in ae.toml"}
             self._log.info(
-                f"{_way(channel)} presentation context {context.context_id} refused:"
-                f" {context.words}",
-                abstract_syntax=context.abstract_syntax,
-                transfer_syntaxes=" ".join(context.transfer_syntaxes),
-                **fields,
+                f"{_way(channel)} {what} refused: {words}",
+                abstract_syntax=_listed(context.abstract_syntax for context in contexts),
+                transfer_syntaxes=_listed(
+                    uid for context in contexts for uid in context.transfer_syntaxes
+                ),
+                **(fields if forbidden else {}),
             )
 
     def rejected(self, peer_address: str, request: AAssociateRQ, refused: Refused) -> None:
@@ -237,6 +250,8 @@ class Journal:
             self.explanations.connection_refused(
                 proposal.called_ae_title, proposal.host, str(error), advice
             )
+            if self.auditing is not None:
+                self.auditing.tls_failed(proposal.called_ae_title, proposal.host, error)
         self._log.warning(
             f"{proposal.calling_ae_title} -> {proposal.called_ae_title} no association: {error}",
             advice=advice,
@@ -454,6 +469,14 @@ def _way(channel: Channel) -> str:
 def _where(channel: Channel) -> str:
     secured = f" {channel.secured.words}" if channel.secured is not None else ""
     return f"{channel.peer_address}{secured}"
+
+
+def _listed(values: Iterable[str]) -> str:
+    """Write the first of different values, and how many more there are."""
+    different = list(dict.fromkeys(values))
+    more = len(different) - MOST_CONTEXTS
+    shown = " ".join(different[:MOST_CONTEXTS])
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _fields(finding: Finding) -> dict[str, object]:

@@ -40,7 +40,7 @@ class KeptPlacement(Placement):
             return None
         self._placer.files.announce(self._path)
         entry = self._entry()
-        self._attachment = self._placer.attachment(entry)
+        self._attachment = self._placer.attachment(entry, self.arrival)
         self._placer.catalog.add(entry, self._kept_in_index, self._contents, self._attachment)
         return None
 

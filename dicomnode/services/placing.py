@@ -15,6 +15,7 @@ from typing import Literal, Protocol, assert_never
 from dicomnode.dimse.channel import Channel
 from dicomnode.dimse.status import Status
 from dicomnode.errors import CannotUnderstand, CatalogError, OutOfResources, StatusError
+from dicomnode.index.attachment import Together
 from dicomnode.index.catalog import (
     Added,
     AddOutcome,
@@ -25,6 +26,7 @@ from dicomnode.index.catalog import (
     ObjectAttachment,
 )
 from dicomnode.index.removals import Removals
+from dicomnode.services.custody import Custodian, Details, came_from
 from dicomnode.services.turns import Turns
 from dicomnode.services.workers import Workers
 from dicomnode.storage.files import FileStore
@@ -47,6 +49,11 @@ class Arrival:
     transfer_syntax_uid: str
     source_ae_title: str
     channel: Channel | None = field(default=None, compare=False)
+
+    @property
+    def origin(self) -> Details:
+        """Who sent it and how, as the custody log says it."""
+        return came_from(self.channel, self.source_ae_title)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,7 @@ class Placer:
         on_conflict: OnConflict,
         turns: Turns,
         forwarding: Forwarding | None,
+        custodian: Custodian | None = None,
     ) -> None:
         self.files = files
         self.catalog = catalog
@@ -108,6 +116,7 @@ class Placer:
         self.journal = journal
         self.on_conflict = on_conflict
         self.removals = Removals(catalog)
+        self.custodian = custodian
         self._turns = turns
         self._forwarding = forwarding
 
@@ -125,9 +134,17 @@ class Placer:
         """Let the next object of the same UID be placed."""
         self._turns.give_up(placement.arrival.sop_instance_uid)
 
-    def attachment(self, entry: InstanceEntry) -> ObjectAttachment | None:
-        """Return what is to be committed with the row of an object."""
-        return self._forwarding.attachment(entry) if self._forwarding is not None else None
+    def attachment(
+        self, entry: InstanceEntry, arrival: Arrival, replaced: InstanceRow | None = None
+    ) -> ObjectAttachment | None:
+        """Return what is to be committed with an object's row; ``replaced`` gives way to it."""
+        forwarding, custodian = self._forwarding, self.custodian
+        return Together.of(
+            (
+                forwarding.attachment(entry) if forwarding is not None else None,
+                custodian.received(entry, arrival.origin, replaced) if custodian else None,
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,13 +226,15 @@ class Placement:
         except FileExistsError:
             return self._meet(self._placer.catalog.get(self._header.sop_instance_uid))
         entry = self._entry()
-        self._placer.catalog.add(entry, self._indexed, also=self._placer.attachment(entry))
+        also = self._placer.attachment(entry, self.arrival)
+        self._placer.catalog.add(entry, self._indexed, also=also)
         return None
 
-    def _replace(self) -> None:
+    def _replace(self, row: InstanceRow) -> None:
         """Have the index take this object for the one it has."""
         entry = self._entry()
-        self._placer.catalog.replace(entry, self._replaced, self._placer.attachment(entry))
+        also = self._placer.attachment(entry, self.arrival, row)
+        self._placer.catalog.replace(entry, self._replaced, also)
 
     def _name(self, *, flush: bool = True) -> None:
         header = self._header
@@ -266,7 +285,7 @@ class Placement:
         if not self._is_same(row):
             return self._replace_at(row)
         if files.digest_whole_file(path) == row.file_sha256:
-            return _SAME
+            return self._same()
         files.park(path, "damaged: not the bytes that were received")
         return self._place()
 
@@ -290,8 +309,7 @@ class Placement:
         placer.journal.conflict(self.arrival, placer.on_conflict, row.path)
         match placer.on_conflict:
             case "keep_first":
-                self._file.quarantine(_HELD)
-                return _KEPT_ASIDE
+                return self._kept_aside(self._file.quarantine(_HELD))
             case "refuse":
                 return _DUPLICATE
             case "replace":
@@ -299,7 +317,7 @@ class Placement:
                     header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
                 )
                 self._is_placed = True
-                self._replace()
+                self._replace(row)
                 return None
             case _:
                 assert_never(placer.on_conflict)
@@ -311,20 +329,19 @@ class Placement:
             placer.journal.row_without_file(row.sop_instance_uid, row.path)
             is_same = row.path == self._path and self._is_same(row)
             if is_same and row.file_sha256 == self._file.file_sha256():
-                return _SAME
-            self._replace()
+                return self._same(mends=True)
+            self._replace(row)
             return None
         placer.journal.conflict(self.arrival, placer.on_conflict, row.path)
         match placer.on_conflict:
             case "keep_first":
-                files.park(self._path, _HELD, sha256=self._sha256)
-                return _KEPT_ASIDE
+                return self._kept_aside(files.park(self._path, _HELD, sha256=self._sha256))
             case "refuse":
                 return _DUPLICATE
             case "replace":
                 # It goes to the quarantine, and the index may be what its bytes are durable in.
                 files.flush_object(row.path)
-                self._replace()
+                self._replace(row)
                 return None
             case _:
                 assert_never(placer.on_conflict)
@@ -345,6 +362,18 @@ class Placement:
                 if files.exists(row.path):
                     files.park(row.path, "replaced", sha256=row.sha256)
         return STORED
+
+    def _same(self, *, mends: bool = False) -> Outcome:
+        """Answer an object that is held already; ``mends``: its file was missing or damaged."""
+        if (custodian := self._placer.custodian) is not None:
+            custodian.received_again(self._entry(), self.arrival.origin, mends=mends)
+        return _SAME
+
+    def _kept_aside(self, path: str) -> Outcome:
+        """Answer an object that has been put into the quarantine."""
+        if (custodian := self._placer.custodian) is not None:
+            custodian.kept_aside(self._entry(), self.arrival.origin, _HELD, path)
+        return _KEPT_ASIDE
 
     # -- questions -------------------------------------------------------------------------------
 

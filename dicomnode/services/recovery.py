@@ -20,6 +20,7 @@ from dicomnode.errors import (
     OutOfResources,
     StatusError,
 )
+from dicomnode.index.attachment import Together
 from dicomnode.index.catalog import (
     Added,
     AddOutcome,
@@ -30,6 +31,7 @@ from dicomnode.index.catalog import (
     ObjectAttachment,
 )
 from dicomnode.observe.logs import Logger
+from dicomnode.services.custody import Custodian
 from dicomnode.services.placing import Forwarding
 from dicomnode.services.removing import finish_removals
 from dicomnode.storage.disk import disk_errors
@@ -46,6 +48,10 @@ _READERS = 4
 _OUTSTANDING = 256
 _MAX_PROBLEMS = 100
 _EXTENSION = ".dcm"
+
+# When a file is found and entered, as the custody log says it.
+_START = "the start of the node"
+_REINDEX = "dicomnode reindex"
 
 
 @dataclass(slots=True)
@@ -76,12 +82,14 @@ def reconcile(
     log: Logger,
     progress: Progress | None = None,
     forwarding: Forwarding | None = None,
+    custodian: Custodian | None = None,
 ) -> RecoveryReport:
     """Make the index agree with the files; for a start, before anything is served.
 
     Names are compared; only files without a row are opened. ``progress`` counts the files
     entered. What nobody has been told is stored gets the attachment of ``forwarding``, as its
     sender will be told when it comes again; the objects of an index that is built anew do not.
+    ``custodian`` records what is entered.
     Raises CatalogError, OutOfResources.
     """
     if catalog.rebuilt_from is not None:
@@ -97,7 +105,9 @@ def reconcile(
         )
     if catalog.is_new:
         forwarding = None
-    run = _Run(files, catalog, log, progress, total=None, forwarding=forwarding)
+    run = _Run(
+        files, catalog, log, progress, total=None, forwarding=forwarding, custodian=custodian
+    )
     deleted = run.finish_removals()
     run.enter(path for path in run.replacements() if path not in deleted)
     run.clear_incoming()
@@ -111,6 +121,7 @@ def rebuild(
     progress: Progress | None = None,
     *,
     log: Logger | None = None,
+    custodian: Custodian | None = None,
 ) -> RecoveryReport:
     """Empty the index and enter every file again; nothing may be served meanwhile.
 
@@ -122,7 +133,7 @@ def rebuild(
             f" cannot be written: {catalog.unrestored}"
         )
     total = sum(len(_objects(names)) for _, names in files.walk())
-    run = _Run(files, catalog, log, progress, total)
+    run = _Run(files, catalog, log, progress, total, custodian=custodian, occasion=_REINDEX)
     deleted = run.finish_removals()
     catalog.truncate()
     run.clear_incoming()
@@ -172,8 +183,12 @@ class _Run:
         progress: Progress | None,
         total: int | None,
         forwarding: Forwarding | None = None,
+        custodian: Custodian | None = None,
+        occasion: str = _START,
     ) -> None:
         self._forwarding = forwarding
+        self._custodian = custodian
+        self._occasion = occasion
         self.report = RecoveryReport(files_restored=catalog.restored)
         self._files = files
         self._catalog = catalog
@@ -225,7 +240,13 @@ class _Run:
             )
 
     def _attachment(self, entry: InstanceEntry) -> ObjectAttachment | None:
-        return self._forwarding.attachment(entry) if self._forwarding is not None else None
+        forwarding, custodian = self._forwarding, self._custodian
+        return Together.of(
+            (
+                forwarding.attachment(entry) if forwarding is not None else None,
+                custodian.entered(entry, self._occasion) if custodian is not None else None,
+            )
+        )
 
     def _entered(self, entry: InstanceEntry, outcome: AddOutcome | BaseException) -> None:
         """Take the index's answer, in its writer thread."""
@@ -248,7 +269,7 @@ class _Run:
             self._settle()
             return
         if is_there and row.path != entry.path:
-            self._park(entry.path, f"its SOP Instance UID is held at {row.path}")
+            self._park(entry.path, f"its SOP Instance UID is held at {row.path}", entry)
             self._settle()
         elif is_there and row.file_sha256 == entry.file_sha256:
             self._settle()
@@ -257,13 +278,17 @@ class _Run:
                 entry, lambda outcome: self._entered(entry, outcome), self._attachment(entry)
             )
 
-    def _park(self, path: str, why: str) -> None:
+    def _park(self, path: str, why: str, entry: InstanceEntry | None = None) -> None:
         try:
             kept = self._files.park(path, why)
         except OutOfResources as error:
             self._unreadable(f"{path} cannot be indexed ({why}), nor moved ({error.comment})")
         else:
             self._unreadable(f"{path} cannot be indexed ({why}) and has been moved to {kept}")
+            if self._custodian is not None and entry is not None:
+                # Not to be waited for: this may be the index's own thread.
+                found = {"found_by": self._occasion}
+                self._custodian.kept_aside(entry, found, why, kept, wait=False)
 
     def _unreadable(self, line: str) -> None:
         with self._lock:

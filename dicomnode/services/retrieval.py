@@ -20,6 +20,7 @@ from dicomnode.scu.outgoing import associate
 from dicomnode.scu.proposals import proposals
 from dicomnode.scu.sending_contexts import SendingContexts
 from dicomnode.services.auditing import Auditing
+from dicomnode.services.custody import Custodian
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.identifier import Bounds, parse, retrieve_keys
 from dicomnode.services.outcomes import Finding, RetrieveOutcome
@@ -72,6 +73,7 @@ class Parts:
     searching: Executor
     reading: Executor
     auditing: Auditing | None = None
+    custodian: Custodian | None = None
     destinations: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     releases: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -138,6 +140,7 @@ class Retrieval:
                 await self._perform(data)
         except (asyncio.CancelledError, SearchStopped):
             if operation.cancelled_by_peer:
+                await self._recorded()
                 account.cancelled()
             elif not operation.ended:
                 words = "the node is shutting down"
@@ -150,6 +153,20 @@ class Retrieval:
         finally:
             account.stop()
             self._parts.journal.retrieve_ended(operation, account.outcome())
+
+    async def _recorded(self) -> None:
+        """Wait for the custody log: what the final response says has been sent is recorded.
+
+        Where that fails the log has said so, and the response is what it is: the objects have gone.
+        """
+        if self._parts.custodian is None:
+            return
+        # All has been sent: a C-CANCEL comes too late.
+        self.storing = True
+        try:
+            await self._parts.custodian.settled()
+        finally:
+            self.storing = False
 
     def _fail(self, error: StatusError) -> None:
         self._account.stop()
@@ -179,6 +196,7 @@ class Retrieval:
         if self._lost:
             return
         account.fail_rest("the object was removed or replaced meanwhile", "Retrieve it again.")
+        await self._recorded()
         account.conclude()
 
     # -- which objects -----------------------------------------------------------------------------
@@ -259,6 +277,7 @@ class Retrieval:
             self,
             self._parts.log,
             self._parts.auditing,
+            self._parts.custodian,
         )
 
     def _rows(self, selected: Selected, kinds: frozenset[tuple[str, str]] | None = None) -> Rows:

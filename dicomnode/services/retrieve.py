@@ -23,6 +23,7 @@ from dicomnode.observe.logs import Logger
 from dicomnode.registry import Registry
 from dicomnode.scu.conversion import Converters
 from dicomnode.services.auditing import Auditing
+from dicomnode.services.custody import Custodian
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.identifier import mismatch
 from dicomnode.services.retrieval import Journal, Parts, Retrieval, Rules
@@ -49,6 +50,7 @@ class Retrieve:
         log: Logger,
         rules: Rules,
         auditing: Auditing | None = None,
+        custodian: Custodian | None = None,
     ) -> None:
         # Two pools: long searches must not hold up retrievals that are under way.
         self._searching = ThreadPoolExecutor(_THREADS, "dicomnode-select")
@@ -63,6 +65,7 @@ class Retrieve:
             log=log,
             rules=rules,
             auditing=auditing,
+            custodian=custodian,
             objects=StoredObjects(files, self._converters, self._reading),
             searching=self._searching,
             reading=self._reading,

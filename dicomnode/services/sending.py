@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from dicomnode.dimse.channel import Channel
 from dicomnode.dimse.command import CStoreRQ
+from dicomnode.dimse.status import Category, category
 from dicomnode.errors import (
     AssociationAborted,
     AssociationError,
@@ -21,6 +22,7 @@ from dicomnode.observe.logs import Logger
 from dicomnode.scu.requests import Requests
 from dicomnode.scu.sending_contexts import Choice, NoContext, SendingContexts
 from dicomnode.services.auditing import Auditing
+from dicomnode.services.custody import Custodian
 from dicomnode.services.outcomes import Finding
 from dicomnode.services.selected import Rows
 from dicomnode.services.stored_objects import Sendable, StoredObjects
@@ -29,6 +31,7 @@ from dicomnode.services.sub_operations import SubOperations
 # After the loss of an association that took objects, another is asked for so often.
 _MAX_RECONNECTS: Final = 3
 _MAX_TOLD: Final = 20
+_TAKEN: Final = (Category.SUCCESS, Category.WARNING)
 _RESTORE: Final = "Send the object to the node again, or restore its file from a backup."
 
 
@@ -86,7 +89,9 @@ class Sender:
         control: Control,
         log: Logger,
         auditing: Auditing | None = None,
+        custodian: Custodian | None = None,
     ) -> None:
+        self._custodian = custodian
         self._account = account
         self._objects = objects
         self._parameters = parameters
@@ -208,6 +213,14 @@ class Sender:
             raise
         self._control.storing = False
         self._account.stored(response.status, sendable.size, row.sop_instance_uid)
+        if self._custodian is not None and category(response.status) in _TAKEN:
+            self._custodian.retrieved(
+                row,
+                link.channel,
+                parameters.originator,
+                choice.transfer_syntax_uid,
+                response.status,
+            )
         self._audit(row, link, response.status)
         self._log.debug(
             "a sub-operation was answered",

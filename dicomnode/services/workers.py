@@ -11,56 +11,77 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TypeAlias
 
 Job = Callable[[], None]
 
 # Jobs of one group at most: the first of them waits for the last.
 _GROUP = 64
 
+# Where an idle thread waits for a job of its own; None ends it.
+_Desk: TypeAlias = "queue.SimpleQueue[Job | None]"
+
 
 class _Jobs:
     """Jobs that wait: those of each AE in the order given, the AEs in turns.
 
-    One that has hundreds of objects under way does not hold up another's only one.
+    One that has hundreds of objects under way does not hold up another's only one. A job wakes
+    one thread, the one that has been idle for the shortest time: threads that share one queue
+    wake each other for nothing.
     """
 
     def __init__(self) -> None:
-        # True for each job; None ends a thread.
-        self._tokens: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # By AE those that have jobs waiting; whose turn is next stands first.
         self._waiting: dict[str, deque[Job]] = {}
         self._turns: deque[str] = deque()
+        self._idle: list[_Desk] = []
+        self._ended = False
 
     def put(self, job: Job, ae_title: str) -> None:
         """Have ``job`` taken when ``ae_title`` has its turn; callable from any thread."""
         with self._lock:
-            jobs = self._waiting.get(ae_title)
-            if jobs is None:
-                jobs = self._waiting[ae_title] = deque()
-                self._turns.append(ae_title)
-            jobs.append(job)
-        self._tokens.put(True)
+            if not self._idle:
+                jobs = self._waiting.get(ae_title)
+                if jobs is None:
+                    jobs = self._waiting[ae_title] = deque()
+                    self._turns.append(ae_title)
+                jobs.append(job)
+                return
+            desk = self._idle.pop()
+        desk.put(job)
 
     def end(self) -> None:
-        """Have one thread end, after all that is queued."""
-        self._tokens.put(None)
-
-    def take(self, *, block: bool = True) -> Job | None:
-        """Return whose turn it is, or None where the thread is to end.
-
-        Raises queue.Empty where nothing waits and ``block`` is false.
-        """
-        if self._tokens.get(block) is None:
-            return None
+        """Have all threads end, after all that is queued."""
         with self._lock:
-            ae_title = self._turns.popleft()
-            jobs = self._waiting[ae_title]
-            job = jobs.popleft()
-            if jobs:
-                self._turns.append(ae_title)
-            else:
-                del self._waiting[ae_title]
+            self._ended = True
+            idle, self._idle = self._idle, []
+        for desk in idle:
+            desk.put(None)
+
+    def take(self, desk: _Desk) -> Job | None:
+        """Return whose turn it is, or None where the thread at ``desk`` is to end; blocks."""
+        with self._lock:
+            if self._turns:
+                return self._next()
+            if self._ended:
+                return None
+            self._idle.append(desk)
+        return desk.get()
+
+    def take_waiting(self) -> Job | None:
+        """Return whose turn it is, or None where nothing waits."""
+        with self._lock:
+            return self._next() if self._turns else None
+
+    def _next(self) -> Job:
+        ae_title = self._turns.popleft()
+        jobs = self._waiting[ae_title]
+        job = jobs.popleft()
+        if jobs:
+            self._turns.append(ae_title)
+        else:
+            del self._waiting[ae_title]
         return job
 
 
@@ -85,13 +106,13 @@ class Workers:
 
     def stop(self) -> None:
         """Run what is queued, then end the threads; blocks."""
-        for _ in self._threads:
-            self._jobs.end()
+        self._jobs.end()
         for thread in self._threads:
             thread.join()
 
     def _work(self) -> None:
-        while (job := self._jobs.take()) is not None:
+        desk: _Desk = queue.SimpleQueue()
+        while (job := self._jobs.take(desk)) is not None:
             try:
                 job()
             except BaseException as error:
@@ -131,27 +152,23 @@ class GroupWorker:
         self._thread.join()
 
     def _work(self) -> None:
-        is_last = False
-        while not is_last and (job := self._jobs.take()) is not None:
+        desk: _Desk = queue.SimpleQueue()
+        while (job := self._jobs.take(desk)) is not None:
             try:
                 with self._together():
-                    is_last = self._run_group(job)
+                    self._run_group(job)
             except BaseException as error:
                 # The group's end has a fault.
                 self._on_fault(error)
 
-    def _run_group(self, job: Job) -> bool:
-        """Run ``job`` and what waits behind it; tell whether there will be no more."""
+    def _run_group(self, job: Job) -> None:
+        """Run ``job`` and what waits behind it."""
         self._run(job)
         for _ in range(_GROUP - 1):
-            try:
-                following = self._jobs.take(block=False)
-            except queue.Empty:
-                return False
+            following = self._jobs.take_waiting()
             if following is None:
-                return True
+                return
             self._run(following)
-        return False
 
     def _run(self, job: Job) -> None:
         try:

@@ -78,6 +78,16 @@ def _write_rest(fd: int, buffers: Sequence[memoryview | bytes], written: int) ->
             rest = rest[os.write(fd, rest) :]
 
 
+def begin_writing_back(fd: int, offset: int, size: int) -> None:
+    """Have the system begin to bring these bytes of a file to the disk, without waiting for it.
+
+    A flush that follows has less to do. Nothing is promised by it, and its failure means nothing:
+    of writes that are lost the flush tells, as this does not look for errors (sync_file_range(2)).
+    """
+    if _sync_file_range is not None:
+        _sync_file_range(fd, offset, size, _SYNC_FILE_RANGE_WRITE)
+
+
 def fsync_directory(path: str) -> None:
     """Make the entries of a directory survive power loss. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -197,5 +207,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _renameat2 = getattr(_libc, "renameat2", None)
 _syncfs = getattr(_libc, "syncfs", None)
 _statfs = getattr(_libc, "statfs", None)
+_sync_file_range = getattr(_libc, "sync_file_range", None)
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_SYNC_FILE_RANGE_WRITE = 2
 # The magic numbers of ext2 to ext4, XFS and Btrfs.
 _LOCAL_FILESYSTEMS = (0xEF53, 0x5846_5342, 0x9123_683E)

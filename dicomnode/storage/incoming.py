@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dicomnode.errors import CannotUnderstand, OutOfResources
 from dicomnode.storage.disk import (
+    begin_writing_back,
     disk_errors,
     fsync_directory,
     rename_without_replacing,
@@ -55,11 +56,13 @@ class IncomingFile:
         """The size of the whole file."""
         return self.data_set_offset + self.data_set_bytes
 
-    def append(self, fragments: Sequence[memoryview]) -> None:
+    def append(self, fragments: Sequence[memoryview], *, flush_follows: bool = True) -> None:
         """Write data set bytes and hash them; the views are not kept.
 
-        Raises OutOfResources.
+        With ``flush_follows`` the disk begins to write them while they are hashed, and more of
+        them arrives. Raises OutOfResources.
         """
+        start = self.size_bytes if self._meta is None else 0
         with disk_errors():
             if self._meta is None:
                 self.data_set_bytes += write_all(self.fd, fragments)
@@ -67,6 +70,8 @@ class IncomingFile:
                 written = write_all(self.fd, [self._meta, *fragments])
                 self.data_set_bytes = written - self.data_set_offset
                 self._meta = None
+        if flush_follows and self._store.flushes:
+            begin_writing_back(self.fd, start, self.size_bytes - start)
         update, update_file = self._hash.update, self._file_hash.update
         for fragment in fragments:
             update(fragment)

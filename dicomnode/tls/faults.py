@@ -15,6 +15,8 @@ class Cause(StrEnum):
     NOT_YET_VALID = "certificate not yet valid"
     UNKNOWN_CA = "unknown CA"
     BAD_CERTIFICATE = "bad certificate"
+    REVOKED = "certificate revoked"
+    NO_REVOCATION_LIST = "no revocation list"
     WRONG_NAME = "wrong name"
     WRONG_VERSION = "wrong version"
     NO_SUITE = "no shared cipher suite"
@@ -27,6 +29,20 @@ class Cause(StrEnum):
     TRUNCATED = "closed without close_notify"
     NOT_SET_UP = "not set up"
     BROKEN = "protocol error"
+
+
+UNAUTHENTICATED: Final = frozenset(
+    {
+        Cause.EXPIRED,
+        Cause.NOT_YET_VALID,
+        Cause.UNKNOWN_CA,
+        Cause.BAD_CERTIFICATE,
+        Cause.REVOKED,
+        Cause.NO_REVOCATION_LIST,
+        Cause.WRONG_NAME,
+    }
+)
+"""Of these a peer has not proved who it is."""
 
 
 class TLSFault(Exception):
@@ -51,12 +67,18 @@ _EXPIRED: Final = 10
 _NOT_YET_VALID: Final = 9
 _UNKNOWN_CA: Final = frozenset({2, 18, 19, 20, 21})
 _WRONG_NAME: Final = frozenset({62, 64})
+_REVOKED: Final = 23
+# None of the issuer, one that ends before or begins after now, one that the issuer has not signed.
+_NO_LIST: Final = frozenset({3, 5, 8, 11, 12, 15, 16, 33, 35, 36, 44, 54})
 
 _CLIENT_ADVICE: Final = {
     Cause.EXPIRED: "Renew the certificate of the peer; if it is not old, see the clocks.",
     Cause.NOT_YET_VALID: "See the clocks of both sides.",
     Cause.UNKNOWN_CA: "If the peer is who it should be, add the CA of its certificate, or the"
     " certificate itself, to tls.ca.",
+    Cause.REVOKED: "Give the peer another certificate: its CA has taken this one back.",
+    Cause.NO_REVOCATION_LIST: "Put the list that the CA of its certificate has now into the file"
+    " tls.revoked and send SIGHUP to the node.",
     Cause.WRONG_NAME: "If the peer is who it should be, set tls_name to a name in its certificate,"
     " or certificate to one that it may show, in its entry of ae.toml.",
     Cause.BAD_CERTIFICATE: "Give the peer another certificate: RSA 2048 or ECC 256 bits or more,"
@@ -149,6 +171,12 @@ def _unverified(error: ssl.SSLCertVerificationError, side: Side) -> TLSFault:
         case code if code in _UNKNOWN_CA:
             cause = Cause.UNKNOWN_CA
             words = f"its certificate is of no CA that we trust ({error.verify_message})"
+        case code if code == _REVOKED:
+            cause, words = Cause.REVOKED, "its certificate has been revoked"
+        case code if code in _NO_LIST:
+            cause = Cause.NO_REVOCATION_LIST
+            said = error.verify_message
+            words = f"whether its certificate has been revoked cannot be told ({said})"
         case code if code in _WRONG_NAME or "match" in error.verify_message:
             cause, words = Cause.WRONG_NAME, f"its certificate is another's: {error.verify_message}"
         case _:

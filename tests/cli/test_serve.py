@@ -13,6 +13,7 @@ from dicomnode import __version__
 from dicomnode.cli import app
 from dicomnode.cli.serve import notes
 from dicomnode.registry import AE, Registry
+from dicomnode.services.identities import Credentials
 from dicomnode.settings import (
     AccessSettings,
     LimitSettings,
@@ -21,6 +22,7 @@ from dicomnode.settings import (
     StorageSettings,
     WorklistSettings,
 )
+from dicomnode.users import User, Users
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,23 +104,66 @@ def test_show_prints_settings_that_load_again_without_passwords(
 def test_notes_say_what_is_allowed_but_may_not_be_meant(tmp_path: Path) -> None:
     storage = StorageSettings(directory=tmp_path, durability="relaxed")
     open_to_all = Settings(storage=storage, access=AccessSettings(unknown_ae="allow"))
-    relaxed, unknown = notes(open_to_all, Registry())
+    relaxed, unknown = notes(open_to_all, Registry(), Credentials())
     assert relaxed.startswith("storage.durability is relaxed")
     assert unknown.startswith("access.unknown_ae is allow and node.host is 0.0.0.0")
     for host in ("127.0.0.1", "localhost", "::1"):
         settings = open_to_all.model_copy(update={"node": NodeSettings(host=host)})
-        assert notes(settings, Registry()) == [relaxed]
+        assert notes(settings, Registry(), Credentials()) == [relaxed]
     away = WorklistSettings(directory=tmp_path / "share")
-    (_, gone) = notes(settings.model_copy(update={"worklist": away}), Registry())
+    (_, gone) = notes(settings.model_copy(update={"worklist": away}), Registry(), Credentials())
     assert gone == f"worklist.directory is {away.directory}, and there is no such directory"
     quiet = Settings(storage=StorageSettings(directory=tmp_path))
-    assert notes(quiet, Registry([AE(title="CT_1")])) == []
+    assert notes(quiet, Registry([AE(title="CT_1")]), Credentials()) == []
     readable = quiet.model_copy(update={"access": AccessSettings(credentials_without_tls=True)})
-    (listening,) = notes(readable, Registry([AE(title="CT_1")]))
+    (listening,) = notes(readable, Registry([AE(title="CT_1")]), Credentials())
     assert listening.startswith("access.credentials_without_tls is true")
     few = quiet.model_copy(update={"limits": LimitSettings(max_associations=300)})
-    (buffers,) = notes(few, Registry([AE(title="CT_1")]))
+    (buffers,) = notes(few, Registry([AE(title="CT_1")]), Credentials())
     assert buffers.startswith("limits.receive_buffer_bytes is 67108864")
+
+
+def test_whoever_could_not_say_who_its_user_is_is_told_of() -> None:
+    settings = Settings(access=AccessSettings(user_identity="optional"))
+    registry = Registry([AE(title="CT_1", user_identity="required"), AE(title="MR_1")])
+    with_users = Credentials(Users([User(name="console")]))
+    (nobody,) = identity_notes(settings, registry, Credentials())
+    assert nobody.startswith("CT_1 cannot call this node: user_identity is required")
+    (without_tls,) = identity_notes(settings, registry, with_users)
+    assert without_tls.endswith("these are taken over TLS only, and tls.enabled is false")
+    open_to_all = AccessSettings(user_identity="required", unknown_ae="allow")
+    (everybody,) = identity_notes(Settings(access=open_to_all), Registry(), Credentials())
+    assert everybody.startswith("every other AE cannot call this node")
+    readable = AccessSettings(user_identity="required", credentials_without_tls=True)
+    assert identity_notes(Settings(access=readable), registry, with_users) == []
+    assert identity_notes(Settings(), Registry(), Credentials()) == []
+
+
+def identity_notes(settings: Settings, registry: Registry, credentials: Credentials) -> list[str]:
+    found = notes(settings, registry, credentials)
+    return [note for note in found if "user_identity is required" in note]
+
+
+@pytest.mark.parametrize(
+    ("audit", "told"),
+    [
+        ({"file": "{}/gone/audit.xml"}, "and there is no directory {}/gone"),
+        ({"file": "{}"}, "audit.file is {}, and that is no file"),
+        (
+            {"destination": "tls://audit.example", "tls_ca_file": "{}/ca.pem"},
+            "no audit message can be sent to tls://audit.example:6514: {}/ca.pem"
+            " (audit.tls_ca_file): [Errno 2] No such file or directory",
+        ),
+    ],
+)
+def test_where_the_audit_trail_cannot_go_is_told_of(
+    file: Path, tmp_path: Path, audit: dict[str, str], told: str
+) -> None:
+    keys = "".join(f'{key} = "{value.format(tmp_path)}"\n' for key, value in audit.items())
+    file.write_text(f"[audit]\nenabled = true\n{keys}")
+    result = CliRunner().invoke(app, ["check-config", "--config", str(file)])
+    assert result.exit_code == 0
+    assert told.format(tmp_path) in result.stdout
 
 
 def test_the_version_is_printed() -> None:

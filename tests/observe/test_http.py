@@ -1,18 +1,20 @@
 """What /metrics, /healthz, /readyz, /api/status and /api/explain answer."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from dicomnode.observe import http
+from dicomnode.observe import http, http_connections
 from dicomnode.observe.http import HTTPServer, build_app
 from dicomnode.observe.metrics import Metrics
 
@@ -33,10 +35,15 @@ def client(
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node")
 
 
+Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
 @asynccontextmanager
-async def served() -> AsyncIterator[HTTPServer]:
-    app = build_app(metrics(), lambda: {"storage": "ok"}, lambda: {"version": "1"}, list)
-    server = HTTPServer(app, "127.0.0.1", 0)
+async def served(
+    registry: CollectorRegistry | None = None, *routes: Route
+) -> AsyncIterator[HTTPServer]:
+    app = build_app(metrics(), lambda: {"storage": "ok"}, lambda: {"version": "1"}, list, routes)
+    server = HTTPServer(app, "127.0.0.1", 0, registry)
     await server.start()
     try:
         yield server
@@ -150,3 +157,90 @@ async def test_routes_of_others_are_served_and_every_refusal_has_one_form() -> N
         assert answer.json() == {"error": "the item is a file's"}
         answer = await http_client.get("/api/nothing")
         assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})
+
+
+async def connected(server: HTTPServer, said: bytes = b"") -> Peer:
+    reader, writer = await asyncio.open_connection(*server.address)
+    writer.write(said)
+    await writer.drain()
+    return reader, writer
+
+
+async def ended(reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(ConnectionError):
+        await asyncio.wait_for(reader.read(), 10)
+
+
+async def is_answered(server: HTTPServer) -> bool:
+    async with httpx.AsyncClient(base_url="http://{}:{}".format(*server.address)) as client:
+        return (await client.get("/healthz")).status_code == 200
+
+
+def closed(registry: CollectorRegistry, reason: str) -> float | None:
+    name = "dicomnode_http_connections_closed_total"
+    return registry.get_sample_value(name, {"reason": reason})
+
+
+async def test_whoever_is_silent_longest_gives_way_to_those_that_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_connections, "_MOST_CONNECTIONS", 3)
+    registry = CollectorRegistry()
+    async with served(registry) as server:
+        half = [await connected(server, b"GET / HTTP/1.1\r\nA: ") for _ in range(6)]
+        for reader, _ in half[:3]:
+            await ended(reader)
+        assert closed(registry, "too many") == 3
+        assert await is_answered(server)
+        assert closed(registry, "too many") == 4
+        for _, writer in half:
+            writer.close()
+
+
+async def test_a_request_that_never_becomes_whole_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_connections, "_REQUEST_SECONDS", 0.2)
+    registry = CollectorRegistry()
+    async with served(registry) as server:
+        # The second one has been answered once.
+        asked = b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n"
+        for said in (b"GET / HTTP/1.1\r\n", asked + b"GET"):
+            reader, writer = await connected(server, said)
+            await ended(reader)
+            writer.close()
+        assert closed(registry, "no whole request") == 2
+
+
+async def test_an_answer_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connections, "_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(http_connections, "_UNREAD_SECONDS", 0.2)
+    registry, over = CollectorRegistry(), asyncio.Event()
+
+    async def endless(request: Request) -> Response:
+        async def content() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield bytes(1024 * 1024)
+                    await asyncio.sleep(0)
+            finally:
+                over.set()
+
+        return StreamingResponse(content())
+
+    async with served(registry, Route("/endless", endless)) as server:
+        _, writer = await connected(server, b"GET /endless HTTP/1.1\r\nHost: node\r\n\r\n")
+        await asyncio.wait_for(over.wait(), 10)
+        assert closed(registry, "answer not read") == 1
+        writer.close()
+
+
+async def test_a_client_is_who_it_is_and_not_who_it_says_to_be() -> None:
+    async def client(request: Request) -> Response:
+        return Response(request.client.host if request.client else "")
+
+    async with served(None, Route("/client", client)) as server:
+        url = "http://{}:{}/client".format(*server.address)
+        async with httpx.AsyncClient() as asking:
+            answer = await asking.get(url, headers={"X-Forwarded-For": "203.0.113.9"})
+    assert answer.text == "127.0.0.1"

@@ -12,14 +12,18 @@ import pytest
 from dicomnode.audit.events import Peer
 from dicomnode.audit.file import AuditFile
 from dicomnode.audit.trail import FILE
+from dicomnode.certificates import binding
 from dicomnode.dimse.channel import Refused
 from dicomnode.dimse.status import Status
-from dicomnode.errors import OutOfResources
+from dicomnode.errors import OutOfResources, TLSFailed
 from dicomnode.index.entry import InstanceRow
 from dicomnode.observe.trace import Trace
+from dicomnode.registry import AE
+from dicomnode.services.admission import _not_bound
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.identities import NOT_ACCEPTED
 from dicomnode.services.placing import Arrival, Outcome, Settled
+from dicomnode.tls.faults import Cause
 from dicomnode.ul.items import UserIdentityRQ
 from dicomnode.ul.pdu import Rejection
 from tests.audit.making import CT, JANE, Trail
@@ -132,6 +136,28 @@ def test_only_who_is_not_known_is_a_security_alert(audited: Audited, rejection: 
         Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED,
     }
     assert len(audited.told()) == (rejection in known)
+
+
+def test_an_ae_without_the_certificate_that_it_is_bound_to_is_a_security_alert(
+    audited: Audited,
+) -> None:
+    entry = AE(title="CT_1", certificate=(binding("CN=CT_1"),))
+    unbound = _not_bound(entry, None)
+    assert unbound is not None
+    request: Any = SimpleNamespace(calling_ae_title="CT_1", called_ae_title="X")
+    audited.auditing.rejected("10.0.0.66", request, unbound)
+    (told,) = audited.told()
+    assert (told.event, told.types) == ("110113", ["110126"])
+    assert "CN=CT_1; it called without TLS" in told.description
+
+
+@pytest.mark.parametrize(("cause", "alerts"), [(Cause.WRONG_NAME, 1), (Cause.STALLED, 0)])
+def test_a_called_peer_that_is_another_is_a_security_alert_and_a_slow_one_is_none(
+    audited: Audited, cause: Cause, alerts: int
+) -> None:
+    audited.auditing.tls_failed("ARCHIVE", "10.0.0.9", TLSFailed("words", cause, ""))
+    told = audited.told()
+    assert [each.types for each in told] == [["110126"]] * alerts
 
 
 def identified(kind: int, primary: bytes, secondary: bytes = b"") -> Any:

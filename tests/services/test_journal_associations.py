@@ -16,6 +16,7 @@ from dicomnode.errors import (
     AssociationTimedOut,
     ConnectionFailed,
 )
+from dicomnode.registry import AE, Registry
 from dicomnode.ul.items import (
     ContextResult,
     ImplementationVersionName,
@@ -209,7 +210,37 @@ def test_contexts_refused_for_one_reason_are_one_explanation(on: Fixture) -> Non
     on.journal.accepted(on.channel)
     (told,) = on.explained()
     assert told["asked"] == "60 presentation contexts"
-    assert len(told["reasons"]) == 20
+    words = [reason["words"] for reason in told["reasons"]]
+    assert words[0] == "1.2.0, proposed in Implicit VR Little Endian"
+    assert (len(words), words[-1]) == (9, "and 52 more")
+
+
+def test_contexts_refused_for_one_reason_are_one_line(on: Fixture) -> None:
+    result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
+    many = [refused_context(f"1.2.{n}", result) for n in range(60)]
+    alone = refused_context(CT, ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED)
+    on.channel.negotiated.refused = (*many, alone)
+    on.journal.accepted(on.channel)
+    _, together, other = on.lines()
+    assert "60 presentation contexts refused: Abstract syntax not supported" in together
+    assert 'abstract_syntax="1.2.0 1.2.1 1.2.2' in together
+    assert '1.2.7 and 52 more"' in together
+    assert "presentation context 1 refused: Transfer syntaxes not supported" in other
+    assert on.value(
+        "dicomnode_contexts_refused_total",
+        abstract_syntax=CT,
+        reason="Transfer syntaxes not supported",
+    )
+
+
+def test_who_may_not_retrieve_is_told_so_for_the_objects_that_it_wants_too(on: Fixture) -> None:
+    on.registry = Registry([AE(title="WS_1", services=frozenset({"echo", "store"}))])
+    on.channel.negotiated.refused = (refused_context(CT, ContextResult.USER_REJECTION),)
+    on.journal.accepted(on.channel)
+    (told,) = on.explained()
+    assert told["advice"] == [
+        'If WS_1 may use it, add "get" to its services in ae.toml, then send SIGHUP to the node.'
+    ]
 
 
 # -- what was received ----------------------------------------------------------------------------

@@ -83,6 +83,30 @@ def test_relaxed_durability_flushes_nothing(
     incoming(store).quarantine("because")
 
 
+@pytest.mark.parametrize(
+    ("durability", "flush_follows", "begun"),
+    [("full", True, True), ("full", False, False), ("relaxed", True, False)],
+)
+def test_the_disk_begins_to_write_what_arrives_where_a_flush_will_follow(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    durability: Durability,
+    flush_follows: bool,
+    begun: bool,
+) -> None:
+    ranges: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "dicomnode.storage.incoming.begin_writing_back",
+        lambda fd, offset, size: ranges.append((offset, size)),
+    )
+    with FileStore(tmp_path, durability=durability) as store:
+        file = store.begin(b"meta")
+        file.append([memoryview(b"12"), memoryview(b"345")], flush_follows=flush_follows)
+        file.append([memoryview(b"6")], flush_follows=flush_follows)
+        assert ranges == ([(0, 9), (9, 1)] if begun else [])
+        file.discard()
+
+
 def test_a_name_that_cannot_be_made_durable_is_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
