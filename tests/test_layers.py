@@ -21,17 +21,8 @@ ALLOWED = {
     "retention": {"services", "index", "registry", "observe", "retention_settings"}
     | {"fetch_settings", "configuration", "errors"},
     "removal": {"retention", "services", "storage", "index", "observe", "settings"},
-    "offline": {
-        "archive",
-        "assembly",
-        "parameters",
-        "removal",
-        "outbox",
-        "services",
-        "storage",
-        "index",
-    }
-    | {"observe", "reload"},
+    "offline": {"archive", "assembly", "parameters", "removal", "reload"}
+    | {"outbox", "services", "storage", "index", "observe"},
     "index": {"integrity", "storage", "errors"},
     "configuration": {"ul", "errors"},
     "value_types": set(),
