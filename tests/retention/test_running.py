@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from tests.index.entries import entry, waited
 from tests.services.departing import Archive, moved
 from tests.storage.objects import CT_STORAGE
 
+ROOT = Path(__file__).parents[2]
 DAY = 24 * 3600.0
 NOW = 1_800_000_000.0
 
@@ -330,3 +333,12 @@ def test_mistakes_are_told_with_their_line(tmp_path: Path, table: str, words: st
         read_configuration(config)
     (problem,) = refused.value.problems
     assert words in problem and "dicomnode.toml:" in problem
+
+
+def test_the_try_out_settings_show_every_key_of_a_rule() -> None:
+    text = (ROOT / "config/dicomnode.toml").read_text()
+    _, _, rest = text.partition("# [[retention]]\n")
+    table = rest.partition("\n\n")[0]
+    (shown,) = tomllib.loads("[[x]]\n" + re.sub(r"(?m)^#   (\w+ = )", r"\1", table))["x"]
+    rule = RetentionRule.model_validate(shown)
+    assert set(shown) == set(rule.model_dump(by_alias=True))
