@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from dicomnode.observe.words import duration
+from dicomnode.retention.rules import DAY_SECONDS
 from dicomnode.retention.state import States
 
 ADVICE: Final = (
@@ -35,7 +35,7 @@ def distrust(
     if known is not None and abs(now - known) > allowed_seconds:
         words = "later" if now > known else "earlier"
         return (
-            f"the clock says {_moment(now)}, {duration(abs(now - known))} {words} than"
+            f"the clock says {_moment(now)}, {abs(now - known) / DAY_SECONDS:.1f} days {words} than"
             f" {_moment(known)}, {what} (deletion.max_clock_jump_days)"
         )
     states.trust(now)

@@ -26,7 +26,7 @@ from dicomnode.services.turns import Turns
 from dicomnode.storage.files import FileStore
 
 # Objects that are removed in one transaction: whoever receives waits for no more.
-BATCH: Final = 64
+BATCH: Final = 200
 
 # Picks the UIDs that may go, of rows that are held; part of the transaction in which they go.
 Chosen = Callable[[DBAPICursor, Sequence[InstanceRow]], Iterable[str]]

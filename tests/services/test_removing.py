@@ -12,9 +12,9 @@ from dicomnode.errors import CatalogError, OutOfResources
 from dicomnode.index.custody import Custody
 from dicomnode.index.removals import Removals
 from dicomnode.services.recovery import rebuild
-from dicomnode.services.removing import Remover
+from dicomnode.services.removing import Remover, finish_removals
 from tests.services.departing import WHY, Archive, Killed, Witness
-from tests.services.intake_bench import UID, Bench, image
+from tests.services.intake_bench import UID, Bench, Flushed, image
 
 
 @pytest.fixture
@@ -164,3 +164,55 @@ async def test_an_object_that_comes_again_stays_though_the_old_file_could_not_be
         assert bench.listed("quarantine") == []
     finally:
         bench.close()
+
+
+async def test_an_object_whose_bytes_only_the_index_has_does_not_come_back_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = Flushed(monkeypatch)
+    bench = Bench(tmp_path, synchronous="FULL")
+    witness = Witness()
+    witness.custody = Custody(bench.catalog)
+    remover = Remover(bench.files, bench.catalog, bench.intake.placer._turns, witness)
+    try:
+        assert await bench.send(image()) == 0
+        assert bench.catalog.counts().unsettled == 1
+
+        def killed(paths: Any) -> None:
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.files, "remove_all", killed)
+            with pytest.raises(Killed):
+                remover.remove([UID], lambda cursor, held: [UID], WHY)
+        assert bench.row() is None and bench.catalog.counts().unsettled == 0
+        bench.lose_power(flushed)
+        assert finish_removals(bench.files, bench.catalog) == {}
+        assert bench.listed("objects") == []
+    finally:
+        bench.close()
+
+
+def test_a_study_that_is_gone_is_gone_after_a_power_loss_too(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (uid,) = archive.enter(1)
+    row = archive.catalog.get(uid)
+    assert row is not None
+    flushed: list[str] = []
+    monkeypatch.setattr("dicomnode.storage.files.fsync_directory", flushed.append)
+    archive.remove(uid)
+    # The directory that had the study's is the one that has changed.
+    fan_out = "/".join(row.path.split("/")[:2])
+    assert flushed == [archive.files.abs_path(fan_out)]
+
+
+def test_who_reads_an_object_reads_it_to_its_end(archive: Archive) -> None:
+    (uid,) = archive.enter(1)
+    row = archive.catalog.get(uid)
+    assert row is not None
+    whole = Path(archive.files.abs_path(row.path)).read_bytes()
+    with open(archive.files.open_object(row.path), "rb") as reading:
+        archive.remove(uid)
+        assert archive.held(uid) == [False]
+        assert reading.read() == whole
