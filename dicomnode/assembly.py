@@ -243,7 +243,7 @@ def make_forwarding(
         forwarding_of(base.settings),
         auditing=base.auditing,
     )
-    forwarding.commit_with(requester, removal.of_committed, journal)
+    forwarding.commit_with(requester, removal.remove_committed, journal)
     return forwarding
 
 

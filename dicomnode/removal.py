@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.entry import InstanceRow
 from dicomnode.observe.deletion_metrics import DeletionMetrics
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.metrics import Metrics
@@ -18,10 +18,12 @@ from dicomnode.services.custody import Custodian
 from dicomnode.services.deletion import Deleting
 from dicomnode.services.deletion_journal import OURSELVES, DeletionJournal
 from dicomnode.services.explanations import Explanations
-from dicomnode.services.removing import Cause, Remover, Why
+from dicomnode.services.removing import Cause, Chosen, Remover, Why
 from dicomnode.services.turns import Turns
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
+
+_COMMITTED: Final = Why(Cause.COMMITTED, "all destinations have committed to keep it", OURSELVES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,11 @@ class Removal:
         """Return what /api/status shows. Blocks; raises CatalogError."""
         return {"deletions": self.deleting.figures(), "retention": self.retention.figures()}
 
-    @property
-    def of_committed(self) -> Callable[..., Any]:
-        """What removes objects that all their destinations have committed to keep."""
-        reason = "all destinations have committed to keep it"
-        return partial(self.remover.remove, why=Why(Cause.COMMITTED, reason, OURSELVES))
+    def remove_committed(
+        self, sop_instance_uids: Sequence[str], chosen: Chosen
+    ) -> list[InstanceRow]:
+        """Delete objects that all their destinations have committed to keep. Blocks."""
+        return self.remover.remove(sop_instance_uids, chosen, _COMMITTED)
 
 
 def retention_rules_of(settings: Settings) -> Rules:

@@ -56,7 +56,7 @@ class DeletionMetrics:
         self._files.inc()
 
     def ran(self, rule: str, result: str, held_back: int) -> None:
-        """Count a run of a rule; ``result`` is complete, interrupted or failed."""
+        """Count a run of a rule; ``result`` is complete or interrupted."""
         self._runs.labels(rule, result).inc()
         self._kept.labels(rule).set(held_back)
 

@@ -51,11 +51,7 @@ _NAMED: Final = 3
 
 
 class NotDeleted(DicomnodeError):
-    """An order is not taken; the message says why, ``pending`` of which objects."""
-
-    def __init__(self, words: str, pending: Sequence[Mapping[str, str]] = ()) -> None:
-        super().__init__(words)
-        self.pending = pending
+    """An order is not taken; the message says why."""
 
 
 class Observer(Protocol):
@@ -185,7 +181,7 @@ class Deleting:
                     f"{len(plan.pending)} of {len(plan.objects)} objects may not go: {uid} {why}"
                 )
                 self._observer.refused(plan.what, asked_by, words, plan.pending)
-                raise NotDeleted(words, _named(plan.pending))
+                raise NotDeleted(words)
             if plan.mark != mark:
                 raise NotDeleted(
                     f"what would go has changed: now it is {len(plan.objects)} objects; look again"

@@ -55,8 +55,8 @@ class Witness(Protocol):
     def leaving(self, cursor: DBAPICursor, rows: Sequence[InstanceRow], why: Why) -> None:
         """Objects go in the transaction of ``cursor``, which may come twice."""
 
-    def look(self, rows: Iterable[str]) -> object:
-        """Return what is known of objects (UIDs) that may go, while it still is."""
+    def look(self, sop_instance_uids: Iterable[str]) -> object:
+        """Return what is known of objects that may go, while it still is."""
 
     def gone(self, rows: Sequence[InstanceRow], why: Why, known: object) -> None:
         """Objects are deleted, durably."""

@@ -59,7 +59,7 @@ class Witness:
             ],
         )
 
-    def look(self, rows: Iterable[str]) -> object:
+    def look(self, sop_instance_uids: Iterable[str]) -> object:
         return None
 
     def gone(self, rows: Sequence[InstanceRow], why: Why, known: object) -> None:
