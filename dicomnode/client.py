@@ -61,7 +61,8 @@ class TLS:
     """How to call over TLS: files in PEM form, and whom to expect.
 
     ``ca`` holds the CAs to trust (None: the system's); ``certificate`` and ``key`` are ours, if the
-    peer asks for them (no ``key``: it is in the file of the certificate). The peer's certificate
+    peer asks for them (no ``key``: it is in the file of the certificate). ``revoked`` holds the
+    revocation lists of ``ca``; None: nothing is known of such. The peer's certificate
     has to have ``name`` (None: the host that is called), or to be one of ``bindings``, written as
     in ae.toml. Without ``verify`` anybody may answer.
     """
@@ -74,6 +75,7 @@ class TLS:
     verify: bool = True
     profile: Profile = "bcp195"
     file_names: FileNames = ("certificate", "key", "ca")
+    revoked: str | os.PathLike[str] | None = None
 
 
 @asynccontextmanager
@@ -212,6 +214,7 @@ async def _contexts(tls: TLS | ssl.SSLContext | bool | None) -> ClientContexts:
         _path(tls.ca),
         profile=tls.profile,
         names=tls.file_names,
+        revoked=_path(tls.revoked),
     )
     return await asyncio.to_thread(client_contexts, files, verify=tls.verify)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from dicomnode import configuration
@@ -31,13 +34,26 @@ def read_credentials(settings: Settings, file: Path) -> Credentials:
         problems += [f"{where}: {problem}" for problem in error.problems]
     if problems:
         raise ConfigurationError(problems)
-    return Credentials(users, tokens, _note(path))
+    return Credentials(users, tokens, "; ".join(_notes(settings, file, path)))
 
 
-def _note(path: Path) -> str:
-    if not open_to_others(path):
-        return ""
-    return f"{path} can be read by others than its owner: chmod 600 {path}"
+def _notes(settings: Settings, file: Path, users: Path) -> Iterator[str]:
+    """Yield which secrets others can read."""
+    if open_to_others(users):
+        yield f"{users} can be read by others than its owner: chmod 600 {users}"
+    key = settings.jwt.key_file
+    if key is not None and settings.jwt.algorithm.startswith("HS") and _open_to_all(key):
+        yield f"whoever reads {key} can make tokens of any user, and all may: chmod 640 {key}"
+    # It may come from the environment instead.
+    if _open_to_all(file) and configuration.read_toml(file).data.get("http", {}).get("token"):
+        yield f"whoever reads http.token in {file} can use it, and all may: chmod 640 {file}"
+
+
+def _open_to_all(path: Path) -> bool:
+    # A group of its own that may read is what `dicomnode init` makes.
+    with contextlib.suppress(OSError):
+        return bool(path.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP))
+    return False
 
 
 def _tokens(settings: JwtSettings) -> Tokens | None:

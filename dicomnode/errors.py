@@ -22,8 +22,12 @@ The tree::
     ├── StoreLocked                 another node uses the storage directory
     ├── ConversionFailed            a stored object cannot be had in another transfer syntax
     ├── CannotAsk                   another node cannot be asked as things are; says what to change
+    ├── NotDeidentified             an object cannot be de-identified; the message says why
+    ├── KeyUnusable                 what should be the key of a project is none
     ├── TraceRefused                associations cannot be recorded as things are
     ├── UnreadableAttributes        what should be a data set, or its JSON, is none
+    ├── ExportFailed                nothing was exported; the message says why
+    ├── UnusableKey                 a key or certificate cannot be used to sign, or to verify
     ├── TokenRefused                a user's JSON Web Token is not accepted; the message says why
     └── CatalogError                the index failed; whatever was asked of it did not happen
 
@@ -203,5 +207,28 @@ class UnreadableAttributes(DicomnodeError):
     """
 
 
+class ExportFailed(DicomnodeError):
+    """Nothing was exported, and nothing of it is left; the message says why."""
+
+
+class UnusableKey(DicomnodeError):
+    """A key or a certificate cannot be used as it was to be; the message names file and reason."""
+
+
 class TraceRefused(DicomnodeError):
     """Associations cannot be recorded as things are; the message says why."""
+
+
+class NotDeidentified(DicomnodeError):
+    """An object cannot be made safe to hand out; the message says why, without patient data.
+
+    ``advice`` is a sentence that says what to do, where something can be done.
+    """
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(reason)
+        self.advice = advice
+
+
+class KeyUnusable(DicomnodeError):
+    """A project cannot be made, or its key not be read; the message says why."""

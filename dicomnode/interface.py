@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute
 from dicomnode.api.access import Access
 from dicomnode.api.activity import activity_routes
 from dicomnode.api.commitment import commitment_routes
+from dicomnode.api.custody import custody_routes
 from dicomnode.api.deletion import deletion_routes
 from dicomnode.api.outbox import outbox_routes
 from dicomnode.api.retention import retention_routes
@@ -19,6 +20,7 @@ from dicomnode.observe.trace import Tracing
 from dicomnode.outbox.desk import Desk
 from dicomnode.removal import Removal
 from dicomnode.services.commitment_request import CommitmentRequester
+from dicomnode.services.custody import Custodian
 from dicomnode.services.journal import Journal
 from dicomnode.services.worklist_desk import WorklistDesk
 
@@ -33,6 +35,7 @@ class Served:
     journal: Journal
     tracing: Tracing
     removal: Removal
+    custodian: Custodian | None
 
 
 def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
@@ -46,4 +49,5 @@ def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
         *trace_routes(served.tracing, access),
         *deletion_routes(served.removal.deleting, access),
         *retention_routes(served.removal.retention, access),
+        *custody_routes(served.custodian, access),
     ]

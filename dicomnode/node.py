@@ -233,6 +233,7 @@ class Node:
             journal=self._journal,
             tracing=self._tracing,
             removal=self._removal,
+            custodian=self._archive.custodian,
         )
 
     async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:
@@ -339,17 +340,18 @@ class Node:
     # -- while running ---------------------------------------------------------------------------
 
     async def reload(self) -> bool:
-        """Take settings, registry and users anew, and certificates: each as a whole or not at all.
+        """Take settings, registry, users and certificates anew, as a whole or not at all.
 
-        What is wrong is logged; returns whether both were taken.
+        What is wrong is logged; returns whether they were taken.
         """
-        taken = await self._reloading.reload()
-        if taken:
-            self._fetching.registry_reloaded()
-            await self._commitment.registry_reloaded()
-            self._forwarding.registry_reloaded()
-            await self._follow_quotas()
-        return await self._security.reload(self._registry) and taken
+        if not await self._reloading.reload():
+            return False
+        self._fetching.registry_reloaded()
+        await self._commitment.registry_reloaded()
+        self._forwarding.registry_reloaded()
+        await self._follow_quotas()
+        # Looked at with the settings above; what broke since is told of by itself.
+        return await self._security.reload(self._registry)
 
     def _take(self, configuration: Configuration) -> None:
         settings, registry = configuration.settings, configuration.registry

@@ -230,7 +230,8 @@ class Reloading:
             except (ConfigurationError, OSError) as error:
                 problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
                 self._log.error(
-                    "settings, registry and users not reloaded, the old ones stay in force"
+                    "settings, registry, users and certificates not reloaded, the old ones stay in"
+                    " force"
                 )
                 for problem in problems:
                     self._log.error(problem)

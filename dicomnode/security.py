@@ -16,9 +16,19 @@ from dicomnode.observe.logs import Logger
 from dicomnode.observe.tls_metrics import TLSMetrics
 from dicomnode.registry import Registry
 from dicomnode.settings import Settings
-from dicomnode.tls.contexts import ClientContexts, client_contexts, server_context
+from dicomnode.tls.contexts import ClientContexts, client_contexts, is_worn, server_context
 from dicomnode.tls.faults import TLSFault
-from dicomnode.tls.files import Validity, of, openness, validities, warnings
+from dicomnode.tls.files import (
+    Stamp,
+    Validity,
+    of,
+    openness,
+    revocation,
+    stamp_of,
+    validities,
+    warnings,
+)
+from dicomnode.tls.revocation import Revocation
 
 _LOOK_SECONDS: Final = 24 * 3600.0
 
@@ -38,7 +48,9 @@ class _InForce:
     server: ssl.SSLContext | None
     client: ClientContexts | None
     validities: dict[str, Validity]
+    revocation: Revocation
     openness: str
+    stamp: Stamp
 
 
 class TransportSecurity:
@@ -58,6 +70,7 @@ class TransportSecurity:
         self._now = now
         self._in_force: _InForce
         self._timer: asyncio.TimerHandle | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     async def start(self, registry: Registry) -> None:
         """Read the files; raises ConfigurationError."""
@@ -84,10 +97,12 @@ class TransportSecurity:
         files, tls = self._files, self._settings.tls
         given = tls.enabled or files.certificate is not None or files.ca is not None
         calls = given or any(ae.tls for ae in registry.entries)
+        stamp = stamp_of(files)
         server = server_context(files) if tls.enabled else None
         client = client_contexts(files) if calls else None
         try:
-            return _InForce(server, client, validities(files), openness(files))
+            found = validities(files), revocation(files), openness(files)
+            return _InForce(server, client, *found, stamp)
         except (OSError, ValueError) as error:
             # They have changed since they were read above.
             raise ConfigurationError([f"[tls]: {error}"]) from None
@@ -97,6 +112,8 @@ class TransportSecurity:
         in_force = self._in_force
         for which, validity in in_force.validities.items():
             self._metrics.expires(which, validity.not_after)
+        if (ends_at := in_force.revocation.ends_at) is not None:
+            self._metrics.revocation_list_ends(ends_at)
         for warning in (*self._warnings(), in_force.openness):
             if warning:
                 self._log.warning(warning)
@@ -104,20 +121,45 @@ class TransportSecurity:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def _warnings(self) -> list[str]:
-        return warnings(self._in_force.validities, self._now())
+        in_force, now = self._in_force, self._now()
+        return warnings(in_force.validities, now) + in_force.revocation.warnings(now)
 
     def stop(self) -> None:
         """Look no more."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._renewing is not None:
+            self._renewing.cancel()
 
     def client(self) -> ClientContexts | None:
         """Return how TLS is made with those that are called; None while nobody needs it."""
         return self._in_force.client
 
     def _server(self) -> ssl.SSLContext:
-        assert self._in_force.server is not None
-        return self._in_force.server
+        server = self._in_force.server
+        assert server is not None
+        if is_worn(server) and self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew(self._in_force))
+        return server
+
+    async def _renew(self, worn: _InForce) -> None:
+        """Replace a context that remembers many sessions by one of the same files."""
+        try:
+            fresh = await asyncio.to_thread(self._again, worn.stamp)
+            if fresh is not None and self._in_force is worn:
+                self._in_force = replace(worn, server=fresh)
+        finally:
+            self._renewing = None
+
+    def _again(self, stamp: Stamp) -> ssl.SSLContext | None:
+        # What has changed since is taken with SIGHUP, and not before.
+        if stamp_of(self._files) != stamp:
+            return None
+        try:
+            fresh = server_context(self._files)
+        except ConfigurationError:
+            return None
+        return fresh if stamp_of(self._files) == stamp else None
 
     def listening(self, plain: Listening, observer: Observer) -> Listening:
         """Return where and how the node listens: as ``plain`` says without TLS, and with it."""

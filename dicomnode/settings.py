@@ -166,6 +166,7 @@ class TlsSettings(_Section):
 
     ``enabled`` opens the port; ``only`` leaves ``node.port`` closed. Certificate, key and CAs are
     for calling others too, enabled or not. Without ``key`` it is in the file of the certificate.
+    ``revoked`` are the revocation lists of the CAs; None: nothing is known of such.
     """
 
     enabled: bool = False
@@ -174,6 +175,7 @@ class TlsSettings(_Section):
     certificate: Path | None = None
     key: Path | None = None
     ca: Path | None = None
+    revoked: Path | None = None
     client_certificates: ClientCertificates = "required"
     profile: Profile = "bcp195"
 
@@ -408,6 +410,8 @@ def _tls(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "only", "tls.only: needs tls.enabled = true, or no port would be open"
     if tls.key is not None and tls.certificate is None:
         yield "key", "tls.key: is given without tls.certificate"
+    if tls.revoked is not None and tls.ca is None:
+        yield "revoked", "tls.revoked: needs tls.ca, whose certificates have signed the lists"
     if not tls.enabled:
         return
     if tls.certificate is None:

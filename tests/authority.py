@@ -99,6 +99,24 @@ class Authority:
         issued.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         return issued
 
+    def revoke(self, *issued: Issued, days: float = 30, since_days: float = -1) -> bytes:
+        """Return the list, in PEM, of certificates that are revoked; valid for ``days``."""
+        now = datetime.now(UTC)
+        begun = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now + since_days * DAY)
+            .next_update(now + days * DAY)
+        )
+        for each in issued:
+            number = x509.load_pem_x509_certificate(each.certificate.read_bytes()).serial_number
+            revoked = x509.RevokedCertificateBuilder().serial_number(number)
+            begun = begun.add_revoked_certificate(
+                revoked.revocation_date(now + since_days * DAY).build()
+            )
+        signed = begun.sign(self._key, hashes.SHA256())
+        return signed.public_bytes(serialization.Encoding.PEM)
+
     def _begun(
         self, subject: x509.Name, key: Any, since_days: float, days: float
     ) -> x509.CertificateBuilder:

@@ -12,6 +12,7 @@ PACKAGES = {
     "storescu": "dcmtk",
     "storescp": "dcmtk",
     "dcmdump": "dcmtk",
+    "dcmftest": "dcmtk",
     "dcmodify": "dcmtk",
     "dcmconv": "dcmtk",
     "dcmdjpeg": "dcmtk",

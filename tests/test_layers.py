@@ -24,6 +24,7 @@ ALLOWED = {
     "offline": {"archive", "assembly", "parameters", "removal", "reload"}
     | {"outbox", "services", "storage", "index", "observe"},
     "index": {"integrity", "storage", "errors"},
+    "deidentification": {"storage", "errors"},
     "configuration": {"ul", "errors"},
     "value_types": set(),
     "audit_settings": {"configuration", "value_types"},
@@ -115,7 +116,9 @@ ALLOWED = {
         "offline",
         "removal",
         "daemon",
+        "audit",
         "conformance",
+        "deidentification",
         "reload",
         "shared_files",
         "client",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import ssl
 import time
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from dicomnode.observe.logs import Log
@@ -12,7 +15,9 @@ from dicomnode.observe.tls_metrics import TLSMetrics
 from dicomnode.registry import AE, Registry
 from dicomnode.security import TransportSecurity
 from dicomnode.settings import LogSettings, Settings, TlsSettings
+from dicomnode.tls import contexts
 from tests.authority import Authority
+from tests.secure_wire import trusting
 
 
 class Kept:
@@ -74,4 +79,43 @@ async def test_contexts_are_replaced_as_a_whole_or_not_at_all(authority: Authori
     await kept.security.reload(Registry())
     assert kept.security.client() is before
     assert "tls.ca" in kept.lines()
+    kept.security.stop()
+
+
+def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    """Make a TLS connection in memory, and close it as we do."""
+    bios = [ssl.MemoryBIO() for _ in range(2)]
+    sides = [
+        client.wrap_bio(bios[0], bios[1], server_hostname="localhost"),
+        server.wrap_bio(bios[1], bios[0], server_side=True),
+    ]
+    for side in sides * 3:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        sides[1].unwrap()
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+async def test_a_context_that_remembers_many_sessions_is_replaced_by_one_of_the_same_files(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, is_changed: bool
+) -> None:
+    monkeypatch.setattr(contexts, "_MOST_SESSIONS", 3)
+    ours = authority.issue("node", "localhost")
+    tls = TlsSettings(enabled=True, certificate=ours.certificate, key=ours.key, ca=authority.ca)
+    kept = Kept(tls.model_copy(update={"client_certificates": "none"}))
+    await kept.security.start(Registry())
+    client = trusting(authority)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    server = kept.security._server()
+    for _ in range(3):
+        assert not contexts.is_worn(server)
+        shake_hands(server, client)
+    if is_changed:
+        # Which is taken with SIGHUP, and not before.
+        authority.issue("node", "localhost", into=ours)
+    assert kept.security._server() is server
+    assert kept.security._renewing is not None
+    await kept.security._renewing
+    assert (kept.security._server() is server) == is_changed
     kept.security.stop()

@@ -11,6 +11,7 @@ from typing import Final
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from dicomnode.audit.codes import Code, Event, ObjectRole, ObjectType, Outcome
+from dicomnode.observe.words import escape
 
 # Nobody's name or comment needs more; so a message stays within the 32,768 octets that every
 # receiver takes (PS3.15 §A.6).
@@ -178,12 +179,7 @@ def _is_ip_address(address: str) -> bool:
 
 def _text(value: str) -> str:
     """Return what XML can hold (XML 1.0 §2.2), and a line is not broken by, cut to a bound."""
-    if not value.isprintable():
-        value = "".join(c if c.isprintable() else _escaped(c) for c in value)
+    value = escape(value)
     if len(value) > _MAX_CHARACTERS:
         value = value[: _MAX_CHARACTERS - 1] + "…"
     return value
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()

@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "reindex": ("archive", "reindex"),
     "delete": ("delete", "delete"),
     "retention": ("retention", "retention"),
+    "custody": ("custody", "custody"),
     "user": ("user", "user"),
     "worklist": ("worklist", "worklist"),
     "outbox": ("outbox", "outbox"),
@@ -34,6 +35,10 @@ _COMMANDS: Final = {
     "move": ("move", "move"),
     "sync": ("sync", "sync"),
     "commit": ("commit", "commit"),
+    "deidentify": ("deidentify", "deidentify"),
+    "deidentify-key": ("deidentify", "deidentify_key"),
+    "export": ("export", "export"),
+    "verify": ("verify", "verify"),
     "version": ("serve", "version"),
 }
 

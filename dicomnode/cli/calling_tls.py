@@ -42,4 +42,5 @@ def tls_for(called: Called, options: Options) -> TLS | bool:
         bindings,
         profile=tls.profile,
         file_names=SETTINGS,
+        revoked=tls.revoked,
     )

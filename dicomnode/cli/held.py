@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from dicomnode.cli.sources import Item, Skipped
 from dicomnode.errors import CatalogError
 from dicomnode.index.backend import Backend
+from dicomnode.index.custody import CustodyRecords
+from dicomnode.index.entry import InstanceRow
 from dicomnode.index.schema import SCHEMA_VERSION, meta
 from dicomnode.index.search import Search
 from dicomnode.index.selection import Selection
@@ -38,19 +41,38 @@ def held(settings: Settings, unique_keys: Mapping[str, Sequence[str]]) -> Iterat
 
     Nothing is written: a running node goes on undisturbed.
     """
-    with _selection(settings) as selection:
-        ids = selection.select_instances(unique_keys, None)
+    with own_objects(settings) as own:
+        for row in own.rows(unique_keys):
+            path = str(settings.storage.directory / row.path)
+            yield Item(
+                path,
+                row.sop_class_uid,
+                row.sop_instance_uid,
+                row.transfer_syntax_uid,
+                row.data_set_bytes,
+                partial(file_instance, path),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnObjects:
+    """What the index says of objects, and what is recorded of them."""
+
+    selection: Selection
+    custody: CustodyRecords
+
+    def rows(self, unique_keys: Mapping[str, Sequence[str]]) -> Iterator[InstanceRow]:
+        """Yield the objects that have, of each key, one of the values: study by study."""
+        ids = self.selection.select_instances(unique_keys, None)
         for start in range(0, len(ids), _ROWS_AT_ONCE):
-            for row in selection.instance_rows(ids[start : start + _ROWS_AT_ONCE]):
-                path = str(settings.storage.directory / row.path)
-                yield Item(
-                    path,
-                    row.sop_class_uid,
-                    row.sop_instance_uid,
-                    row.transfer_syntax_uid,
-                    row.data_set_bytes,
-                    partial(file_instance, path),
-                )
+            yield from self.selection.instance_rows(ids[start : start + _ROWS_AT_ONCE])
+
+
+@contextmanager
+def own_objects(settings: Settings) -> Iterator[OwnObjects]:
+    """Read index and custody log of the node of ``settings``. Raises CatalogError."""
+    with _opened(settings) as backend:
+        yield OwnObjects(Selection(backend), CustodyRecords(backend.reader.connect))
 
 
 class _Index:
@@ -68,6 +90,16 @@ def own_index(settings: Settings) -> Iterator[OwnIndex]:
     """Read the index of the node of ``settings``, while it runs or not. Raises CatalogError."""
     with _opened(settings) as backend:
         yield OwnIndex(_Index(backend))
+
+
+@contextmanager
+def custody_records(settings: Settings) -> Iterator[CustodyRecords]:
+    """Read the custody log of the node of ``settings``, while it runs or not.
+
+    Raises CatalogError.
+    """
+    with _opened(settings) as backend:
+        yield CustodyRecords(backend.reader.connect)
 
 
 @contextmanager

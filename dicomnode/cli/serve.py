@@ -121,6 +121,12 @@ def _limit_notes(settings: Settings) -> list[str]:
             "access.credentials_without_tls is true: whoever can listen on the network reads"
             " passcodes and tokens"
         )
+    http = settings.http
+    if settings.log.patient_data and http.enabled and not _is_loopback(http.host):
+        found.append(
+            f"log.patient_data is true and http.host is {http.host}: /api/explain and /api/status"
+            f" name patients to whoever reaches port {http.port}, without a token"
+        )
     limits = settings.limits
     taken = limits.max_associations * receive_block_bytes(limits.maximum_pdu_bytes)
     if taken > limits.receive_buffer_bytes:
@@ -133,11 +139,12 @@ def _limit_notes(settings: Settings) -> list[str]:
 
 
 def _tls_notes(settings: Settings, registry: Registry) -> list[str]:
-    from dicomnode.tls.files import of, openness, validities, warnings
+    from dicomnode.tls.files import of, openness, revocation, validities, warnings
 
     tls = settings.tls
     files = of(tls)
-    found = [*warnings(validities(files), time.time()), openness(files)]
+    now = time.time()
+    found = [*warnings(validities(files), now), *revocation(files).warnings(now), openness(files)]
     bound = [ae.title for ae in registry.entries if ae.certificate]
     if bound and (not tls.enabled or tls.client_certificates == "none"):
         missing = "tls.client_certificates is none" if tls.enabled else "tls.enabled is false"

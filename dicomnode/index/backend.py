@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -117,11 +119,23 @@ class Backend:
             arguments: dict[str, Any] = {"check_same_thread": False, "isolation_level": None}
             self.writer = create_engine(self.url, poolclass=NullPool, connect_args=arguments)
             self.reader = create_engine(self.url, **_READERS)
+            for engine in (self.writer, self.reader):
+                event.listen(engine, "do_connect", self._make_private)
             event.listen(self.writer, "connect", _pragmas(_WRITER, synchronous=synchronous))
             event.listen(self.reader, "connect", _pragmas(_READER))
         else:
             self.writer = create_engine(self.url, poolclass=NullPool)
             self.reader = create_engine(self.url, **_READERS)
+
+    def _make_private(self, *connecting: object) -> None:
+        """Make a database that is not there yet its owner's alone, whatever a command's umask.
+
+        SQLite gives its other files the mode of this one. What is wrong here, SQLite tells.
+        """
+        path = self.url.database
+        if path and not path.startswith(("file:", ":")):
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     @property
     def name(self) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.errors import CatalogError
+from dicomnode.index import schema
 from dicomnode.index.backend import new_names, new_values
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.custody_check import Check, Expected, Progress
@@ -52,6 +54,14 @@ _WITH_CONTENTS: Final = (Event.RECEIVED, Event.REPLACED, Event.ENTERED)
 Head = tuple[int, str]
 
 
+class Kind(StrEnum):
+    """What a UID can be of."""
+
+    STUDY = "study"
+    SERIES = "series"
+    INSTANCE = "object"
+
+
 class CustodyRecords:
     """Reads the log; ``read`` lends a reader's connection. Everything blocks.
 
@@ -81,6 +91,42 @@ class CustodyRecords:
         study = _c.study_instance_uid
         of_study = study == study_instance_uid if study_instance_uid else study.in_(_studies())
         return self._records(of_study, _c.sop_instance_uid == sop_instance_uid)
+
+    def of_series(self, series_instance_uid: str) -> list[CustodyRecord]:
+        """Return what happened to the objects of a series, in the order of the chain.
+
+        Of one of which the index holds nothing any more, the whole log is looked through.
+        """
+        in_index = (
+            select(schema.study.c.study_instance_uid)
+            .join(schema.series)
+            .where(schema.series.c.series_instance_uid == series_instance_uid)
+        )
+        told = f'"series_instance_uid":"{series_instance_uid}"'
+        in_log = select(_c.study_instance_uid).distinct().where(_c.details.contains(told))
+        with self._read() as connection:
+            studies = connection.scalars(in_index).all() or connection.scalars(in_log).all()
+        found: list[CustodyRecord] = []
+        for study in studies:
+            records = self.of_study(study)
+            uids = {
+                record.sop_instance_uid
+                for record in records
+                if record.details.get("series_instance_uid") == series_instance_uid
+            }
+            found += [record for record in records if record.sop_instance_uid in uids]
+        return sorted(found, key=lambda record: record.sequence)
+
+    def of_any(self, uid: str) -> tuple[Kind, list[CustodyRecord]]:
+        """Return what happened to what has a UID, and what that is."""
+        for kind, read in (
+            (Kind.STUDY, self.of_study),
+            (Kind.INSTANCE, self.of_instance),
+            (Kind.SERIES, self.of_series),
+        ):
+            if records := read(uid):
+                return kind, records
+        return Kind.INSTANCE, []
 
     def check(
         self, expected: Sequence[Expected] = (), progress: Progress | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import operator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dicomnode.index.backend import Value
 from dicomnode.index.keys import ITEM_KEYS, Key
@@ -107,8 +109,7 @@ class AlreadyHeld:
 AddOutcome = Added | AlreadyHeld
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """How much the index holds; ``bytes`` sums the sizes of the files.
 
     ``unsettled`` are those of ``instances`` whose files the index keeps as well.
@@ -123,29 +124,16 @@ class Counts:
     unsettled: int = 0
     unsettled_bytes: int = 0
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.patients + other.patients,
-            self.studies + other.studies,
-            self.series + other.series,
-            self.instances + other.instances,
-            self.bytes + other.bytes,
-            self.identity_conflicts + other.identity_conflicts,
-            self.unsettled + other.unsettled,
-            self.unsettled_bytes + other.unsettled_bytes,
-        )
+    def plus(self, other: Counts) -> Counts:
+        """Return the sums of both."""
+        return Counts(*map(operator.add, self, other))
 
-    def __sub__(self, other: Counts) -> Counts:
-        return self + Counts(
-            -other.patients,
-            -other.studies,
-            -other.series,
-            -other.instances,
-            -other.bytes,
-            -other.identity_conflicts,
-            -other.unsettled,
-            -other.unsettled_bytes,
-        )
+    def minus(self, other: Counts) -> Counts:
+        """Return the differences."""
+        return Counts(*map(operator.sub, self, other))
+
+
+NOTHING = Counts()
 
 
 @dataclass(frozen=True, slots=True)

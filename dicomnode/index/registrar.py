@@ -14,6 +14,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.backend import Backend
 from dicomnode.index.entry import (
+    NOTHING,
     Added,
     AddOutcome,
     AlreadyHeld,
@@ -85,7 +86,7 @@ class Registrar:
     """
 
     def __init__(self, backend: Backend) -> None:
-        self.delta = Counts()
+        self.delta = NOTHING
         self.sources = SourceBytes()
         self._studies: dict[str, _Study] = {}
         self._series: dict[tuple[str, str], _Series] = {}
@@ -103,7 +104,7 @@ class Registrar:
 
     def settled(self) -> None:
         """The transaction has been committed."""
-        self.delta = Counts()
+        self.delta = NOTHING
         self.sources.settled()
 
     def forget(self) -> None:
@@ -112,7 +113,7 @@ class Registrar:
         self._forget_rows()
 
     def _forget_rows(self) -> None:
-        self.delta = Counts()
+        self.delta = NOTHING
         self._studies.clear()
         self._series.clear()
 
@@ -155,7 +156,7 @@ class Registrar:
         if contents is not None:
             self._sql.add_intake.run(cursor, instance_id, entry.path, contents)
             kept = len(contents)
-        self.delta += Counts(
+        self._count(
             instances=1,
             bytes=entry.size_bytes,
             unsettled=int(contents is not None),
@@ -181,19 +182,19 @@ class Registrar:
         instance_id, series_id, study_id, patient_id, *identity = cursor.fetchall()[0]
         self.settle(cursor, instance_id, instance_id)
         self._sql.remove_instance.run(cursor, sop_instance_uid)
-        self.delta += Counts(instances=-1, bytes=-row.size_bytes)
+        self._count(instances=-1, bytes=-row.size_bytes)
         self.sources.change(row.source_ae, -row.size_bytes)
         self._sql.remove_series.run(cursor, series_id)
         if cursor.rowcount:
             self._series.pop((row.study_instance_uid, row.series_instance_uid), None)
-            self.delta += Counts(series=-1)
+            self._count(series=-1)
             self._sql.remove_study.run(cursor, study_id)
             if cursor.rowcount:
                 self._studies.pop(row.study_instance_uid, None)
-                self.delta += Counts(studies=-1)
+                self._count(studies=-1)
                 self._sql.remove_patient.run(cursor, patient_id)
                 if cursor.rowcount:
-                    self.delta += Counts(patients=-1)
+                    self._count(patients=-1)
                     self._unflag(cursor, _Identity(*identity))
         return row
 
@@ -203,7 +204,7 @@ class Registrar:
         count, size_bytes = cursor.fetchall()[0]
         if count:
             self._sql.remove_intake.run(cursor, first, last)
-            self.delta += Counts(unsettled=-count, unsettled_bytes=-int(size_bytes))
+            self._count(unsettled=-count, unsettled_bytes=-int(size_bytes))
 
     def row(self, cursor: DBAPICursor, sop_instance_uid: str) -> InstanceRow | None:
         """Return what the index holds of an object."""
@@ -217,7 +218,7 @@ class Registrar:
             statement.run(cursor)
         self._forget_rows()
         self.sources.truncate()
-        self.delta = Counts() - counts
+        self.delta = NOTHING.minus(counts)
 
     def _compare(self, cursor: DBAPICursor, series: _Series, entry: InstanceEntry) -> None:
         """Look whether an object is of its study's patient; others like it are not looked at."""
@@ -242,7 +243,7 @@ class Registrar:
             series_id = self._take_id("series")
             values = key_values(entry.header, SERIES_KEYS)
             self._sql.add_series.run(cursor, series_id, study.id, *values)
-            self.delta += Counts(series=1)
+            self._count(series=1)
         # A series that was there: compare its first newcomer with the study's patient.
         raw_identity = () if rows else _raw_identity(entry)
         series = _Series(series_id, study, raw_identity)
@@ -258,7 +259,7 @@ class Registrar:
         directory = entry.path.rsplit("/", 2)[0]
         values = key_values(entry.header, STUDY_KEYS)
         self._sql.add_study.run(cursor, study_id, patient_id, directory, *values)
-        self.delta += Counts(studies=1)
+        self._count(studies=1)
         return _Study(study_id, identity)
 
     def _find_or_make_patient(
@@ -290,7 +291,7 @@ class Registrar:
         patient_id = self._take_id("patient")
         values = key_values(entry.header, PATIENT_KEYS)
         self._sql.add_patient.run(cursor, patient_id, apart, *values)
-        self.delta += Counts(patients=1)
+        self._count(patients=1)
         return patient_id
 
     def _flag(
@@ -312,13 +313,16 @@ class Registrar:
             entry.source_ae,
             time.time(),
         )
-        self.delta += Counts(identity_conflicts=cursor.rowcount)
+        self._count(identity_conflicts=cursor.rowcount)
 
     def _unflag(self, cursor: DBAPICursor, gone: _Identity) -> None:
         identity = gone.patient_id, gone.issuer, gone.name, gone.birth_date
         for statement in self._sql.remove_conflicts:
             statement.run(cursor, *identity)
-            self.delta += Counts(identity_conflicts=-cursor.rowcount)
+            self._count(identity_conflicts=-cursor.rowcount)
+
+    def _count(self, **changes: int) -> None:
+        self.delta = self.delta.plus(Counts(**changes))
 
     def _take_id(self, table: str) -> int:
         taken = self._next_ids[table]

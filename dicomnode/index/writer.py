@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -123,11 +123,9 @@ class Writer:
     def _take(self) -> list[Operation]:
         """Return what is queued, up to the size of one transaction."""
         batch: list[Operation] = []
-        while len(batch) < _MAX_BATCH:
-            try:
-                batch.append(self._queue.get_nowait())
-            except Empty:
-                break
+        # Only who has the turn takes: what is there stays there until then.
+        while len(batch) < _MAX_BATCH and not self._queue.empty():
+            batch.append(self._queue.get_nowait())
         return batch
 
     def _commit(self, batch: list[Operation]) -> None:
@@ -151,7 +149,7 @@ class Writer:
         self._backend.begin(cursor)
         outcomes = [operation.apply(cursor) for operation in batch]
         self._connection.commit()
-        self.counts += self._registrar.delta
+        self.counts = self.counts.plus(self._registrar.delta)
         self._registrar.settled()
         return outcomes
 

@@ -23,6 +23,7 @@ _TURN_SECONDS = 0.004
 # Requests taken from a peer while what is sent to it waits: each adds an answer that waits too.
 _MAX_ASKED_UNREAD = 64
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+_FAILURE_IS_NONE = contextlib.suppress(OSError)
 
 
 class Reading(asyncio.BufferedProtocol, ABC):
@@ -89,7 +90,7 @@ class Reading(asyncio.BufferedProtocol, ABC):
         if self._socket is not None and _TCP_QUICKACK is not None:
             # The kernel drops this after some segments. With it a peer that leaves Nagle's
             # algorithm on is not stalled by our delayed acknowledgement.
-            with contextlib.suppress(OSError):
+            with _FAILURE_IS_NONE:
                 self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
         self._received.count(nbytes)
         self.traffic.received_bytes += nbytes
@@ -120,15 +121,16 @@ class Reading(asyncio.BufferedProtocol, ABC):
     def _take_pdus(self) -> bool:
         """Take some of the PDUs that have been received; tell whether there are more."""
         received, now = self._received, self._loop.time()
-        consumed = self._association.receive(received.pending, now, _PDUS_AT_ONCE)
+        pending = received.pending
+        consumed = self._association.receive(pending, now, _PDUS_AT_ONCE)
         if self._tap is not None:
-            self._tap.received(received.pending[:consumed])
+            self._tap.received(pending[:consumed])
         received.consume(consumed)
         if consumed or self._pdu_started is None:
             self._pdu_started = None if received.is_empty else now
         self._take_events()
         self._flush()
-        return len(received.pending) >= self._association.bytes_wanted
+        return received.size_bytes >= self._association.bytes_wanted
 
     def _make_room(self) -> None:
         try:

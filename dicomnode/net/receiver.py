@@ -57,6 +57,11 @@ class Receiver:
         return block.view[self._end :]
 
     @property
+    def size_bytes(self) -> int:
+        """How long ``pending`` is."""
+        return self._end - self._start
+
+    @property
     def pending(self) -> memoryview:
         """All that was received and is not consumed."""
         return self.block.view[self._start : self._end] if self._block else memoryview(b"")

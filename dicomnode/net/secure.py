@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import Any, Final, cast
 
 from dicomnode.certificates import Secured, certificate_of
-from dicomnode.tls.faults import Side, TLSFault, closed, fault_of, stranger, truncated
+from dicomnode.tls.faults import Side, TLSFault, closed, expired, fault_of, stranger, truncated
 
 # What is received is decrypted as it comes: no more than this waits, and then only while the
 # user does not read.
@@ -174,6 +175,11 @@ class SecureConnection(asyncio.BufferedProtocol):
     def _secured(self) -> Secured:
         encoded = self._tls.getpeercert(binary_form=True)
         certificate = certificate_of(encoded, self._tls.getpeercert() or {}) if encoded else None
+        if self._tls.session_reused and self._side is Side.SERVER:
+            # OpenSSL has looked at the certificate when the session was made, up to two hours ago.
+            ends = str((self._tls.getpeercert() or {}).get("notAfter", ""))
+            if ends and ssl.cert_time_to_seconds(ends) < time.time():
+                raise expired(self._side)
         suite = self._tls.cipher()
         return Secured(self._tls.version() or "TLS", suite[0] if suite else "", certificate)
 

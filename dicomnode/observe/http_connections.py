@@ -68,7 +68,8 @@ class Connection(H11Protocol):
         self._watch()
         if len(self.connections) > _MOST_CONNECTIONS:
             # Whoever has just come may be about to ask; who has been silent longest gives way.
-            idle = [each for each in self.connections if _is_idle(each)]
+            held = [each for each in self.connections if isinstance(each, Connection)]
+            idle = [each for each in held if each._is_idle]
             min(idle, key=lambda each: each._idle_since)._drop(Why.TOO_MANY)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -102,7 +103,3 @@ class Connection(H11Protocol):
         # Already, as the transport tells of its end later.
         self.connections.discard(self)
         self.transport.abort()
-
-
-def _is_idle(connection: object) -> bool:
-    return isinstance(connection, Connection) and connection._is_idle

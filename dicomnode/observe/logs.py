@@ -32,6 +32,8 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # Lines that come within this time are written together: one write, one change of thread.
 _GATHER_SECONDS = 0.02
 _STOP_SECONDS = 5.0
+# Libraries that warn of what peers send.
+_OF_PEERS: Final = ("pydicom", "uvicorn")
 
 PATIENT_FIELDS: Final = frozenset(
     {
@@ -184,7 +186,8 @@ class Log:
 class _LibraryHandler(logging.Handler):
     """Takes warnings and errors of libraries (asyncio, uvicorn, SQLAlchemy) into the log.
 
-    Not pydicom's warnings: they quote values of data sets, and a hostile one causes thousands.
+    Not the warnings of those that read what others send, data sets and HTTP requests: a hostile
+    one causes thousands, and pydicom's quote values.
     """
 
     def __init__(self, log: Log) -> None:
@@ -192,7 +195,7 @@ class _LibraryHandler(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith("pydicom") and record.levelno < logging.ERROR:
+        if record.name.startswith(_OF_PEERS) and record.levelno < logging.ERROR:
             return
         line: EventDict = {
             "event": record.getMessage(),

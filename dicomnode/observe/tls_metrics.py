@@ -32,6 +32,12 @@ class TLSMetrics:
             registry=registry,
         )
 
+        self._list_end = Gauge(
+            "dicomnode_tls_revocation_list_end_timestamp_seconds",
+            "When the revocation list that ends first ends; 0 without any.",
+            registry=registry,
+        )
+
     def handshake(self, side: str, result: str) -> None:
         """Count a handshake."""
         self._handshakes.labels(side, result).inc()
@@ -39,6 +45,10 @@ class TLSMetrics:
     def expires(self, certificate: str, timestamp: float) -> None:
         """Set when a certificate expires, in seconds since the epoch."""
         self._expiry.labels(certificate).set(timestamp)
+
+    def revocation_list_ends(self, timestamp: float) -> None:
+        """Set when the first revocation list ends, in seconds since the epoch."""
+        self._list_end.set(timestamp)
 
     def set_active_source(self, source: Callable[[], int]) -> None:
         """Read the number of handshakes under way from ``source``."""

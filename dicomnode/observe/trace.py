@@ -339,7 +339,7 @@ class _Recording:
         self._traces = traces
         self._now = now
         self._since = now()
-        self._first = b""
+        self._first = bytearray()
         self._talks: list[tuple[Trace, pcapng.Conversation | None]] | None = None
 
     def begins(self, peer_ae_title: str) -> bool:
@@ -348,7 +348,7 @@ class _Recording:
             for trace in self._traces
             if trace.wants(peer_ae_title, self._ends.theirs[0])
         ]
-        first, self._first = self._first, b""
+        first, self._first = self._first, bytearray()
         self._take(False, (first,))
         return bool(self._talks)
 
@@ -370,7 +370,7 @@ class _Recording:
         for trace, talk in talks:
             trace.end(talk, self._now())
 
-    def _take(self, is_ours: bool, buffers: Sequence[bytes | memoryview]) -> None:
+    def _take(self, is_ours: bool, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         talks = self._talks
         # An association may go on for long after its recording is over.
         if talks is None or all(trace.is_over for trace, _ in talks):
@@ -424,7 +424,9 @@ class Tracing:
     async def start(self, wanted: Wanted) -> Trace:
         """Record from now on what is ``wanted``. Raises TraceRefused."""
         try:
-            file = await asyncio.to_thread(self._open, wanted.max_bytes)
+            # The others may still take what they were promised.
+            promised = sum(each.wanted.max_bytes - each.written_bytes for each in self._running)
+            file = await asyncio.to_thread(self._open, wanted.max_bytes + promised)
         except OSError as error:
             raise TraceRefused(f"no file can be made in {self._directory}: {error}") from None
         if self._is_closed or len(self._running) >= MOST_TRACES:
@@ -447,12 +449,13 @@ class Tracing:
         self._audited(trace)
         return trace
 
-    def _open(self, max_bytes: int) -> io.FileIO:
+    def _open(self, needed_bytes: int) -> io.FileIO:
         free = shutil.disk_usage(self._directory).free
-        if free < max_bytes + self._min_free_bytes:
+        if free < needed_bytes + self._min_free_bytes:
             raise TraceRefused(
-                f"{self._directory} has {size(free)} free, and {size(self._min_free_bytes)} are to"
-                " stay free (storage.min_free_bytes): ask for fewer bytes"
+                f"{self._directory} has {size(free)} free, the recordings may take"
+                f" {size(needed_bytes)}, and {size(self._min_free_bytes)} are to stay free"
+                " (storage.min_free_bytes): ask for fewer bytes"
             )
         # Without a name, and for nobody else: nothing is left of it when the process ends.
         descriptor, name = tempfile.mkstemp(prefix="trace-", dir=self._directory)

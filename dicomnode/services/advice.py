@@ -93,6 +93,12 @@ class Advisor:
         match service, status:
             case "C-MOVE", Status.MOVE_DESTINATION_UNKNOWN:
                 return self._on_destination(destination)
+            case "C-STORE", Status.COERCION_OF_DATA_ELEMENTS:
+                return (
+                    "Compare the two: the .json beside the one in quarantine/ says which object is"
+                    " held. storage.on_conflict says which of two is kept; a change needs a"
+                    " restart of the node."
+                )
             case "C-MOVE", Status.NOT_AUTHORIZED:
                 return ""
             case "C-MOVE", _ if destination in self._unavailable:

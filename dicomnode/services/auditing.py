@@ -18,7 +18,9 @@ from dicomnode.errors import TLSFailed
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.entry import InstanceRow
 from dicomnode.observe.trace import Trace
+from dicomnode.observe.words import counted
 from dicomnode.services.admission import NOT_BOUND
+from dicomnode.services.crowds import Crowds
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.identities import NOT_ACCEPTED
 from dicomnode.services.placing import Arrival, Outcome, Settled
@@ -45,14 +47,16 @@ _BY_NAME: Final = (UserIdentityKind.USERNAME, UserIdentityKind.USERNAME_AND_PASS
 class Auditing:
     """Observes associations for ``audit``."""
 
-    def __init__(self, audit: Audit) -> None:
+    def __init__(self, audit: Audit, crowds: Crowds | None = None) -> None:
         self.audit = audit
+        self._crowds = crowds or Crowds()
         self._begun: dict[int, set[str]] = {}
 
     # -- associations ----------------------------------------------------------------------------
 
     def accepted(self, channel: Channel) -> None:
         """An association was accepted; if a user was named, it is who it says to be."""
+        self._tell_of_crowds()
         if user := channel.negotiated.user:
             self.audit.user_authenticated(user, _peer(channel))
 
@@ -60,17 +64,30 @@ class Auditing:
         """An association request was answered with A-ASSOCIATE-RJ."""
         if refused.reason == NOT_ACCEPTED:
             user, peer = _named_user(request), Peer(request.calling_ae_title, peer_address)
-            self.audit.user_authenticated(user, peer, failure=refused.why)
+            if self._is_told(peer_address):
+                self.audit.user_authenticated(user, peer, failure=refused.why)
             return
         if refused.rejection in _NOT_AUTHENTICATED or refused.reason == NOT_BOUND:
             words = f"association rejected: {refused.words}: {refused.why}"
             peer = Peer(request.calling_ae_title, peer_address)
-            self.audit.security_alert(Alert.NODE_AUTHENTICATION, words, peer)
+            if self._is_told(peer_address):
+                self.audit.security_alert(Alert.NODE_AUTHENTICATION, words, peer)
 
     def tls_refused(self, peer_address: str, words: str) -> None:
         """A TLS connection was refused."""
         words = f"TLS connection refused: {words}"
-        self.audit.security_alert(Alert.NODE_AUTHENTICATION, words, Peer("", peer_address))
+        if self._is_told(peer_address):
+            self.audit.security_alert(Alert.NODE_AUTHENTICATION, words, Peer("", peer_address))
+
+    def _is_told(self, address: str) -> bool:
+        self._tell_of_crowds()
+        return self._crowds.passes(address)
+
+    def _tell_of_crowds(self) -> None:
+        for address, count in self._crowds.passed_over():
+            more = counted(count, "more attempt", "more attempts")
+            words = f"{more} of this address within a minute refused, and not told one by one"
+            self.audit.security_alert(Alert.NODE_AUTHENTICATION, words, Peer("", address))
 
     def tls_failed(self, ae_title: str, host: str, error: TLSFailed) -> None:
         """A peer that we called is not who it should be, or cannot prove it."""
@@ -95,6 +112,7 @@ class Auditing:
 
     def ended(self, channel: Channel) -> None:
         """An association has ended, whoever had asked for it."""
+        self._tell_of_crowds()
         self._begun.pop(channel.number, None)
         self.audit.ended(channel.number)
 

@@ -157,8 +157,10 @@ class Identities:
                 rule=_USERS,
                 advice=f"Look for what keeps sending wrong passcodes from {requestor.address}.",
             )
-        if user is None:
+        if user is None or self._credentials.users.lookup(name) is None:
             return _unknown(name)
+        # It may have waited for seconds, and SIGHUP may have brought other users meanwhile.
+        is_right = is_right and self._credentials.users.lookup(name) == user
         if hashed is None:
             return _refused(
                 _USERS,

@@ -19,6 +19,7 @@ from typing import Protocol
 from dicomnode.dimse.channel import LOT_BYTES, Lease
 from dicomnode.errors import DataSetMismatch, OutOfResources, StatusError
 from dicomnode.index.catalog import Catalog
+from dicomnode.observe.words import size
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.custody import Custodian
 from dicomnode.services.keeping import KeptPlacement
@@ -124,8 +125,14 @@ class Intake:
         now = time.monotonic()
         if now - self._space_checked_at < _SPACE_CHECK_SECONDS:
             return
-        if self.files.free_bytes() < self.min_free_bytes:
-            raise OutOfResources("free space below storage.min_free_bytes")
+        if (free := self.files.free_bytes()) < self.min_free_bytes:
+            raise OutOfResources(
+                "free space below storage.min_free_bytes",
+                rule="storage.min_free_bytes",
+                advice=f"{size(free)} are free, {size(self.min_free_bytes)} are to stay free: make"
+                " room on the disk of storage.directory, or lower storage.min_free_bytes and"
+                " restart the node.",
+            )
         self._space_checked_at = now
 
 

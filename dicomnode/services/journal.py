@@ -21,6 +21,7 @@ from dicomnode.observe.tls_metrics import DONE
 from dicomnode.observe.words import duration, size
 from dicomnode.services.advice import is_forbidden
 from dicomnode.services.auditing import Auditing
+from dicomnode.services.crowds import Crowds
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.explanations import MOST_CONTEXTS, Explanations, keys_in_words
 from dicomnode.services.intake import Arrival
@@ -81,6 +82,7 @@ class Journal:
         self.associations: dict[int, AssociationRecord] = {}
         self.outgoing: dict[int, AssociationRecord] = {}
         self._crowded = 0
+        self._knocking = Crowds()
         self._crowded_at = -_CROWDED_SECONDS
         self.rejections: deque[Rejection] = deque(maxlen=_REMEMBERED_REJECTIONS)
 
@@ -218,8 +220,13 @@ class Journal:
                 return
             words += f", {self._crowded} dropped since this was last told"
             self._crowded, self._crowded_at = 0, now
-        elif self.auditing is not None:
-            self.auditing.tls_refused(peer_address, words)
+        else:
+            if self.auditing is not None:
+                self.auditing.tls_refused(peer_address, words)
+            for address, count in self._knocking.passed_over():
+                self._log.warning(f"{count} more TLS connections from {address} were refused")
+            if not self._knocking.passes(peer_address):
+                return
         self._log.warning(
             f"TLS connection from {peer_address} refused: {words}", advice=fault.advice
         )

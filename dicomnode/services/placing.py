@@ -397,4 +397,10 @@ _HELD = "the SOP Instance UID is held with other bytes"
 _KEPT_ASIDE = Settled(
     Status.COERCION_OF_DATA_ELEMENTS, "UID is held with other bytes; this one is in quarantine"
 )
-_DUPLICATE = StatusError("UID is held with other bytes", status=Status.DUPLICATE_SOP_INSTANCE)
+_DUPLICATE = StatusError(
+    "UID is held with other bytes",
+    status=Status.DUPLICATE_SOP_INSTANCE,
+    rule="storage.on_conflict",
+    advice="Whoever makes the objects has to give each a UID of its own. storage.on_conflict says"
+    " which of two is kept; a change needs a restart of the node.",
+)

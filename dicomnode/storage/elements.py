@@ -45,6 +45,18 @@ class Source(Window):
         return data
 
 
+class Memory(Source):
+    """A data set in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(-1, 0, len(data))
+        self._data = data
+
+    def read(self, position: int, size: int) -> bytes:
+        """Return ``size`` bytes, fewer at the end."""
+        return self._data[position : position + size]
+
+
 def cut_short() -> ConversionFailed:
     """Return the error for a data set that ends inside of something."""
     return ConversionFailed("the stored data set is cut short")
@@ -91,17 +103,23 @@ class Element:
 
 @dataclass(slots=True)
 class Encapsulated:
-    """Pixel data in fragments (PS3.5 §A.4); the value starts at ``start``, offset table first."""
+    """Pixel data in fragments (PS3.5 §A.4); the value starts at ``start``, offset table first.
+
+    At ``end`` the delimiter after the last fragment is over.
+    """
 
     data_set: DataSet
     start: int
+    end: int
 
 
 @dataclass(slots=True)
 class SequenceStart:
-    """A sequence that has items or might have."""
+    """A sequence that has items or might have; its items are laid out as ``holder`` is."""
 
     tag: int
+    vr: bytes
+    holder: DataSet
 
 
 class ItemStart:
@@ -128,10 +146,11 @@ class _Level:
     is_sequence: bool
 
 
-def walk(source: Source, encoding: Encoding) -> Iterator[Event]:
+def walk(source: Source, encoding: Encoding, *, into_unknown: bool = False) -> Iterator[Event]:
     """Yield what the data set consists of, in order.
 
-    Raises ConversionFailed where it is no well-formed data set, OSError.
+    With ``into_unknown`` the sequences of PS3.6 that come as UN of defined length are walked into,
+    too. Raises ConversionFailed where it is no well-formed data set, OSError.
     """
     levels = [_Level(DataSet(0, None, encoding), source.size, False)]
     position = 0
@@ -173,19 +192,28 @@ def walk(source: Source, encoding: Encoding) -> Iterator[Event]:
         elif element.tag in (ITEM, ITEM_END, SEQUENCE_END):
             raise ConversionFailed("a data set holds a delimiter where none may be")
         elif element.tag == PIXEL_DATA and element.length == UNDEFINED:
-            yield Encapsulated(level.data_set, position)
-            position = _after_fragments(source, position, level.data_set.encoding)
-        elif element.length == UNDEFINED or (element.vr == _SQ and element.length):
+            end = _after_fragments(source, position, level.data_set.encoding)
+            yield Encapsulated(level.data_set, position, end)
+            position = end
+        elif element.length == UNDEFINED or (
+            element.length and _is_sequence(element, into_unknown)
+        ):
             # PS3.5 §6.2.2: of undefined length, UN is a sequence in Implicit VR Little Endian.
             inner_encoding = IMPLICIT_LITTLE if element.vr == _UN else level.data_set.encoding
             holder = DataSet(position, level.data_set, inner_encoding)
             levels.append(_Level(holder, _end(position, element.length), True))
-            yield SequenceStart(element.tag)
+            yield SequenceStart(element.tag, element.vr, holder)
         else:
             position += element.length
             if position > source.size:
                 raise cut_short()
             yield element
+
+
+def _is_sequence(element: Element, into_unknown: bool) -> bool:
+    """Tell whether a value consists of items; UN hides that (PS3.5 §6.2.2)."""
+    hidden = into_unknown and element.vr == _UN and element.data_set.encoding.explicit
+    return element.vr == _SQ or (hidden and implicit_vr(element.tag) == _SQ)
 
 
 def _is_padding(source: Source, position: int) -> bool:

@@ -54,6 +54,27 @@ _ARRIVAL_SECONDS: Final = 10.0
 _DEPTH_OF_STUDIES: Final = 2
 
 
+class _Announced:
+    """An object whose name comes in a moment; a plain lock, as hardly anybody ever waits for it."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def arrived(self) -> None:
+        """Let go on who waits; to be called once."""
+        self._lock.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Return once the name is there; False when that takes longer than ``seconds``."""
+        if not self._lock.acquire(timeout=seconds):
+            return False
+        self._lock.release()
+        return True
+
+
 class FileStore:
     """The storage directory, locked for one process.
 
@@ -74,7 +95,7 @@ class FileStore:
         self._directories = threading.Lock()
         self._quarantine = Quarantine(self._root, flush=durability == "full")
         # Paths of objects that have a row and get their name in a moment.
-        self._announced: dict[str, threading.Event] = {}
+        self._announced: dict[str, _Announced] = {}
         # Open from the beginning, so that no write that the system loses meanwhile is missed.
         self._objects: OpenDirectory | None = None
 
@@ -240,12 +261,12 @@ class FileStore:
 
     def announce(self, rel: str) -> None:
         """Have whoever misses ``rel`` wait for ``arrived``."""
-        self._announced[rel] = threading.Event()
+        self._announced[rel] = _Announced()
 
     def arrived(self, rel: str) -> None:
         """Let go on who waits for ``rel``, announced or not: it is placed, or will not be."""
         if announced := self._announced.pop(rel, None):
-            announced.set()
+            announced.arrived()
 
     def settle(self) -> None:
         """Make what has been placed or announced up to now survive power loss, flushed or not.

@@ -87,7 +87,7 @@ def decode_attributes(
     try:
         if transfer_syntax_uid == DEFLATED:
             data = inflated(data, _MAX_INFLATED_BYTES)
-        source = _Bytes(data)
+        source = walked.Memory(data)
         reader = _Reader(max_elements)
         return reader.read(source, walked.encoding_of(source, transfer_syntax_uid))
     except (ConversionFailed, ValueError) as error:
@@ -197,18 +197,6 @@ def _swapped(value: bytes, size: int, order: str) -> bytes:
 # -- reading data sets -----------------------------------------------------------------------------
 
 
-class _Bytes(walked.Source):
-    """A data set in memory."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(-1, 0, len(data))
-        self._data = data
-
-    def read(self, position: int, size: int) -> bytes:
-        """Return ``size`` bytes, fewer at the end."""
-        return self._data[position : position + size]
-
-
 class _Reader:
     """Makes attributes of the walk over a data set; what is open stands on a stack."""
 
@@ -219,11 +207,11 @@ class _Reader:
         self._sequences: list[list[Attributes]] = []
         self._open: list[tuple[Attributes, tuple[str, ...]]] = [({}, encodings_of(b""))]
 
-    def read(self, source: _Bytes, encoding: Encoding) -> Attributes:
+    def read(self, source: walked.Memory, encoding: Encoding) -> Attributes:
         self._walk(source, encoding)
         return self._open[0][0]
 
-    def _walk(self, source: _Bytes, encoding: Encoding) -> None:
+    def _walk(self, source: walked.Memory, encoding: Encoding) -> None:
         for event in walked.walk(source, encoding):
             match event:
                 case walked.Element():
@@ -257,7 +245,7 @@ class _Reader:
         if is_kept(tag):
             self._open[-1][0][f"{tag:08X}"] = {"vr": "SQ", "Value": items}
 
-    def _element(self, source: _Bytes, element: walked.Element) -> None:
+    def _element(self, source: walked.Memory, element: walked.Element) -> None:
         tag, length = element.tag, element.length
         attributes, encodings = self._open[-1]
         if tag == SPECIFIC_CHARACTER_SET:
@@ -270,7 +258,7 @@ class _Reader:
         if vr == "SQ" and length:
             # A sequence that came as UN, of defined length.
             whole = encoding.header(tag, b"SQ", length) + source.read(element.start, length)
-            self._walk(_Bytes(whole), encoding)
+            self._walk(walked.Memory(whole), encoding)
             return
         if not is_kept(tag) or vr not in VRS or (vr == "UN" and tag >> 16 & 1):
             return

@@ -46,12 +46,11 @@ def file_meta(
     (PS3.10 Table 7.1-1).
     """
     elements = [
-        b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01",
+        _VERSION,
         _uid(0x0002, sop_class_uid),
         _uid(0x0003, sop_instance_uid),
         _uid(0x0010, transfer_syntax_uid),
-        _uid(0x0012, IMPLEMENTATION_CLASS_UID),
-        _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+        _IMPLEMENTATION,
     ]
     if source_ae_title:
         elements.append(_text(0x0016, b"AE", source_ae_title))
@@ -72,6 +71,12 @@ def _text(element: int, vr: bytes, value: str) -> bytes:
     if len(data) & 1:
         data += b" "
     return _SHORT_HEADER.pack(2, element, vr, len(data)) + data
+
+
+_VERSION = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"
+_IMPLEMENTATION = _uid(0x0012, IMPLEMENTATION_CLASS_UID) + _text(
+    0x0013, b"SH", IMPLEMENTATION_VERSION_NAME
+)
 
 
 def read_file_meta(fd: int) -> FileMeta:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from functools import lru_cache
 
 from dicomnode.errors import DataSetMismatch
 
@@ -29,6 +30,7 @@ def uid_path_component(uid: str) -> str:
     return uid
 
 
+@lru_cache(maxsize=256)  # asked for again at each step of an object's way
 def object_path(study_uid: str, series_uid: str, sop_uid: str) -> str:
     """Return the path of an object, relative to the storage directory; checks the UIDs."""
     study = uid_path_component(study_uid)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import array
 import tempfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from dicomnode.errors import ConversionFailed
+from dicomnode.storage.deflation import Output, inflate
 from dicomnode.storage.elements import (
     PIXEL_DATA,
     DataSet,
@@ -121,66 +121,17 @@ def convert(
     """
     if not can_convert(stored, wanted):
         raise ConversionFailed(f"{stored} cannot be converted to {wanted}")
-    output = _Output(target, max_bytes, deflated=wanted == DEFLATED)
+    output = Output(target, max_bytes, deflated=wanted == DEFLATED)
     with tempfile.TemporaryFile(dir=directory) as inflated:
         source = Source(fd, offset, size)
         if stored == DEFLATED:
-            source = Source(inflated.fileno(), 0, _inflate(source, inflated, max_bytes))
+            source = Source(inflated.fileno(), 0, inflate(source, inflated, max_bytes))
         encoding = encoding_of(source, stored)
         plan = _Plan.of(walk(source, encoding), source, stored, max_bytes)
         writer = _Writer(source, plan, _WRITTEN[wanted], output, stored == GE_BIG_ENDIAN_PIXELS)
         for event in walk(source, encoding):
             writer.write(event)
     return output.close()
-
-
-def _inflate(source: Source, target: BinaryIO, max_bytes: int) -> int:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    position = written = 0
-    try:
-        while not inflater.eof:
-            piece = inflater.unconsumed_tail
-            if not piece:
-                piece = source.read(position, _PIECE_BYTES)
-                position += len(piece)
-            data = inflater.decompress(piece, _PIECE_BYTES)
-            written += target.write(data)
-            if written > max_bytes:
-                raise ConversionFailed(f"inflated it would have more than {max_bytes} bytes")
-            if not piece and not data:
-                raise ConversionFailed("the deflated data set is cut short")
-    except zlib.error:
-        raise ConversionFailed("the data set is not deflated as it should be") from None
-    target.flush()
-    return written
-
-
-class _Output:
-    """Where the data set is written to, deflated on the way if it must be."""
-
-    def __init__(self, target: BinaryIO, max_bytes: int, *, deflated: bool) -> None:
-        self._target = target
-        self._room = max_bytes
-        self._deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS) if deflated else None
-        self._written = 0
-
-    def write(self, data: bytes) -> None:
-        self._put(self._deflate.compress(data) if self._deflate else data)
-
-    def close(self) -> int:
-        """Write what is left, and return how much there is of all."""
-        if self._deflate:
-            self._put(self._deflate.flush())
-            if self._written & 1:
-                self._put(b"\0")  # PS3.5 §A.5
-        self._target.flush()
-        return self._written
-
-    def _put(self, data: bytes) -> None:
-        self._written += len(data)
-        if self._written > self._room:
-            raise ConversionFailed(f"converted it would have more than {self._room} bytes")
-        self._target.write(data)
 
 
 @dataclass(slots=True)
@@ -277,7 +228,7 @@ class _Writer:
         source: Source,
         plan: _Plan,
         wanted: Encoding,
-        output: _Output,
+        output: Output,
         pixels_are_big_endian: bool,
     ) -> None:
         self._source = source

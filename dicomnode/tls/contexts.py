@@ -11,6 +11,7 @@ from typing import Final
 from dicomnode.certificates import Binding, Form
 from dicomnode.errors import ConfigurationError
 from dicomnode.tls.files import Files, Profile, mistakes
+from dicomnode.tls.revocation import check_lists
 
 # PS3.15 §B.12 (BCP 195, RFC 8996 and 9325): the suites of RFC 9325 §4.2.
 _BCP195: Final = (
@@ -31,6 +32,8 @@ _MODIFIED: Final = (
 )
 SUITES: Final[dict[Profile, tuple[str, ...]]] = {"bcp195": _BCP195, "bcp195_modified": _MODIFIED}
 """The TLS 1.2 suites of each profile, in OpenSSL's names. Those of TLS 1.3 are OpenSSL's own."""
+
+_MOST_SESSIONS: Final = 128
 
 _VERIFY: Final = {
     "none": ssl.CERT_NONE,
@@ -60,10 +63,19 @@ def server_context(files: Files) -> ssl.SSLContext:
     if files.certificate is None:
         raise ConfigurationError([f"{files.names[0]}: is missing; TLS needs a certificate"])
     context.verify_mode = _VERIFY[files.client_certificates]
-    # A session that is resumed would skip certificates that have been exchanged or expired.
+    # A session that is resumed skips the certificates. Without tickets those of TLS 1.2 can be,
+    # from the memory of this context alone: it must not be used for long (``is_worn``).
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     return context
+
+
+def is_worn(server: ssl.SSLContext) -> bool:
+    """Tell whether a context remembers so many sessions that another should take its place.
+
+    OpenSSL keeps up to 20480 of them for two hours, of 10 KB each, and ssl has no switch for that.
+    """
+    return server.session_stats()["number"] >= _MOST_SESSIONS
 
 
 def client_contexts(files: Files, *, verify: bool = True) -> ClientContexts:
@@ -105,6 +117,11 @@ def _restrict(context: ssl.SSLContext, files: Files) -> None:
             context.load_cert_chain(files.certificate, files.key_file, password=_no_password)
         if files.ca is not None:
             context.load_verify_locations(_readable(files.ca))
+        if files.revoked is not None:
+            check_lists(files.revoked)
+            context.load_verify_locations(files.revoked)
+            # Of the certificate that is shown: a CA above it need not have a list here.
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "reason", None) or str(error)
         words = f"{files.names[0]}: {files.certificate or files.ca}: cannot be used: {reason}"

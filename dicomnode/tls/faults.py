@@ -67,6 +67,7 @@ _EXPIRED: Final = 10
 _NOT_YET_VALID: Final = 9
 _UNKNOWN_CA: Final = frozenset({2, 18, 19, 20, 21})
 _WRONG_NAME: Final = frozenset({62, 64})
+_HAS_EXPIRED: Final = "its certificate has expired"
 _REVOKED: Final = 23
 # None of the issuer, one that ends before or begins after now, one that the issuer has not signed.
 _NO_LIST: Final = frozenset({3, 5, 8, 11, 12, 15, 16, 33, 35, 36, 44, 54})
@@ -165,7 +166,7 @@ def fault_of(error: ssl.SSLError, side: Side) -> TLSFault:
 def _unverified(error: ssl.SSLCertVerificationError, side: Side) -> TLSFault:
     match error.verify_code:
         case code if code == _EXPIRED:
-            cause, words = Cause.EXPIRED, "its certificate has expired"
+            cause, words = Cause.EXPIRED, _HAS_EXPIRED
         case code if code == _NOT_YET_VALID:
             cause, words = Cause.NOT_YET_VALID, "its certificate is not yet valid"
         case code if code in _UNKNOWN_CA:
@@ -193,6 +194,11 @@ _ALERTS: Final = (
         "CERTIFICATE_EXPIRED",
         "our certificate has expired for it",
         "Renew our certificate (tls.certificate); if it is not old, see the clocks.",
+    ),
+    (
+        "CERTIFICATE_REVOKED",
+        "our certificate has been revoked",
+        "Give the node another certificate (tls.certificate).",
     ),
     (
         "CERTIFICATE_REQUIRED",
@@ -238,6 +244,12 @@ def closed(side: Side) -> TLSFault:
     else:
         advice = "See the log of the peer, and whether it takes TLS on this port."
     return TLSFault(Cause.CLOSED, "peer closed the connection within the TLS handshake", advice)
+
+
+def expired(side: Side) -> TLSFault:
+    """Return the fault of a peer whose certificate has ended."""
+    advice = (_SERVER_ADVICE if side is Side.SERVER else _CLIENT_ADVICE)[Cause.EXPIRED]
+    return TLSFault(Cause.EXPIRED, _HAS_EXPIRED, advice)
 
 
 def truncated(side: Side) -> TLSFault:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+from dicomnode.tls.revocation import NAME, Revocation, read_lists
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -28,7 +31,8 @@ class Files:
     """PEM files, and how they are used; ``names`` is what messages call the files.
 
     ``key`` None: the key is in the file of the certificate. ``ca`` None: peers that we call are
-    verified with the system's CAs.
+    verified with the system's CAs. ``revoked`` holds the revocation lists of those in ``ca``; None:
+    nobody is asked whether a certificate has been revoked.
     """
 
     certificate: Path | None = None
@@ -37,6 +41,7 @@ class Files:
     client_certificates: ClientCertificates = "none"
     profile: Profile = "bcp195"
     names: FileNames = SETTINGS
+    revoked: Path | None = None
 
     @property
     def key_file(self) -> Path | None:
@@ -84,6 +89,8 @@ class TLSSection(Protocol):
     @property
     def ca(self) -> Path | None: ...
     @property
+    def revoked(self) -> Path | None: ...
+    @property
     def client_certificates(self) -> ClientCertificates: ...
     @property
     def profile(self) -> Profile: ...
@@ -97,6 +104,7 @@ def of(section: TLSSection) -> Files:
         section.ca,
         section.client_certificates,
         section.profile,
+        revoked=section.revoked,
     )
 
 
@@ -121,12 +129,29 @@ def validities(files: Files) -> dict[str, Validity]:
     return found
 
 
+def revocation(files: Files) -> Revocation:
+    """Return the revocation lists, none where they are not used.
+
+    Raises OSError, and ValueError for files that cannot be used.
+    """
+    if files.revoked is None:
+        return Revocation()
+    authorities = _certificates(files.ca.read_bytes()) if files.ca is not None else []
+    return read_lists(files.revoked, authorities)
+
+
 def mistakes(files: Files) -> list[str]:
     """Say what is wrong with the files, a line for each; none when they can be used."""
     certificate_name, key_name, ca_name = files.names
     found: list[str] = []
     certificates = _read(certificate_name, files.certificate, found)
-    _read(ca_name, files.ca, found)
+    if (files.ca is None or _read(ca_name, files.ca, found)) and (path := files.revoked):
+        try:
+            revocation(files)
+        except OSError as error:
+            found.append(f"{NAME}: {path}: cannot be read: {error.strerror}")
+        except ValueError as error:
+            found.append(f"{NAME}: {path}: {error}")
     if files.certificate is None:
         if files.key is not None:
             found.append(f"{key_name}: is given without {certificate_name}")
@@ -136,6 +161,25 @@ def mistakes(files: Files) -> list[str]:
     if trouble and not (found and files.key is None):
         found.append(f"{name}: {files.key_file}: {trouble}")
     return found
+
+
+Stamp = tuple[bytes | None, ...]
+"""What tells the contents of files from others."""
+
+
+def stamp_of(files: Files) -> Stamp:
+    """Return the stamp of what is in the files now; of one that cannot be read it is None."""
+    return tuple(
+        _digest(path) if path is not None else None
+        for path in (files.certificate, files.key_file, files.ca, files.revoked)
+    )
+
+
+def _digest(path: Path) -> bytes | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return None
 
 
 def openness(files: Files) -> str:

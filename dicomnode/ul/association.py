@@ -27,7 +27,7 @@ from dicomnode.ul.pdu import (
 
 __all__ = ["Association", "Role", "State"]
 
-_EVENT_OF_PDU = {
+_EVENT_OF_PDU: dict[int, Evt] = {
     PDUType.A_ASSOCIATE_RQ: Evt.A_ASSOCIATE_RQ_PDU,
     PDUType.A_ASSOCIATE_AC: Evt.A_ASSOCIATE_AC_PDU,
     PDUType.A_ASSOCIATE_RJ: Evt.A_ASSOCIATE_RJ_PDU,
@@ -188,9 +188,8 @@ class Association:
 
     def _refuse_unexpected(self, pdu_type: int) -> None:
         """Refuse from the header alone what Table 9-10 aborts in this state."""
-        pdu_type = PDUType(pdu_type)
-        if (_EVENT_OF_PDU[pdu_type], self.state) in REFUSED:
-            raise unexpected(pdu_type, self.state)
+        if (_EVENT_OF_PDU[pdu_type], self._machine.state) in REFUSED:
+            raise unexpected(PDUType(pdu_type), self.state)
 
     def _receive_pdu(self, pdu_type: int, body: memoryview, now: float) -> None:
         if pdu_type == PDUType.P_DATA_TF:

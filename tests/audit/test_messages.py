@@ -99,6 +99,14 @@ def test_what_a_peer_sends_breaks_neither_the_xml_nor_the_line(text: str) -> Non
         assert len(xml) < 32768
 
 
+def test_a_name_in_japanese_is_written_as_it_is() -> None:
+    """PS3.5 §H.3.1: an ideographic space may stand between the parts."""
+    name = "Yamada^Tarou=山田^太郎　様"
+    found = read(events.deleted(NODE, "1.2.3", Study("1", name), {CT: 1}, 0.0, whole=True))
+    names = [each.findtext("ParticipantObjectName") for each in found.root.iter()]
+    assert name in names
+
+
 def test_a_separator_in_an_ae_title_does_not_make_two_of_it() -> None:
     peer = read(events.query(NODE, Peer("A;B", "10.0.0.7"), CT, IMPLICIT, b"")).participants[0]
     assert peer["AlternativeUserID"] == r"AETITLES=A\x3bB"

@@ -16,7 +16,9 @@ from dicomnode.registry import AE, Registry
 from dicomnode.services.identities import Credentials
 from dicomnode.settings import (
     AccessSettings,
+    HttpSettings,
     LimitSettings,
+    LogSettings,
     NodeSettings,
     Settings,
     StorageSettings,
@@ -118,6 +120,9 @@ def test_notes_say_what_is_allowed_but_may_not_be_meant(tmp_path: Path) -> None:
     readable = quiet.model_copy(update={"access": AccessSettings(credentials_without_tls=True)})
     (listening,) = notes(readable, Registry([AE(title="CT_1")]), Credentials())
     assert listening.startswith("access.credentials_without_tls is true")
+    naming = {"log": LogSettings(patient_data=True), "http": HttpSettings(host="0.0.0.0")}
+    (shown,) = notes(quiet.model_copy(update=naming), Registry([AE(title="CT_1")]))
+    assert "/api/status name patients to whoever reaches port 8104" in shown
     few = quiet.model_copy(update={"limits": LimitSettings(max_associations=300)})
     (buffers,) = notes(few, Registry([AE(title="CT_1")]), Credentials())
     assert buffers.startswith("limits.receive_buffer_bytes is 67108864")

@@ -47,7 +47,12 @@ def test_services_have_no_capabilities_and_come_in_a_fixed_version(service: str)
 def test_only_dicom_is_published_beyond_this_machine() -> None:
     text = yaml.safe_load((DOCKER / "compose.yml").read_text())
     ports = [port for each in text["services"].values() for port in each["ports"]]
-    assert [port for port in ports if not port.startswith("127.0.0.1:")] == ["11112:11112"]
+    settings = read_configuration(DOCKER / "dicomnode.toml").settings
+    dicom = [settings.node.port, settings.tls.port]
+    published = [port for port in ports if not port.startswith("127.0.0.1:")]
+    assert published == [f"{port}:{port}" for port in dicom]
+    exposed = dict(instructions())["EXPOSE"].split()
+    assert exposed == [str(port) for port in (*dicom, settings.http.port)]
 
 
 def test_everything_that_is_mounted_is_there() -> None:

@@ -23,6 +23,7 @@ import pytest
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import file_meta
 from tests.conftest import StartNodeProcess
+from tests.custody_log import recorded
 from tests.destination import destination
 from tests.faults import disks
 from tests.faults.disks import Disk
@@ -116,8 +117,10 @@ def test_every_acknowledged_object_survives_a_power_loss(
             assert (where / row).read_bytes() == contents, f"{row} has not been restored"
         for path in objects:
             assert data_set_bytes(path) == sent(path).data_set, f"{path} is not whole"
+        received = {each.sop_instance_uid for each in recorded(where)}
         for image in acknowledged:
             assert image.is_stored_whole(where), image
+            assert image.uid in received, "the custody log has lost it"
         assert {where / path for path in indexed_paths(where).values()} == set(objects)
         assert temporary_files(where) == []
     assert len(acknowledged) > CYCLES

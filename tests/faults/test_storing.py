@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from tests.faults.scu import (
     temporary_files,
 )
 from tests.interop.samples import data_set_bytes
-from tests.peers import eventually
+from tests.peers import eventually, http_get
 from tests.wire import (
     ABORT,
     CT_IMAGE_STORAGE,
@@ -195,6 +196,13 @@ def test_below_the_watermark_everything_is_refused_with_a700(start_node: StartNo
     assert node.files("objects") == []
     requests = "dicomnode_dimse_requests_total"
     assert node.metric(requests, service="C-STORE", status="A700") == 1
+    assert node.metric("dicomnode_refusals_total", rule="storage.min_free_bytes") == 1
+    (told,) = json.loads(http_get(node.http_address, "/api/explain")[1])["explanations"]
+    assert "are to stay free: make room on the disk of storage.directory" in told["advice"][0]
+    assert [place["key"] for place in told["configuration"]] == [
+        "storage.min_free_bytes",
+        "storage.directory",
+    ]
 
 
 @contextlib.contextmanager

@@ -6,14 +6,18 @@ import json
 import signal
 import socket
 import ssl
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from dicomnode.net import secure
 from tests.authority import Authority, Issued, node_tls
-from tests.conftest import StartNode, StartNodeProcess
+from tests.conftest import RunningNode, StartNode, StartNodeProcess
 from tests.peers import NodeProcess, http_get, metric, write_config, write_registry
 from tests.secure_wire import SecureWire, secure_association, trusting
+from tests.wire import ConnectionEnded
 
 EXPIRY = "dicomnode_tls_certificate_expiry_timestamp_seconds"
 
@@ -64,10 +68,25 @@ def test_broken_files_leave_the_old_certificate_in_force(
         case _:
             ours.key.unlink()
     node.signal(signal.SIGHUP)
-    node.wait_for_line("error TLS certificates not reloaded, the old ones stay in force")
-    node.wait_for_line(r"error tls\.(key|certificate): /")
+    node.wait_for_line("error settings, registry, users and certificates not reloaded")
+    node.wait_for_line(r"error .*: tls\.(key|certificate): /")
     assert shown_by(node, authority) == before
     authority.issue("node", "localhost", into=ours)
+    node.signal(signal.SIGHUP)
+    node.wait_for_line("TLS certificates reloaded")
+    assert shown_by(node, authority) != before
+
+
+def test_a_mistake_elsewhere_leaves_the_old_certificate_in_force_too(
+    node: NodeProcess, authority: Authority, ours: Issued
+) -> None:
+    before = shown_by(node, authority)
+    authority.issue("node", "localhost", into=ours)
+    write_registry(node.config.parent, [{"title": ""}])
+    node.signal(signal.SIGHUP)
+    node.wait_for_line("error settings, registry, users and certificates not reloaded")
+    assert shown_by(node, authority) == before
+    write_registry(node.config.parent, [])
     node.signal(signal.SIGHUP)
     node.wait_for_line("TLS certificates reloaded")
     assert shown_by(node, authority) != before
@@ -145,3 +164,81 @@ def test_the_plain_port_can_stay_closed(start_node: StartNode, authority: Author
         context = trusting(authority, authority.issue("CT_1"))
         with secure_association(node.tls_address, context) as peer:
             assert peer.echo() == 0
+
+
+def test_a_certificate_that_is_revoked_is_shut_out_with_sighup(
+    start_node_process: StartNodeProcess, authority: Authority, tmp_path: Path
+) -> None:
+    lists = tmp_path / "crl.pem"
+    lists.write_bytes(authority.revoke())
+    node = start_node_process(tls=node_tls(authority) | {"revoked": str(lists)})
+    context = trusting(authority, authority.issue("CT_1"))
+    # A session of TLS 1.2 could be resumed, and then the certificate is not looked at.
+    lost = authority.issue("CT_2")
+    of_lost = trusting(authority, lost)
+    of_lost.maximum_version = ssl.TLSVersion.TLSv1_2
+    with secure_association(node.tls_address, of_lost) as peer:
+        assert peer.echo() == 0
+        session = peer.socket.session
+        peer.release()
+    lists.write_bytes(authority.revoke(lost))
+    node.signal(signal.SIGHUP)
+    node.wait_for_line("TLS certificates reloaded")
+    for kept in (session, None):
+        with socket.create_connection(node.tls_address, 10) as plain, pytest.raises(ssl.SSLError):
+            of_lost.wrap_socket(plain, server_hostname="localhost", session=kept)
+    node.wait_for_line("warn .* refused: its certificate has been revoked")
+    with secure_association(node.tls_address, context) as peer:
+        assert peer.echo() == 0
+    # A list that has ended says nothing of anybody.
+    lists.write_bytes(authority.revoke(since_days=-3, days=-1))
+    node.signal(signal.SIGHUP)
+    node.wait_for_line(r"warn .*the list of CN=Test CA in tls\.revoked has ended")
+    assert not gets_in(node, context)
+    node.wait_for_line("refused: whether its certificate has been revoked cannot be told")
+
+
+def gets_in(node: NodeProcess, context: ssl.SSLContext) -> bool:
+    try:
+        with secure_association(node.tls_address, context) as peer:
+            return peer.echo() == 0
+    except (OSError, ConnectionEnded):
+        return False
+
+
+def resumed(node: RunningNode, context: ssl.SSLContext, session: object) -> bool | None:
+    """Connect with a session of TLS 1.2; tell whether it was resumed, None if it was refused."""
+    plain = socket.create_connection(node.tls_address, 10)
+    wrapped = context.wrap_socket(plain, server_hostname="localhost", session=session)
+    with wrapped:
+        wrapped.settimeout(0.2)
+        try:
+            wrapped.recv(1)
+        except TimeoutError:
+            return wrapped.session_reused
+        except OSError:
+            pass
+    return None
+
+
+def begun(node: RunningNode, context: ssl.SSLContext) -> object:
+    """Make an association over TLS 1.2 and release it; return the session."""
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with secure_association(node.tls_address, context) as peer:
+        peer.release()
+        return peer.socket.session
+
+
+def test_a_session_is_not_resumed_once_its_certificate_has_ended(
+    start_node: StartNode, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = start_node(tls=node_tls(authority))
+    context = trusting(authority, authority.issue("CT_1", days=3))
+    # One that is cut off, as ``resumed`` does, is forgotten.
+    session, other = begun(node, context), begun(node, context)
+    assert resumed(node, context, other)
+    late = time.time() + 4 * 86400
+    monkeypatch.setattr(secure, "time", SimpleNamespace(time=lambda: late))
+    assert resumed(node, context, session) is None
+    total = "dicomnode_tls_handshakes_total"
+    assert node.metric(total, side="server", result="certificate expired") == 1

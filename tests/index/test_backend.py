@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,17 @@ from dicomnode.errors import CatalogError
 from dicomnode.index import schema
 from dicomnode.index.backend import Backend, Prepared
 from dicomnode.index.catalog import Catalog
+
+
+def test_an_index_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+    """Commands make one too, and it holds the names of patients."""
+    before = os.umask(0o022)
+    try:
+        with Catalog(f"sqlite:///{tmp_path / 'index.sqlite'}", synchronous="OFF"):
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert set(modes.values()) == {0o600} and "index.sqlite-wal" in modes
 
 
 @pytest.mark.parametrize("paramstyle", ["qmark", "named"])

@@ -153,9 +153,12 @@ def test_what_libraries_warn_of_comes_into_the_log_while_it_runs() -> None:
     assert not any("dicomnode" in type(h).__module__ for h in logging.getLogger().handlers)
 
 
-def test_what_pydicom_warns_of_values_of_patients_does_not_come_into_the_log() -> None:
+def test_what_libraries_warn_of_in_what_others_send_does_not_come_into_the_log() -> None:
+    """It has values of patients in it, or comes by the thousand."""
+
     def say(logger: Logger) -> None:
         logging.getLogger("pydicom").warning("Failed to decode byte string %r", b"DOE^JANE")
+        logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
 
     assert written(say) == ""
 

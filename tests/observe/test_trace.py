@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -215,6 +217,18 @@ async def test_no_more_recordings_are_made_at_once_than_may_be(on: Fixture) -> N
     assert {trace.why for trace in traces} == {"the node stops"}
     with pytest.raises(TraceRefused, match="stops"):
         await on.tracing.start(WANTED)
+
+
+async def test_what_other_recordings_may_still_take_is_no_room(
+    on: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = SimpleNamespace(free=2 * WANTED.max_bytes - 100_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda directory: room)
+    first = await on.tracing.start(WANTED)
+    with pytest.raises(TraceRefused, match="the recordings may take 19MB"):
+        await on.tracing.start(WANTED)
+    first.finish("enough")
+    await on.tracing.start(WANTED)
 
 
 async def test_a_disk_without_room_is_not_filled(on: Fixture) -> None:

@@ -21,6 +21,7 @@ from dicomnode.observe.trace import Trace
 from dicomnode.registry import AE
 from dicomnode.services.admission import _not_bound
 from dicomnode.services.auditing import Auditing
+from dicomnode.services.crowds import Crowds
 from dicomnode.services.identities import NOT_ACCEPTED
 from dicomnode.services.placing import Arrival, Outcome, Settled
 from dicomnode.tls.faults import Cause
@@ -158,6 +159,24 @@ def test_a_called_peer_that_is_another_is_a_security_alert_and_a_slow_one_is_non
     audited.auditing.tls_failed("ARCHIVE", "10.0.0.9", TLSFailed("words", cause, ""))
     told = audited.told()
     assert [each.types for each in told] == [["110126"]] * alerts
+
+
+def test_a_thousand_refusals_of_one_address_are_told_in_few_messages(audited: Audited) -> None:
+    now = 0.0
+    audited.auditing = Auditing(audited.trail.audit, Crowds(lambda: now))
+    request: Any = SimpleNamespace(calling_ae_title="NOBODY", called_ae_title="X")
+    refused = Refused(Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, "why")
+    for _ in range(500):
+        audited.auditing.tls_refused("10.0.0.66", "not TLS")
+        audited.auditing.rejected("10.0.0.66", request, refused)
+    audited.auditing.tls_refused("10.0.0.67", "not TLS")
+    now = 60.0
+    # The next to come, whoever it is, has the rest told.
+    audited.auditing.ended(fake_channel(7, "CT_1", "DICOMNODE", "10.0.0.7"))
+    told = audited.told()
+    assert len(told) == 60 + 1 + 1
+    assert told[-1].description.startswith("940 more attempts of this address")
+    assert told[-1].participants[1]["NetworkAccessPointID"] == "10.0.0.66"
 
 
 def identified(kind: int, primary: bytes, secondary: bytes = b"") -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -146,6 +147,16 @@ async def test_a_passcode_that_was_right_is_wrong_once_the_users_have_changed(
     assert isinstance(await verdict(identities, passcode()), Refused)
     identities.replace(Credentials())
     assert isinstance(await verdict(identities, passcode(code=b"another")), Refused)
+
+
+@pytest.mark.parametrize("users", [[], [User(name="jane", passcode=hash_passcode(b"another"))]])
+async def test_a_passcode_is_wrong_if_the_users_change_while_it_is_compared(
+    identities: Identities, users: list[User]
+) -> None:
+    comparing = asyncio.create_task(verdict(identities, passcode()))
+    await asyncio.sleep(0)
+    identities.replace(Credentials(Users(users)))
+    assert isinstance(await comparing, Refused)
 
 
 async def test_where_name_and_passcode_meet_is_part_of_what_is_known(

@@ -48,6 +48,15 @@ def test_thousands_of_dropped_connections_are_all_counted_and_told_in_one_line(o
     assert told["count"] == 5000
 
 
+def test_whoever_knocks_a_thousand_times_does_not_fill_the_log(on: Fixture) -> None:
+    for _ in range(1000):
+        on.journal.tls_refused("10.0.0.7", TLSFault(Cause.NOT_TLS, "no TLS", "Switch it on."))
+    on.journal.tls_refused("10.0.0.8", TLSFault(Cause.NOT_TLS, "no TLS", "Switch it on."))
+    assert on.value(HANDSHAKES, side="server", result="not TLS") == 1001
+    assert len([line for line in on.lines() if "10.0.0.7" in line]) == 60
+    assert len([line for line in on.lines() if "10.0.0.8" in line]) == 1
+
+
 def test_a_peer_that_speaks_tls_on_the_plain_port_is_told_where_to_call(on: Fixture) -> None:
     on.journal.failed("10.0.0.7", "protocol error", TLS_ON_PLAIN_PORT)
     assert on.value(HANDSHAKES, side="server", result="TLS on the plain port") == 1

@@ -1,0 +1,86 @@
+"""The custody log over HTTP: what happened to an object, and what commands have done with some."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from dicomnode.api.access import Access
+from dicomnode.api.bodies import read_json
+from dicomnode.errors import CatalogError
+from dicomnode.integrity.record import Detail, Event, checked_details
+from dicomnode.services.custody import Custodian
+from dicomnode.storage.paths import valid_uid
+
+_MAX_BYTES: Final = 1024 * 1024
+_MOST_INSTANCES: Final = 10_000
+_MOST_DETAILS: Final = 16
+_MAX_CHARACTERS: Final = 1024
+_KEYS: Final = {"event", "instances", "details"}
+# What commands do and the node cannot see; all else it records itself.
+_TOLD: Final = (Event.EXPORTED, Event.VERIFIED)
+
+
+def custody_routes(custodian: Custodian | None, access: Access) -> list[Route]:
+    """Return the routes of the custody log; all of them need a token."""
+
+    def kept() -> Custodian:
+        if custodian is None:
+            raise HTTPException(409, "nothing is recorded: custody.enabled is false")
+        return custodian
+
+    async def show(request: Request) -> Response:
+        access.require(request)
+        uid = request.path_params["uid"]
+        if not valid_uid(uid):
+            raise HTTPException(400, "the path must have a SOP Instance UID")
+        try:
+            records = await run_in_threadpool(kept().custody.of_instance, uid)
+        except CatalogError as error:
+            raise HTTPException(503, str(error)) from None
+        if not records:
+            raise HTTPException(404, "nothing is recorded of an object with this UID")
+        shown = [record.to_json() for record in records]
+        return JSONResponse({"sop_instance_uid": uid, "records": shown})
+
+    async def tell(request: Request) -> Response:
+        access.require(request)
+        event, uids, details = _told(await read_json(request, _MAX_BYTES))
+        try:
+            recorded, unknown = await run_in_threadpool(kept().told, event, uids, details)
+        except CatalogError as error:
+            raise HTTPException(503, str(error)) from None
+        return JSONResponse({"recorded": recorded, "not_held": unknown})
+
+    return [
+        Route("/api/instances/{uid}/custody", show),
+        Route("/api/custody", tell, methods=["POST"]),
+    ]
+
+
+def _told(value: Any) -> tuple[Event, list[str], dict[str, Detail]]:
+    """Return what a request tells; raises HTTPException 400."""
+    if not isinstance(value, dict) or not {"event", "instances"} <= value.keys() <= _KEYS:
+        raise HTTPException(400, "the body must be an object with event, instances and details")
+    if value["event"] not in _TOLD:
+        raise HTTPException(400, f"event must be one of {', '.join(_TOLD)}")
+    uids = value["instances"]
+    if not isinstance(uids, list) or not 0 < len(uids) <= _MOST_INSTANCES:
+        raise HTTPException(400, f"instances must be a list of 1 to {_MOST_INSTANCES} UIDs")
+    if not all(isinstance(uid, str) and valid_uid(uid) for uid in uids):
+        raise HTTPException(400, "instances must be SOP Instance UIDs")
+    try:
+        details = checked_details(value.get("details", {}))
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
+    texts = [each for each in details.values() if isinstance(each, str)]
+    if len(details) > _MOST_DETAILS or any(len(text) > _MAX_CHARACTERS for text in texts):
+        raise HTTPException(
+            400, f"details has at most {_MOST_DETAILS} members of {_MAX_CHARACTERS} characters"
+        )
+    return Event(value["event"]), uids, {**details, "told_over": "HTTP"}

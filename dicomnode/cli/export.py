@@ -1,0 +1,166 @@
+"""``export``: objects of the node's own store as a DICOM file-set that anybody can verify."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dicomnode.cli.associating import interruptible
+from dicomnode.cli.common import ConfigOption, explained, fail
+from dicomnode.cli.held import OwnObjects, own_objects
+from dicomnode.cli.progress import bar
+from dicomnode.cli.queries import SeriesOption, StudyOption
+from dicomnode.cli.telling import tell_node
+from dicomnode.index.entry import InstanceRow
+from dicomnode.integrity.exporting import Exported, Original
+from dicomnode.integrity.exporting import export as write_export
+from dicomnode.integrity.record import CustodyRecord, Event
+from dicomnode.integrity.signature import Signer, load_signer
+from dicomnode.observe.words import counted, escape, size
+from dicomnode.settings import Settings, load_settings
+
+
+def export(
+    to: Annotated[
+        Path,
+        typer.Option(
+            "--to", metavar="DIR|ZIP", help="A new directory, or a new file that ends in .zip."
+        ),
+    ],
+    study: StudyOption = None,
+    series: SeriesOption = None,
+    instance: Annotated[
+        list[str] | None, typer.Option("--instance", metavar="UID", help="SOP Instance UID.")
+    ] = None,
+    patient: Annotated[
+        list[str] | None, typer.Option("--patient", metavar="ID", help="Patient ID.")
+    ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            "--sign", metavar="KEY", help="Sign with this private key in PEM form (Ed25519)."
+        ),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate",
+            metavar="CERT",
+            help="Sign as CMS: the certificate of KEY (RSA or EC), those of its CAs behind it.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Write objects as a DICOM file-set with DICOMDIR, digests and custody records.
+
+    All of it or nothing; what is there is never written over. `dicomnode verify` checks it.
+    """
+    keys = {
+        keyword: values
+        for keyword, values in (
+            ("StudyInstanceUID", study),
+            ("SeriesInstanceUID", series),
+            ("SOPInstanceUID", instance),
+            ("PatientID", patient),
+        )
+        if values
+    }
+    if not keys:
+        fail("say what to export: --study, --series, --instance or --patient")
+    if certificate is not None and sign is None:
+        fail("--certificate needs --sign, the key that it is of")
+    with explained(), interruptible():
+        signer = _signer(sign, certificate) if sign is not None else None
+        settings = load_settings(config)
+        with own_objects(settings) as own, bar("exporting") as shown:
+            chosen = _Chosen(settings, own, keys)
+
+            def progress(exported: Exported) -> None:
+                shown.update(exported.objects, len(chosen.rows), exported.bytes)
+
+            exported = write_export(
+                chosen.originals(),
+                to,
+                signer=signer,
+                on_progress=progress,
+                on_whole=lambda exported: chosen.tell(exported, to, signer),
+            )
+    _say(exported, to, signer)
+
+
+class _Chosen:
+    """The objects that are exported, and what is recorded of them."""
+
+    def __init__(
+        self, settings: Settings, own: OwnObjects, keys: Mapping[str, Sequence[str]]
+    ) -> None:
+        self._settings = settings
+        self._own = own
+        self.rows: list[InstanceRow] = list(own.rows(keys))
+        held = {
+            uid
+            for row in self.rows
+            for uid in (row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)
+        }
+        missing = [uid for keyword, uids in keys.items() if keyword != "PatientID" for uid in uids]
+        if absent := [uid for uid in missing if uid not in held]:
+            fail(f"the archive holds nothing of {escape(', '.join(absent))}; nothing was exported")
+        if not self.rows:
+            fail("the archive holds nothing that matches; nothing was exported")
+
+    def originals(self) -> Iterator[Original]:
+        """Yield the objects, study by study."""
+        study, records = "", dict[str, list[CustodyRecord]]()
+        for row in self.rows:
+            if row.study_instance_uid != study:
+                study, records = row.study_instance_uid, {}
+                for record in self._own.custody.of_study(study):
+                    records.setdefault(record.sop_instance_uid, []).append(record)
+            yield Original(
+                self._settings.storage.directory / row.path,
+                row.size_bytes,
+                row.file_sha256,
+                row.sop_instance_uid,
+                tuple(records.get(row.sop_instance_uid, ())),
+            )
+
+    def tell(self, exported: Exported, to: Path, signer: Signer | None) -> None:
+        """Have the node record what is exported; raises where that cannot be done."""
+        details = {"to": to.name, "manifest_sha256": exported.manifest_sha256}
+        if signer is not None:
+            details["signed_with"] = signer.fingerprint
+        tell_node(self._settings, Event.EXPORTED, self.rows, details)
+
+
+def _signer(key: Path, certificate: Path | None) -> Signer:
+    try:
+        return load_signer(key, certificate)
+    except TypeError:
+        # A key that is encrypted, and no password.
+        if not sys.stdin.isatty():
+            fail(f"{key} is encrypted, and there is no terminal to ask for its password")
+        password = typer.prompt(f"password of {key}", hide_input=True, err=True)
+    try:
+        return load_signer(key, certificate, password.encode())
+    except TypeError as error:
+        fail(f"{key}: {error}")
+
+
+def _say(exported: Exported, to: Path, signer: Signer | None) -> None:
+    objects = counted(exported.objects, "object", "objects")
+    typer.echo(f"exported {objects} ({size(exported.bytes)}) to {to}")
+    typer.echo(f"SHA-256 of its manifest: {exported.manifest_sha256}")
+    if signer is not None:
+        typer.echo(f"signed with the key whose SHA-256 is {signer.fingerprint}")
+    else:
+        typer.echo("not signed: it can be checked for damage, but not for forgery (--sign)")
+    if exported.invented:
+        typer.echo(
+            f"the DICOMDIR has stand-ins for attributes that {exported.invented} of them lack;"
+            " their files have not been changed",
+            err=True,
+        )

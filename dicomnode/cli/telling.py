@@ -1,0 +1,66 @@
+"""Tells the node of the settings what a command has done with its objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from dicomnode.cli.asking import call
+from dicomnode.errors import StoreLocked
+from dicomnode.index.catalog import Catalog
+from dicomnode.index.custody import Custody
+from dicomnode.index.entry import InstanceRow
+from dicomnode.integrity.record import Detail, Event, Happening
+from dicomnode.parameters import synchronous_of
+from dicomnode.services.settling import restore
+from dicomnode.settings import Settings
+from dicomnode.storage.files import FileStore
+
+# A request has no more of them, nor a transaction.
+_AT_ONCE: Final = 5000
+
+
+def tell_node(
+    settings: Settings, event: Event, rows: Sequence[InstanceRow], details: Mapping[str, Detail]
+) -> None:
+    """Have it recorded what happened to objects, durably, by the node while it runs.
+
+    Raises NodeUnavailable, Refused, CatalogError, OSError: then not all is recorded.
+    """
+    if not settings.custody.enabled:
+        return
+    storage = settings.storage
+    files = FileStore(storage.directory, durability=storage.durability)
+    try:
+        files.open()
+    except StoreLocked:
+        for start in range(0, len(rows), _AT_ONCE):
+            uids = [row.sop_instance_uid for row in rows[start : start + _AT_ONCE]]
+            said = {"event": event.value, "instances": uids, "details": dict(details)}
+            call(settings, "POST", "/api/custody", said)
+        return
+    try:
+        _record(settings, files, event, rows, details)
+    finally:
+        files.close()
+
+
+def _record(
+    settings: Settings,
+    files: FileStore,
+    event: Event,
+    rows: Sequence[InstanceRow],
+    details: Mapping[str, Detail],
+) -> None:
+    catalog = Catalog(settings.index_url, synchronous=synchronous_of(settings))
+    catalog.open(partial(restore, files))
+    try:
+        custody = Custody(catalog)
+        for start in range(0, len(rows), _AT_ONCE):
+            custody.append(
+                Happening(event, row.study_instance_uid, row.sop_instance_uid, details)
+                for row in rows[start : start + _AT_ONCE]
+            )
+    finally:
+        catalog.close()

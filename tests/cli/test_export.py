@@ -1,0 +1,192 @@
+"""``dicomnode export`` and ``verify``, against nodes of ours and other people's tools."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from pydicom.fileset import FileSet
+
+from tests import peers
+from tests.cli.commands import STUDY, make_study, run, written
+from tests.conftest import RunningNode, StartNode
+from tests.integrity.certificates import ec_signer
+from tests.integrity.exports import ed25519_signer
+
+
+def filled(node: RunningNode, folder: Path, objects: int = 3) -> list[Path]:
+    """Send a study to a node; return its files."""
+    paths = make_study(folder, objects, series=2)
+    assert run("send", written(node.dicom_address), folder).code == 0
+    return paths
+
+
+@pytest.mark.interop("storescu")
+def test_what_a_modality_sent_is_exported_and_verified_until_a_byte_changes(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    paths = make_study(tmp_path / "in", 3, series=2)
+    host, port = node.dicom_address
+    sent = peers.run_tool("storescu", "-aec", "DICOMNODE", host, port, *paths)
+    assert sent.returncode == 0, sent.output
+    out = tmp_path / "out"
+    exported = run("export", "--study", STUDY, "--to", out, "--config", node.config)
+    assert exported.code == 0, exported.err
+    assert "exported 3 objects" in exported.out
+
+    good = run("verify", out)
+    assert (good.code, good.lines[0]) == (0, "Integrity verified")
+    image = next(out.rglob("IM000001"))
+    assert run("verify", image).code == 0
+
+    content = bytearray(image.read_bytes())
+    content[-1000] ^= 1
+    image.write_bytes(content)
+    bad = run("verify", out)
+    assert (bad.code, bad.lines[0]) == (1, "Integrity check FAILED")
+    name = image.relative_to(out)
+    assert f"  file       {name}: its bytes are not those that were exported" in bad.lines
+    alone = run("verify", image)
+    assert (alone.code, alone.lines[0]) == (1, "Integrity check FAILED")
+
+
+def test_files_are_those_of_the_archive_and_the_node_keeps_record_of_it(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    filled(node, tmp_path / "in")
+    out = tmp_path / "out"
+    told = run("export", "--study", STUDY, "--to", out, "--config", node.config)
+    exported = sorted(path.read_bytes() for path in out.rglob("IM00000?"))
+    assert exported == sorted(path.read_bytes() for path in node.files())
+    story = json.loads(run("custody", STUDY, "--json", "--config", node.config).out)
+    records = [each for each in story if each["event"] == "exported"]
+    assert len(records) == 3
+    digest = subprocess.run(
+        ["sha256sum", out / "SHA256SUMS"], capture_output=True, check=True, text=True
+    ).stdout.split()[0]
+    assert {each["details"]["manifest_sha256"] for each in records} == {digest}
+    assert digest in told.out
+    # Of each object its reception goes with it.
+    (sidecar, *_) = out.rglob("*.dcm.sig")
+    snapshot = json.loads(sidecar.read_text())["snapshot"]
+    assert [each["event"] for each in snapshot] == ["received"]
+
+
+def test_a_node_that_does_not_run_is_exported_from_and_has_it_recorded(
+    start_node: StartNode, tmp_path: Path
+) -> None:
+    node = start_node()
+    filled(node, tmp_path / "in")
+    node.stop()
+    out = tmp_path / "out.zip"
+    told = run("export", "--patient", "4711", "--to", out, "--config", node.config)
+    assert told.code == 0, told.err
+    assert run("verify", out).code == 0
+    events = json.loads(run("custody", STUDY, "--json", "--config", node.config).out)
+    assert [each["event"] for each in events].count("exported") == 3
+    assert run("custody", "--check", "--config", node.config).code == 0
+
+
+def test_what_is_not_held_or_is_there_already_is_not_exported(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    filled(node, tmp_path / "in")
+    config = ("--config", node.config)
+    absent = run("export", "--study", STUDY, "--study", "1.2", "--to", tmp_path / "a", *config)
+    assert (absent.code, absent.out) == (1, "")
+    assert "the archive holds nothing of 1.2" in absent.err
+    there = run("export", "--study", STUDY, "--to", tmp_path / "in", *config)
+    assert there.code == 1
+    assert "is there already" in there.err
+    assert run("export", "--to", tmp_path / "a", *config).code == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "node"]
+
+
+def test_a_file_that_is_not_what_was_received_is_never_exported(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    filled(node, tmp_path / "in")
+    damaged = node.files()[-1]
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    told = run("export", "--study", STUDY, "--to", tmp_path / "out", "--config", node.config)
+    assert told.code == 1
+    assert str(damaged) in told.err
+    assert "nothing was exported" in told.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "node"]
+
+
+@pytest.mark.interop("dcmftest", "dcmdump", "gdcmscanner")
+def test_other_toolkits_open_every_file_and_the_directory(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    paths = filled(node, tmp_path / "in")
+    out = tmp_path / "out"
+    run("export", "--study", STUDY, "--to", out, "--config", node.config)
+    subprocess.run(
+        ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=out, check=True
+    )
+    files = [out / "DICOMDIR", *out.rglob("IM00000?")]
+    assert peers.run_tool("dcmftest", *files).returncode == 0
+    for file in files:
+        dumped = peers.run_tool("dcmdump", "-q", "+E", file)
+        assert dumped.returncode == 0, dumped.output
+    scanned = peers.run_tool("gdcmscanner", "-d", out / "DICOM", "-r", "-p", "-t", "0008,0018")
+    assert scanned.output.count(f"{STUDY}.") >= len(paths)
+    found = FileSet(out / "DICOMDIR")
+    assert len(found) == len(paths)
+    assert found.find_values("SeriesInstanceUID") == [f"{STUDY}.1", f"{STUDY}.2"]
+    uids = {each.load().SOPInstanceUID for each in found}
+    assert uids == {each.SOPInstanceUID for each in found}
+
+
+def test_openssl_agrees_with_both_kinds_of_signature(node: RunningNode, tmp_path: Path) -> None:
+    filled(node, tmp_path / "in", 1)
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    for signer, options, verify in (
+        (
+            ed25519_signer(),
+            (),
+            "pkeyutl -verify -pubin -inkey SIGNER.PEM -rawin -in SHA256SUMS"
+            " -sigfile SHA256SUMS.SIG",
+        ),
+        (
+            ec_signer(),
+            ("--certificate", certificate),
+            "cms -verify -binary -inform DER -in SHA256SUMS.P7S -content SHA256SUMS"
+            f" -CAfile {certificate} -purpose any -out /dev/null",
+        ),
+    ):
+        out = tmp_path / signer.file_name
+        key.write_bytes(signer.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        certificate.write_bytes(signer.public)
+        told = run(
+            *("export", "--study", STUDY, "--to", out, "--sign", key, *options),
+            *("--config", node.config),
+        )
+        assert told.code == 0, told.err
+        agreed = peers.run_tool("openssl", *verify.split(), directory=out)
+        assert agreed.returncode == 0, agreed.output
+        assert run("verify", out, "--public-key", certificate).code == 0
+        (out / "SHA256SUMS").write_bytes((out / "SHA256SUMS").read_bytes()[:-1] + b" ")
+        assert peers.run_tool("openssl", *verify.split(), directory=out).returncode != 0
+        assert run("verify", out).code == 1
+
+
+def test_a_file_without_its_sidecar_proves_nothing(node: RunningNode, tmp_path: Path) -> None:
+    filled(node, tmp_path / "in", 1)
+    out = tmp_path / "out"
+    run("export", "--study", STUDY, "--to", out, "--config", node.config)
+    image = next(out.rglob("IM000001"))
+    copy = tmp_path / "copy.dcm"
+    copy.write_bytes(image.read_bytes())
+    alone = run("verify", copy)
+    assert alone.code == 1
+    assert f"  missing    {tmp_path}/copy.dcm.sig: there is no sidecar" in alone.out
+    assert run("verify", copy, image.with_name("IM000001.dcm.sig")).code == 0
+    assert "is a sidecar: name the file" in run("verify", image.with_name("IM000001.dcm.sig")).err
+    as_json = json.loads(run("verify", copy, "--json").out)
+    assert as_json["verified"] is False
+    assert as_json["findings"][0]["kind"] == "missing"

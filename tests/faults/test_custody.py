@@ -1,0 +1,200 @@
+"""What nodes record of objects, with real peers, and what is left of it after they are killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicomnode.integrity.record import CustodyRecord, Event
+from tests import peers
+from tests.cli.commands import run
+from tests.conftest import RunningNode, StartNode, StartNodeProcess
+from tests.custody_log import events, recorded
+from tests.faults.scu import Image, files_below, store
+from tests.faults.senders import store_until_killed
+from tests.peers import eventually, run_tool
+
+IMAGES = [Image(number) for number in range(1, 4)]
+
+
+def of(records: Sequence[CustodyRecord], event: Event) -> list[CustodyRecord]:
+    return [record for record in records if record.event is event]
+
+
+def status(node: RunningNode) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(peers.http_get(node.http_address, "/api/status")[1])
+    return dict(told["custody"])
+
+
+# -- the story of objects --------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(120)
+def test_objects_that_are_received_forwarded_committed_and_deleted_have_that_story(
+    start_node: StartNode, tmp_path: Path
+) -> None:
+    archive = start_node(directory=tmp_path / "archive", node={"ae_title": "ARCHIVE"})
+    host, port = archive.dicom_address
+    router = start_node(
+        directory=tmp_path / "router",
+        node={"ae_title": "ROUTER", "ae_title_aliases": ["DICOMNODE"]},
+        entities=[{"title": "ARCHIVE", "host": host, "port": port}],
+        forward=[{"name": "all", "to": ["ARCHIVE"], "commit": True, "delete_when_committed": True}],
+    )
+    assert store(router.dicom_address, *IMAGES) == [0] * len(IMAGES)
+    eventually(lambda: router.metric("dicomnode_objects") == 0, timeout=60)
+    for image in IMAGES:
+        story = [Event.RECEIVED, Event.FORWARDED, Event.COMMITTED, Event.DELETED]
+        assert events(router.store_directory, image) == story
+        assert events(archive.store_directory, image) == [Event.RECEIVED, Event.COMMITTED]
+    told = recorded(router.store_directory)
+    assert {each.details["calling_ae_title"] for each in of(told, Event.RECEIVED)} == {"RAW"}
+    assert {each.details["to"] for each in of(told, Event.FORWARDED)} == {"ARCHIVE"}
+    assert {each.details["rule"] for each in of(told, Event.FORWARDED)} == {"all"}
+    assert {each.details["by"] for each in of(told, Event.COMMITTED)} == {"ARCHIVE"}
+    received = recorded(archive.store_directory)
+    committed = of(received, Event.COMMITTED)
+    assert {each.details["to"] for each in committed} == {"ROUTER"}
+    # Both are of one association, as both sides number their own.
+    assert len({each.details["association"] for each in of(received, Event.RECEIVED)}) == 1
+    for image in IMAGES:
+        (mine,) = [each for each in received if each.sop_instance_uid == image.uid][:1]
+        (sent,) = [each for each in told if each.sop_instance_uid == image.uid][:1]
+        assert mine.details["sha256"] == sent.details["sha256"]
+
+
+@pytest.mark.interop("getscu", "movescu", "storescp")
+def test_who_was_given_objects_by_c_get_and_c_move_is_recorded_before_it_is_told(
+    start_node: StartNode, tmp_path: Path
+) -> None:
+    with peers.storescp(tmp_path / "scp") as destination:
+        host, port = destination.dicom_address
+        entity = {"title": "STORESCP", "host": host, "port": port}
+        node = start_node(directory=tmp_path / "node", entities=[entity])
+        store(node.dicom_address, *IMAGES)
+        keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={IMAGES[0].study_uid}"]
+        called = ["-S", "-aec", "DICOMNODE", *keys, *map(str, node.dicom_address)]
+        got = tmp_path / "got"
+        got.mkdir()
+        assert run_tool("getscu", "-aet", "WS_1", "-od", got, *called).returncode == 0
+        # No waiting: the final response has come.
+        given = of(recorded(node.store_directory), Event.RETRIEVED)
+        assert [each.details["to"] for each in given] == ["WS_1"] * 3
+        assert {each.details["service"] for each in given} == {"C-GET"}
+        moved = run_tool("movescu", "-aet", "WS_2", "-aem", "STORESCP", *called)
+        assert moved.returncode == 0, moved.output
+        given = of(recorded(node.store_directory), Event.RETRIEVED)[3:]
+        assert [each.details["to"] for each in given] == ["STORESCP"] * 3
+        assert {each.details["asked_by"] for each in given} == {"WS_2"}
+        assert given[0].details["asked_on"] != given[0].details["association"]
+        assert {each.sop_instance_uid for each in given} == {image.uid for image in IMAGES}
+
+
+@pytest.mark.parametrize(
+    ("policy", "story"),
+    [
+        ("keep_first", [Event.RECEIVED, Event.RECEIVED_AGAIN, Event.QUARANTINED]),
+        ("replace", [Event.RECEIVED, Event.RECEIVED_AGAIN, Event.REPLACED]),
+        ("refuse", [Event.RECEIVED, Event.RECEIVED_AGAIN]),
+    ],
+)
+@pytest.mark.parametrize("size_bytes", [1024, 400_000])
+def test_what_comes_again_and_with_other_bytes_is_recorded(
+    start_node: StartNode, policy: str, story: list[Event], size_bytes: int
+) -> None:
+    node = start_node(storage={"on_conflict": policy})
+    first, second = (Image(1, shade=shade, size_bytes=size_bytes) for shade in (0, 1))
+    store(node.dicom_address, first, first)
+    eventually(lambda: len(events(node.store_directory, first)) == 2)
+    store(node.dicom_address, second)
+    assert events(node.store_directory, first) == story
+    records = recorded(node.store_directory)
+    assert records[0].details["association"] == records[1].details["association"]
+    if policy == "replace":
+        assert records[2].details["replaced_sha256"] == records[0].details["sha256"]
+        assert records[2].details["sha256"] != records[0].details["sha256"]
+
+
+def test_nothing_is_recorded_when_that_is_off(start_node: StartNode, tmp_path: Path) -> None:
+    settings = {"directory": tmp_path, "custody": {"enabled": False}}
+    node = start_node(**settings)
+    assert store(node.dicom_address, *IMAGES) == [0] * len(IMAGES)
+    assert recorded(node.store_directory) == []
+    assert status(node) == {"enabled": False}
+
+
+def test_the_status_and_the_metrics_tell_how_much_is_recorded(start_node: StartNode) -> None:
+    node = start_node()
+    store(node.dicom_address, *IMAGES)
+    told = status(node)
+    last = recorded(node.store_directory)[-1]
+    assert (told["records"], told["head"]) == (3, f"3:{last.hash}")
+    assert node.metric("dicomnode_custody_records", state="recorded") == 3
+    assert node.metric("dicomnode_custody_failures_total") == 0
+
+
+# -- recovery --------------------------------------------------------------------------------------
+
+
+def reindex(node: RunningNode) -> None:
+    done = run("reindex", "--config", node.config)
+    assert done.code == 0, done.err
+
+
+def test_reindexing_records_only_what_no_record_tells_yet(start_node: StartNode) -> None:
+    node = start_node()
+    store(node.dicom_address, *IMAGES)
+    node.stop()
+    before = recorded(node.store_directory)
+    reindex(node)
+    assert recorded(node.store_directory) == before
+    with closing(sqlite3.connect(node.store_directory / "index.sqlite")) as index, index:
+        index.execute("DELETE FROM custody")
+    reindex(node)
+    entered = recorded(node.store_directory)
+    assert [each.event for each in entered] == [Event.ENTERED] * 3
+    digests = {each.details["file_sha256"] for each in before}
+    assert {each.details["file_sha256"] for each in entered} == digests
+    assert {each.details["source_ae_title"] for each in entered} == {"RAW"}
+
+
+def test_other_bytes_than_were_received_are_not_taken_for_them(start_node: StartNode) -> None:
+    node = start_node()
+    store(node.dicom_address, *IMAGES)
+    node.stop()
+    received = recorded(node.store_directory)
+    path = files_below(node.store_directory, "objects")[0]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    reindex(node)
+    (found,) = of(recorded(node.store_directory), Event.DAMAGED)
+    assert found.sop_instance_uid == path.stem
+    (told,) = [each for each in received if each.sop_instance_uid == path.stem]
+    assert found.details["recorded_file_sha256"] == told.details["file_sha256"]
+    assert found.details["file_sha256"] != told.details["file_sha256"]
+
+
+@pytest.mark.timeout(120)
+def test_the_chain_is_whole_and_has_every_acknowledged_object_though_the_node_is_killed(
+    start_node_process: StartNodeProcess, tmp_path: Path
+) -> None:
+    chance, directory = random.Random(7), tmp_path / "node"
+    acknowledged: set[str] = set()
+    head = (0, "0" * 64)
+    for cycle in range(4):
+        node = start_node_process(directory)
+        for sender in store_until_killed(node, cycle, chance):
+            acknowledged |= {image.uid for image in sender.acknowledged}
+        records = recorded(directory / "store")
+        received = {each.sop_instance_uid for each in of(records, Event.RECEIVED)}
+        assert acknowledged <= received
+        assert head == (0, "0" * 64) or records[head[0] - 1].hash == head[1]
+        head = records[-1].sequence, records[-1].hash
