@@ -113,7 +113,8 @@ class Catalog:
             raise CatalogError(
                 f"cannot open the index {self._backend.name}: {cause}. If it is damaged, remove "
                 "it and run `dicomnode reindex`: the stored files have all but worklist, performed "
-                "steps, commitments, and small objects of the last seconds before a power loss"
+                "steps, commitments, custody, and small objects of the last seconds before a power "
+                "loss"
             ) from error
         self._registrar = registrar
         self.rebuilt_from, self.is_new = made.rebuilt_from, made.is_new
@@ -327,6 +328,11 @@ class Catalog:
         """The file in which ``contents`` would be durable; "" where they are not to be kept."""
         durable = self._backend.is_sqlite and self._synchronous == "FULL"
         return (self._backend.url.database or "") if durable else ""
+
+    @property
+    def byte_collation(self) -> str:
+        """The collation in byte order, in which directories are walked."""
+        return self._backend.byte_collation
 
     def unsettled(self) -> Iterator[Unsettled]:
         """Yield the objects whose contents are kept, oldest first. Raises CatalogError."""

@@ -177,7 +177,9 @@ class Custody(CustodyRecords):
 
     def append(self, happenings: Iterable[Happening]) -> None:
         """Record happenings in one transaction; returns once that is durable."""
-        self._catalog.transact(lambda cursor: self.enter(cursor, happenings))
+        # Entered again where another's change in the same transaction fails.
+        told = tuple(happenings)
+        self._catalog.transact(lambda cursor: self.enter(cursor, told))
 
     def enter(self, cursor: DBAPICursor, happenings: Iterable[Happening]) -> None:
         """Record happenings as part of somebody's transaction, in the writer's thread.

@@ -5,6 +5,7 @@ Called on the event loop and, where said, from worker threads. Nothing here wait
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -183,6 +184,11 @@ class Auditing:
             failure=how if isinstance(how, str) else _failure(how, _TAKEN),
         )
 
+    def exported(self, rows: Iterable[InstanceRow], media: str) -> None:
+        """Objects were written to ``media`` by a command."""
+        for study_instance_uid, sop_classes in by_study(rows).items():
+            self.audit.exported(study_instance_uid, sop_classes, media)
+
     # -- objects that are deleted ------------------------------------------------------------------
 
     def whose(self, catalog: Catalog, sop_instance_uids: Iterable[str]) -> dict[str, Study]:
@@ -204,6 +210,14 @@ class Auditing:
         for row in rows:
             study = studies.get(row.study_instance_uid)
             self.audit.deleted(row.study_instance_uid, row.sop_class_uid, study, by, reason)
+
+
+def by_study(rows: Iterable[InstanceRow]) -> dict[str, Counter[str]]:
+    """Return how many objects of each SOP class each study has among ``rows``."""
+    found: dict[str, Counter[str]] = {}
+    for row in rows:
+        found.setdefault(row.study_instance_uid, Counter())[row.sop_class_uid] += 1
+    return found
 
 
 def _failure(status: int, successes: tuple[Category, ...]) -> str:

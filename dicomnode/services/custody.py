@@ -63,12 +63,16 @@ class Custodian:
         ``source`` is what ``came_from`` says; ``replaced`` is the row that gives way.
         """
         details = {**source, **_contents(entry)}
-        event = Event.RECEIVED
-        if replaced is not None:
-            event = Event.REPLACED
-            details["replaced_sha256"] = replaced.sha256
-            details["replaced_file_sha256"] = replaced.file_sha256
-        return _Record(self.custody, _happening(event, entry, details))
+        if replaced is None:
+            return _Record(self.custody, _happening(Event.RECEIVED, entry, details))
+        details["replaced_sha256"] = replaced.sha256
+        details["replaced_file_sha256"] = replaced.file_sha256
+        told = [_happening(Event.REPLACED, entry, details)]
+        if replaced.study_instance_uid != entry.study_instance_uid:
+            # Else the story of that study would not say that it is gone.
+            words = f"replaced by one of study {entry.study_instance_uid}"
+            told.insert(0, _of(Event.DELETED, replaced, _why(replaced, words)))
+        return _Record(self.custody, *told)
 
     def received_again(self, entry: InstanceEntry, source: Details, *, mends: bool) -> None:
         """An object came that is held with these bytes; ``mends``: its file was not whole."""
@@ -92,13 +96,16 @@ class Custodian:
                 self.recorder.failed(error)
         self.recorder.tell(happening)
 
-    def entered(self, entry: InstanceEntry, how: str) -> ObjectAttachment:
+    def entered(
+        self, entry: InstanceEntry, how: str, *, is_other: bool = False
+    ) -> ObjectAttachment:
         """Return what records that a stored file was indexed, if nothing was recorded of it yet.
 
         ``how`` is the occasion. Where other bytes were recorded than the file has, that is what is
-        recorded: it is not taken for what was received.
+        recorded: it is not taken for what was received, unless it ``is_other``, which was taking
+        the place of what was held.
         """
-        return _Entered(self.custody, entry, how)
+        return _Entered(self.custody, entry, how, is_other=is_other)
 
     # -- objects that go out -----------------------------------------------------------------------
 
@@ -141,28 +148,27 @@ class Custodian:
         self, cursor: DBAPICursor, rows: Sequence[InstanceRow], reason: str, asked_by: str
     ) -> None:
         """Record that objects are deleted, in the transaction that does it."""
-        why: Details = {"reason": reason, "asked_by": asked_by}
         self.custody.enter(
             cursor,
-            (
-                _of(Event.DELETED, row, {**why, "series_instance_uid": row.series_instance_uid})
-                for row in rows
-            ),
+            [_of(Event.DELETED, row, {**_why(row, reason), "asked_by": asked_by}) for row in rows],
         )
 
     # -- what others tell --------------------------------------------------------------------------
 
-    def told(self, event: Event, uids: Sequence[str], details: Details) -> tuple[int, list[str]]:
+    def told(
+        self, event: Event, uids: Sequence[str], details: Details
+    ) -> tuple[list[InstanceRow], list[str]]:
         """Record what a command has done with objects that are held.
 
-        Returns how many that are, and which are not. Blocks, in steps; raises CatalogError.
+        Returns those that are, and which are not. Blocks, in steps; raises CatalogError.
         """
-        recorded: set[str] = set()
+        recorded: dict[str, InstanceRow] = {}
         for some in batches(dict.fromkeys(uids), BATCH):
             rows = self._held(some)
             self._append(event, rows, details)
-            recorded.update(row.sop_instance_uid for row in rows)
-        return len(recorded), [uid for uid in dict.fromkeys(uids) if uid not in recorded]
+            recorded.update((row.sop_instance_uid, row) for row in rows)
+        unknown = [uid for uid in dict.fromkeys(uids) if uid not in recorded]
+        return list(recorded.values()), unknown
 
     def _append(self, event: Event, rows: Sequence[InstanceRow], details: Details) -> None:
         if rows:
@@ -190,19 +196,19 @@ def came_from(channel: Channel | None, source_ae_title: str) -> Details:
 class _Record:
     """The record of an object that is stored (``index.attachment.ObjectAttachment``)."""
 
-    def __init__(self, custody: Custody, happening: Happening) -> None:
+    def __init__(self, custody: Custody, *happenings: Happening) -> None:
         self._custody = custody
-        self._happening = happening
+        self._happenings = happenings
 
     def apply(self, cursor: DBAPICursor) -> None:
-        self._custody.enter(cursor, (self._happening,))
+        self._custody.enter(cursor, self._happenings)
 
     def committed(self) -> None:
         pass
 
     def undo(self, cursor: DBAPICursor) -> None:
         # A record is never taken back: what has become of it is another one.
-        told = self._happening
+        told = self._happenings[-1]
         uids = told.study_instance_uid, told.sop_instance_uid
         gone = Happening(Event.DELETED, *uids, {"reason": NOT_STORED})
         self._custody.enter(cursor, (gone,))
@@ -211,10 +217,11 @@ class _Record:
 class _Entered:
     """The record of a stored file that is indexed (``index.attachment.ObjectAttachment``)."""
 
-    def __init__(self, custody: Custody, entry: InstanceEntry, how: str) -> None:
+    def __init__(self, custody: Custody, entry: InstanceEntry, how: str, *, is_other: bool) -> None:
         self._custody = custody
         self._entry = entry
         self._how = how
+        self._is_other = is_other
 
     def apply(self, cursor: DBAPICursor) -> None:
         entry = self._entry
@@ -224,7 +231,7 @@ class _Entered:
         details = {**_contents(entry), "found_by": self._how}
         event = Event.ENTERED
         if known is not None:
-            event = Event.DAMAGED
+            event = Event.REPLACED if self._is_other else Event.DAMAGED
             details["recorded_sha256"] = known.get("sha256", "")
             details["recorded_file_sha256"] = known.get("file_sha256", "")
         elif entry.source_ae:
@@ -236,6 +243,10 @@ class _Entered:
 
     def undo(self, cursor: DBAPICursor) -> None:
         pass
+
+
+def _why(row: InstanceRow, reason: str) -> dict[str, Detail]:
+    return {"reason": reason, "series_instance_uid": row.series_instance_uid}
 
 
 def _contents(entry: InstanceEntry) -> dict[str, Detail]:

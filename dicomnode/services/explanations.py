@@ -43,6 +43,7 @@ class Kind(StrEnum):
     COMMITMENT = "commitment"
     FORWARDING = "forwarding"
     DELETION = "deletion"
+    INTEGRITY = "integrity"
     ASSOCIATION = "association"
     CONTEXT = "presentation context"
     CONNECTION = "connection"
@@ -187,6 +188,13 @@ class Explanations:
     ) -> None:
         """Remember why less was deleted than was ordered, or than a rule says."""
         self._remember(Kind.DELETION, asked_by, "", asked, answer, findings, advice)
+
+    def not_whole(self, by: str, kind: str, words: str, *advice: str) -> None:
+        """Remember that a stored file is not what was received; ``by`` met it."""
+        asked = f"stored objects, as read for {by}"
+        self._remember(
+            Kind.INTEGRITY, "this node", "", asked, f"{kind} files", [Finding(words)], advice
+        )
 
     def _remember(
         self,

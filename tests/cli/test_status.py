@@ -240,6 +240,13 @@ def test_status_prints_the_summary_once_where_there_is_no_terminal(url: str) -> 
     assert "12,345" in result.stdout
 
 
+def test_a_custody_log_that_cannot_be_written_is_told_of() -> None:
+    told = {"enabled": True, "records": 7, "waiting": 2, "failures": 3, "lost": 1}
+    text = drawn(FIGURES | {"custody": told})
+    assert "custody log: 2 records wait, 1 was lost since start" in text
+    assert "custody log" not in drawn(FIGURES | {"custody": told | {"failures": 0, "lost": 0}})
+
+
 def test_an_audit_trail_tells_what_waits_and_what_was_lost() -> None:
     target = {"target": "tls://audit:6514", "waiting": 12, "error": "Connection \x1brefused"}
     text = drawn(FIGURES | {"audit": {"enabled": True, "lost": 3, "targets": [target]}})
@@ -334,3 +341,12 @@ def test_a_node_that_goes_away_is_reported_below_the_last_figures(
     module._watch(console, "http://node", FIGURES)
     assert screen.getvalue().count("no node answers") == 1
     assert screen.getvalue().count("12,345") >= 3
+
+
+def test_files_that_are_not_whole_are_told_and_where_to_read_more() -> None:
+    scrub = {"not_whole": {"damaged": 2, "missing": 1, "unreadable": 0}, "is_running": False}
+    text = drawn(FIGURES | {"scrub": scrub})
+    assert "not whole: 2 damaged, 1 missing; see dicomnode scrub --report" in text
+    scrub = {"not_whole": {"damaged": 0}, "is_running": True, "objects": 5, "total_objects": 1234}
+    text = drawn(FIGURES | {"scrub": scrub})
+    assert "scrub: 5 of 1,234 objects read" in text and "not whole" not in text

@@ -14,12 +14,14 @@ import pytest
 
 from dicomnode.integrity.record import CustodyRecord, Event
 from tests import peers
+from tests.audit.reading import read_file
 from tests.cli.commands import run
 from tests.conftest import RunningNode, StartNode, StartNodeProcess
 from tests.custody_log import events, recorded
-from tests.faults.scu import Image, files_below, store
+from tests.faults.scu import Image, associated, files_below, store
 from tests.faults.senders import store_until_killed
 from tests.peers import eventually, run_tool
+from tests.wire import CT_IMAGE_STORAGE, data_set
 
 IMAGES = [Image(number) for number in range(1, 4)]
 
@@ -122,6 +124,25 @@ def test_what_comes_again_and_with_other_bytes_is_recorded(
         assert records[2].details["sha256"] != records[0].details["sha256"]
 
 
+def test_an_object_that_gives_way_to_one_of_another_study_is_gone_from_its_own(
+    start_node: StartNode,
+) -> None:
+    node = start_node(storage={"on_conflict": "replace"})
+    first, other = Image(1), Image(1, study=2)
+    assert store(node.dicom_address, first) == [0]
+    uids = {"study_uid": other.study_uid, "series_uid": other.series_uid}
+    with associated(node.dicom_address) as wire:
+        second = data_set(CT_IMAGE_STORAGE, first.uid, **uids)
+        assert wire.store(CT_IMAGE_STORAGE, first.uid, second) == 0
+        wire.release()
+    told = [(each.study_instance_uid, each.event) for each in recorded(node.store_directory)]
+    assert told == [
+        (first.study_uid, Event.RECEIVED),
+        (first.study_uid, Event.DELETED),
+        (other.study_uid, Event.REPLACED),
+    ]
+
+
 def test_nothing_is_recorded_when_that_is_off(start_node: StartNode, tmp_path: Path) -> None:
     settings = {"directory": tmp_path, "custody": {"enabled": False}}
     node = start_node(**settings)
@@ -198,3 +219,18 @@ def test_the_chain_is_whole_and_has_every_acknowledged_object_though_the_node_is
         assert acknowledged <= received
         assert head == (0, "0" * 64) or records[head[0] - 1].hash == head[1]
         head = records[-1].sequence, records[-1].hash
+
+
+def test_the_head_of_the_chain_is_noted_in_the_log_and_the_audit_trail(
+    start_node: StartNode, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "audit.xml"
+    node = start_node(audit={"enabled": True, "file": str(file)})
+    assert store(node.dicom_address, *IMAGES) == [0] * len(IMAGES)
+    node.stop()
+    last = recorded(node.store_directory)[-1]
+    noted = f"head of the chain of custody (stop): {last.sequence}:{last.hash}"
+    assert last.sequence == 3 and noted in capfd.readouterr().err
+    alerts = [each for each in read_file(file) if each.types == ["110135"]]
+    assert [each.outcome for each in alerts] == ["0", "0"]
+    assert alerts[-1].detail("110182", "Alert Description") == noted.encode()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -14,8 +16,9 @@ from dicomnode.index.catalog import Catalog
 from dicomnode.index.custody import Custody
 from dicomnode.index.schema import SCHEMA_VERSION
 from dicomnode.integrity.record import Event, Happening
-from tests.index.entries import add, entry, sqlite_url
+from tests.index.entries import add, entry, held_writer, sqlite_url
 from tests.integrity.chains import STUDY, chain, happening
+from tests.peers import eventually
 
 RECORDS = [
     *(happening(number, size=512_000, calling_ae_title="CT_1") for number in range(1, 6)),
@@ -71,6 +74,31 @@ def test_a_record_is_rolled_back_with_its_transaction(catalog: Catalog, custody:
     with pytest.raises(CatalogError):
         catalog.transact(fails)
     custody.append(RECORDS[1:])
+    assert custody.of_study(STUDY) == chain(RECORDS)
+
+
+def test_what_is_appended_beside_a_change_that_fails_is_recorded_once(
+    catalog: Catalog, custody: Custody
+) -> None:
+    def fails(cursor: DBAPICursor) -> None:
+        raise ValueError("nothing to do with custody")
+
+    def refused() -> None:
+        with pytest.raises(CatalogError):
+            catalog.transact(fails)
+
+    def recorded() -> None:
+        custody.append(each for each in RECORDS)
+
+    queue: Any = catalog._opened()._queue
+    threads = [threading.Thread(target=change) for change in (recorded, refused)]
+    with held_writer(catalog, entry()):
+        for thread in threads:
+            thread.start()
+        # Both are in the queue, for one transaction, when the writer goes on.
+        eventually(lambda: queue.qsize() == 2)
+    for thread in threads:
+        thread.join()
     assert custody.of_study(STUDY) == chain(RECORDS)
 
 

@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from dicomnode.dimse.channel import Channel
 from dicomnode.errors import StatusError
 from dicomnode.index.backend import Synchronous
 from dicomnode.index.catalog import Catalog, InstanceRow
+from dicomnode.index.custody import Custody
+from dicomnode.observe.custody_metrics import CustodyMetrics
+from dicomnode.services.custody import Custodian
+from dicomnode.services.custody_recorder import Recorder
 from dicomnode.services.intake import Arrival, Forwarding, Intake, OnConflict, Settled
 from dicomnode.services.settling import Settler, restore
 from dicomnode.services.turns import Turns
@@ -84,6 +89,18 @@ class Journal:
         self.settling.append(None)
 
 
+class Lines:
+    """A log that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def error(self, message: str, **fields: object) -> None:
+        self.lines.append(message)
+
+    info = error
+
+
 class Bench:
     """One intake in ``directory``; with an index that is flushed, it keeps small objects.
 
@@ -97,6 +114,7 @@ class Bench:
         synchronous: Synchronous = "OFF",
         url: str | None = None,
         forwarding: Forwarding | None = None,
+        custody: bool = False,
     ) -> None:
         self.directory = directory
         self.files = FileStore(directory, durability="full")
@@ -112,6 +130,11 @@ class Bench:
         turns = Turns()
         self.settler = Settler(self.files, self.catalog, turns=turns, journal=self.journal)
         self.association = Association()
+        self.custody = Custody(self.catalog)
+        self.log = Lines()
+        self.recorder = Recorder(
+            self.custody.append, cast(Any, self.log), CustodyMetrics(CollectorRegistry())
+        )
         self.intake = Intake(
             self.files,
             self.catalog,
@@ -123,6 +146,7 @@ class Bench:
             on_conflict=on_conflict,
             min_free_bytes=0,
             forwarding=forwarding,
+            custodian=Custodian(self.custody, self.recorder, self.catalog) if custody else None,
         )
 
     def close(self) -> None:
