@@ -215,7 +215,8 @@ class FileStore:
                 with suppress(FileNotFoundError, NotADirectoryError):
                     os.unlink(self.abs_path(last))
             if last:
-                self._forget_empty(last)
+                with suppress(FileNotFoundError):  # all that led there is gone too
+                    self._forget_empty(last)
 
     def park(self, rel: str, reason: str, *, sha256: str = "", name: str = "") -> str:
         """Move a file of the store to the quarantine; return its path there, relative.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,20 @@ def test_who_reads_an_object_reads_it_to_its_end(archive: Archive) -> None:
         archive.remove(uid)
         assert archive.held(uid) == [False]
         assert reading.read() == whole
+
+
+def test_a_file_that_somebody_removed_with_all_that_led_there_is_gone(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (uid,) = archive.enter(1)
+
+    def killed(paths: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive.files, "remove_all", killed)
+        with pytest.raises(Killed):
+            archive.remove(uid)
+    shutil.rmtree(archive.directory / "objects")
+    archive.reopen()
+    assert Removals(archive.catalog).unfinished() == {} and archive.log.lines == []
