@@ -42,7 +42,7 @@ package: $(INSTALLED_DEV) ## Build wheel and sdist, install the wheel elsewhere 
 
 bench: $(INSTALLED_DEV) peers ## Measure against DCMTK and Orthanc; writes docs/benchmarks.md
 	@missed=0; \
-	for part in store query retrieve send worklist commitment; do \
+	for part in store query retrieve send worklist commitment verify; do \
 		$(BIN)/python -m bench.$$part --write $(BENCH_ARGS) || missed=1; \
 	done; \
 	exit $$missed

@@ -65,7 +65,7 @@ class Section:
         return "\n\n".join(part for part in parts if part)
 
 
-_ORDER = ("store", "query", "retrieve", "send", "worklist", "commitment")
+_ORDER = ("store", "query", "retrieve", "send", "worklist", "commitment", "verify")
 _HEAD = """# Benchmarks
 
 Written by `make bench`. All servers ran on the machine that asked, and took turns. A ratio is

@@ -16,6 +16,7 @@ from dicomnode.api.trace import trace_routes
 from dicomnode.api.worklist import worklist_routes
 from dicomnode.observe.trace import Tracing
 from dicomnode.outbox.desk import Desk
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.custody import Custodian
 from dicomnode.services.journal import Journal
@@ -32,6 +33,7 @@ class Served:
     journal: Journal
     tracing: Tracing
     custodian: Custodian | None
+    auditing: Auditing
 
 
 def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
@@ -43,5 +45,5 @@ def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
         *commitment_routes(served.requester, access),
         *activity_routes(served.journal, served.outbox),
         *trace_routes(served.tracing, access),
-        *custody_routes(served.custodian, access),
+        *custody_routes(served.custodian, served.auditing, access),
     ]

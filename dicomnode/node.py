@@ -227,6 +227,7 @@ class Node:
             journal=self._journal,
             tracing=self._tracing,
             custodian=self._archive.custodian,
+            auditing=self._auditing,
         )
 
     async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:

@@ -14,6 +14,7 @@ from dicomnode.api.access import Access
 from dicomnode.api.bodies import read_json
 from dicomnode.errors import CatalogError
 from dicomnode.integrity.record import Detail, Event, checked_details
+from dicomnode.services.auditing import Auditing
 from dicomnode.services.custody import Custodian
 from dicomnode.storage.paths import valid_uid
 
@@ -23,10 +24,10 @@ _MOST_DETAILS: Final = 16
 _MAX_CHARACTERS: Final = 1024
 _KEYS: Final = {"event", "instances", "details"}
 # What commands do and the node cannot see; all else it records itself.
-_TOLD: Final = (Event.EXPORTED, Event.VERIFIED)
+_TOLD: Final = (Event.EXPORTED, Event.FORWARDED, Event.VERIFIED)
 
 
-def custody_routes(custodian: Custodian | None, access: Access) -> list[Route]:
+def custody_routes(custodian: Custodian | None, auditing: Auditing, access: Access) -> list[Route]:
     """Return the routes of the custody log; all of them need a token."""
 
     def kept() -> Custodian:
@@ -55,7 +56,9 @@ def custody_routes(custodian: Custodian | None, access: Access) -> list[Route]:
             recorded, unknown = await run_in_threadpool(kept().told, event, uids, details)
         except CatalogError as error:
             raise HTTPException(503, str(error)) from None
-        return JSONResponse({"recorded": recorded, "not_held": unknown})
+        if event is Event.EXPORTED:
+            auditing.exported(recorded, str(details.get("to", "")))
+        return JSONResponse({"recorded": len(recorded), "not_held": unknown})
 
     return [
         Route("/api/instances/{uid}/custody", show),

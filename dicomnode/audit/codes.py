@@ -24,6 +24,7 @@ class Event(Enum):
     INSTANCES_ACCESSED = Code("110103", "DICOM Instances Accessed")
     INSTANCES_TRANSFERRED = Code("110104", "DICOM Instances Transferred")
     STUDY_DELETED = Code("110105", "DICOM Study Deleted")
+    EXPORT = Code("110106", "Export")
     QUERY = Code("110112", "Query")
     SECURITY_ALERT = Code("110113", "Security Alert")
     USER_AUTHENTICATION = Code("110114", "User Authentication")
@@ -50,6 +51,7 @@ LOGIN: Final = Code("110122", "Login")
 APPLICATION: Final = Code("110150", "Application")
 DESTINATION: Final = Code("110152", "Destination Role ID")
 SOURCE: Final = Code("110153", "Source Role ID")
+DESTINATION_MEDIA: Final = Code("110154", "Destination Media")
 
 # CID 404, Audit Participant Object ID Type Code, and the values that the schema itself has.
 STUDY_INSTANCE_UID: Final = Code("110180", "Study Instance UID")

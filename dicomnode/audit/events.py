@@ -148,6 +148,29 @@ def deleted(
     )
 
 
+def exported(
+    node: Ourselves,
+    media: str,
+    study_instance_uid: str,
+    study: Study,
+    sop_classes: Mapping[str, int],
+    at: float,
+) -> Message:
+    """PS3.15 §A.5.3.4: objects of a study were written to ``media``, which is out of our hands."""
+    return Message(
+        event=Event.EXPORT,
+        action="R",
+        at=at,
+        participants=(
+            node.participant(codes.SOURCE, is_requestor=True),
+            Participant(
+                user_id=media or _UNKNOWN, is_requestor=False, role=codes.DESTINATION_MEDIA
+            ),
+        ),
+        objects=_study_and_patient(study_instance_uid, study, sop_classes),
+    )
+
+
 def query(
     node: Ourselves, peer: Peer, sop_class_uid: str, transfer_syntax_uid: str, identifier: bytes
 ) -> Message:

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -266,6 +266,18 @@ class Audit:
             lambda: events.begin_transferring(transfer, self._study(study_instance_uid)[0], at)
         )
 
+    def exported(self, study_instance_uid: str, sop_classes: Mapping[str, int], media: str) -> None:
+        """Objects of a study were written to ``media``."""
+        if (options := self._options) is None:
+            return
+        at = time.time()
+
+        def draft() -> Message:
+            study, _ = self._study(study_instance_uid)
+            return events.exported(options.node, media, study_instance_uid, study, sop_classes, at)
+
+        self._put(draft)
+
     def deleted(self, study_instance_uid: str, sop_class_uid: str, study: Study | None) -> None:
         """An object was deleted here, of a study of which ``study`` was known."""
         if self._options is not None:
@@ -378,12 +390,7 @@ class Audit:
             self._lost("internal error", 1)
             return []
         self._metrics.made(message.event.value.meaning)
-        node = options.node
-        forms = {
-            SYSLOG: lambda: syslog_message(xml, message.at, node.hostname, node.process_id),
-            FILE: lambda: xml,
-        }
-        return [(name, forms[name]()) for name in options.targets]
+        return _for_targets(options, message, xml)
 
     def _keep(self, entries: Sequence[tuple[str, bytes]]) -> bool:
         """Put messages into the spool; tell whether that could be done."""
@@ -412,6 +419,30 @@ class Audit:
         if lost:
             words = f"{counted(lost, 'audit message was', 'audit messages were')} lost"
             self.security_alert(Alert.AUDIT_RECORDING_STARTED, words)
+
+
+def leave_in_spool(options: Options, messages: Iterable[Message]) -> None:
+    """Put messages into the spool of a node that does not run, which delivers them once it does.
+
+    Raises OSError.
+    """
+    spool = Spool(options.spool_path, options.spool_bytes)
+    spool.open()
+    try:
+        for message in messages:
+            spool.add(_for_targets(options, message, to_xml(message, options.source)))
+    finally:
+        spool.close()
+
+
+def _for_targets(options: Options, message: Message, xml: bytes) -> list[tuple[str, bytes]]:
+    """Return a message in the form of each target."""
+    node = options.node
+    forms = {
+        SYSLOG: lambda: syslog_message(xml, message.at, node.hostname, node.process_id),
+        FILE: lambda: xml,
+    }
+    return [(name, forms[name]()) for name in options.targets]
 
 
 def _outgoing(

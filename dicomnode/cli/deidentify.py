@@ -22,7 +22,7 @@ from dicomnode.cli.deidentifying import (
     RetainPatientOption,
     RetainUidsOption,
     ShiftDatesOption,
-    dates,
+    chosen_options,
     project_of,
 )
 from dicomnode.cli.progress import bar
@@ -85,12 +85,13 @@ def deidentify(
     Copies are DIR/<Patient ID>/<Study>/<Series>/<SOP Instance UID>.dcm, all of them new. Nothing
     is replaced; objects that cannot be made safe are refused, and the exit code is 1.
     """
-    options = Options(
+    options = chosen_options(
         retain_uids=retain_uids,
-        dates=dates(shift_dates, keep_dates),
+        shift_dates=shift_dates,
+        keep_dates=keep_dates,
         clean_descriptors=clean_descriptors,
-        retain_device_identity=retain_device,
-        retain_institution_identity=retain_institution,
+        retain_device=retain_device,
+        retain_institution=retain_institution,
         retain_patient_characteristics=retain_patient_characteristics,
         allow_burned_in=allow_burned_in,
         allow_recognizable=allow_recognizable,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dicomnode.cli.common import fail
-from dicomnode.deidentification.options import Dates
+from dicomnode.deidentification.files import deidentify
+from dicomnode.deidentification.options import Dates, Options
 from dicomnode.deidentification.project import Project, read_key
+from dicomnode.errors import NotDeidentified
+from dicomnode.observe.words import escape
 from dicomnode.users import open_to_others
 
 RetainUidsOption = Annotated[
@@ -46,13 +50,34 @@ IssuerOption = Annotated[
 ]
 
 
-def dates(shift: bool, keep: bool) -> Dates:
-    """Return what becomes of dates; ends the command where both are wanted."""
-    if shift and keep:
+def chosen_options(
+    *,
+    retain_uids: bool,
+    shift_dates: bool,
+    keep_dates: bool,
+    clean_descriptors: bool,
+    retain_device: bool,
+    retain_institution: bool,
+    retain_patient_characteristics: bool,
+    allow_burned_in: bool,
+    allow_recognizable: bool,
+    issuer: str,
+) -> Options:
+    """Return what the options come to; ends the command where they contradict each other."""
+    if shift_dates and keep_dates:
         fail("--shift-dates and --keep-dates exclude each other")
-    if shift:
-        return Dates.SHIFTED
-    return Dates.KEPT if keep else Dates.REMOVED
+    dates = Dates.SHIFTED if shift_dates else Dates.KEPT if keep_dates else Dates.REMOVED
+    return Options(
+        retain_uids=retain_uids,
+        dates=dates,
+        clean_descriptors=clean_descriptors,
+        retain_device_identity=retain_device,
+        retain_institution_identity=retain_institution,
+        retain_patient_characteristics=retain_patient_characteristics,
+        allow_burned_in=allow_burned_in,
+        allow_recognizable=allow_recognizable,
+        issuer=issuer,
+    )
 
 
 def project_of(file: Path) -> Project:
@@ -64,3 +89,36 @@ def project_of(file: Path) -> Project:
     if open_to_others(file):
         typer.echo(f"note: {file} can be read by others than its owner: chmod 600", err=True)
     return project
+
+
+@dataclass(slots=True)
+class Copying:
+    """Makes the de-identified copies of an export.
+
+    ``refused`` counts the objects that cannot be copied; without ``skip_refused`` the first of
+    them ends the export.
+    """
+
+    project: Project
+    options: Options
+    skip_refused: bool
+    copied: set[str] = field(default_factory=set)
+    refused: int = 0
+
+    def __call__(self, original: Path, copy: Path) -> bool:
+        """Write a copy, and tell whether there is one. Raises NotDeidentified, OSError."""
+        try:
+            deidentify(original, lambda names: copy, self.project, self.options)
+        except NotDeidentified as error:
+            words = f"{original.stem}: {error}"
+            if error.advice:
+                words += f"; {error.advice}"
+            if not self.skip_refused:
+                raise NotDeidentified(
+                    f"{words}. Nothing was exported; --skip-refused leaves such objects out"
+                ) from None
+            typer.echo(escape(f"left out: {words}"), err=True)
+            self.refused += 1
+            return False
+        self.copied.add(original.stem)
+        return True

@@ -11,10 +11,26 @@ import typer
 
 from dicomnode.cli.associating import interruptible
 from dicomnode.cli.common import ConfigOption, explained, fail
+from dicomnode.cli.deidentifying import (
+    AllowBurnedInOption,
+    AllowRecognizableOption,
+    CleanDescriptorsOption,
+    Copying,
+    IssuerOption,
+    KeepDatesOption,
+    RetainDeviceOption,
+    RetainInstitutionOption,
+    RetainPatientOption,
+    RetainUidsOption,
+    ShiftDatesOption,
+    chosen_options,
+    project_of,
+)
 from dicomnode.cli.held import OwnObjects, own_objects
 from dicomnode.cli.progress import bar
 from dicomnode.cli.queries import SeriesOption, StudyOption
 from dicomnode.cli.telling import tell_node
+from dicomnode.deidentification.options import Options
 from dicomnode.index.entry import InstanceRow
 from dicomnode.integrity.exporting import Exported, Original
 from dicomnode.integrity.exporting import export as write_export
@@ -54,10 +70,32 @@ def export(
         ),
     ] = None,
     config: ConfigOption = None,
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="Write de-identified copies (PS3.15 Annex E).")
+    ] = False,
+    project: Annotated[
+        Path | None,
+        typer.Option("--project", metavar="KEYFILE", help="Of the copies, from deidentify-key."),
+    ] = None,
+    retain_uids: RetainUidsOption = False,
+    shift_dates: ShiftDatesOption = False,
+    keep_dates: KeepDatesOption = False,
+    clean_descriptors: CleanDescriptorsOption = False,
+    retain_device: RetainDeviceOption = False,
+    retain_institution: RetainInstitutionOption = False,
+    retain_patient_characteristics: RetainPatientOption = False,
+    allow_burned_in: AllowBurnedInOption = False,
+    allow_recognizable: AllowRecognizableOption = False,
+    issuer: IssuerOption = "",
+    skip_refused: Annotated[
+        bool, typer.Option("--skip-refused", help="Leave out what cannot be de-identified.")
+    ] = False,
 ) -> None:
     """Write objects as a DICOM file-set with DICOMDIR, digests and custody records.
 
-    All of it or nothing; what is there is never written over. `dicomnode verify` checks it.
+    All of it or nothing; what is there is never written over. `dicomnode verify` checks it. With
+    --deidentify the copies have nothing of the originals' custody records; the options after that
+    are those of `dicomnode deidentify`.
     """
     keys = {
         keyword: values
@@ -73,32 +111,64 @@ def export(
         fail("say what to export: --study, --series, --instance or --patient")
     if certificate is not None and sign is None:
         fail("--certificate needs --sign, the key that it is of")
+    options = chosen_options(
+        retain_uids=retain_uids,
+        shift_dates=shift_dates,
+        keep_dates=keep_dates,
+        clean_descriptors=clean_descriptors,
+        retain_device=retain_device,
+        retain_institution=retain_institution,
+        retain_patient_characteristics=retain_patient_characteristics,
+        allow_burned_in=allow_burned_in,
+        allow_recognizable=allow_recognizable,
+        issuer=issuer,
+    )
+    if not deidentify and (project is not None or skip_refused or options != Options()):
+        fail("--project and the options of de-identified copies need --deidentify")
+    if deidentify and project is None:
+        fail("--deidentify needs --project KEYFILE; dicomnode deidentify-key makes one")
     with explained(), interruptible():
+        copying = Copying(project_of(project), options, skip_refused) if project else None
         signer = _signer(sign, certificate) if sign is not None else None
-        settings = load_settings(config)
-        with own_objects(settings) as own, bar("exporting") as shown:
-            chosen = _Chosen(settings, own, keys)
+        exported = _export(load_settings(config), keys, to, signer, copying)
+    _say(exported, to, signer, copying)
 
-            def progress(exported: Exported) -> None:
-                shown.update(exported.objects, len(chosen.rows), exported.bytes)
 
-            exported = write_export(
-                chosen.originals(),
-                to,
-                signer=signer,
-                on_progress=progress,
-                on_whole=lambda exported: chosen.tell(exported, to, signer),
-            )
-    _say(exported, to, signer)
+def _export(
+    settings: Settings,
+    keys: Mapping[str, Sequence[str]],
+    to: Path,
+    signer: Signer | None,
+    copying: Copying | None,
+) -> Exported:
+    with own_objects(settings) as own, bar("exporting") as shown:
+        chosen = _Chosen(settings, own, keys, copying)
+
+        def progress(exported: Exported) -> None:
+            shown.update(exported.objects, len(chosen.rows), exported.bytes)
+
+        return write_export(
+            chosen.originals(),
+            to,
+            signer=signer,
+            change=copying,
+            on_progress=progress,
+            on_whole=lambda exported: chosen.tell(exported, to, signer),
+        )
 
 
 class _Chosen:
     """The objects that are exported, and what is recorded of them."""
 
     def __init__(
-        self, settings: Settings, own: OwnObjects, keys: Mapping[str, Sequence[str]]
+        self,
+        settings: Settings,
+        own: OwnObjects,
+        keys: Mapping[str, Sequence[str]],
+        copying: Copying | None,
     ) -> None:
         self._settings = settings
+        self._copying = copying
         self._own = own
         self.rows: list[InstanceRow] = list(own.rows(keys))
         held = {
@@ -133,7 +203,11 @@ class _Chosen:
         details = {"to": to.name, "manifest_sha256": exported.manifest_sha256}
         if signer is not None:
             details["signed_with"] = signer.fingerprint
-        tell_node(self._settings, Event.EXPORTED, self.rows, details)
+        rows = self.rows
+        if self._copying is not None:
+            details["deidentified_for"] = self._copying.project.name
+            rows = [row for row in rows if Path(row.path).stem in self._copying.copied]
+        tell_node(self._settings, Event.EXPORTED, rows, details)
 
 
 def _signer(key: Path, certificate: Path | None) -> Signer:
@@ -150,9 +224,10 @@ def _signer(key: Path, certificate: Path | None) -> Signer:
         fail(f"{key}: {error}")
 
 
-def _say(exported: Exported, to: Path, signer: Signer | None) -> None:
+def _say(exported: Exported, to: Path, signer: Signer | None, copying: Copying | None) -> None:
     objects = counted(exported.objects, "object", "objects")
-    typer.echo(f"exported {objects} ({size(exported.bytes)}) to {to}")
+    what = "" if copying is None else f", de-identified, left out {copying.refused},"
+    typer.echo(f"exported {objects} ({size(exported.bytes)}){what} to {to}")
     typer.echo(f"SHA-256 of its manifest: {exported.manifest_sha256}")
     if signer is not None:
         typer.echo(f"signed with the key whose SHA-256 is {signer.fingerprint}")

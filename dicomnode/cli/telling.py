@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 import typer
 
+from dicomnode.audit.events import Study, exported
+from dicomnode.audit.messages import Message
+from dicomnode.audit.trail import Options, leave_in_spool
 from dicomnode.cli.asking import call
 from dicomnode.cli.held import own_objects
 from dicomnode.cli.peers import Called
@@ -15,8 +19,10 @@ from dicomnode.errors import DicomnodeError, StoreLocked
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.custody import Custody
 from dicomnode.index.entry import InstanceRow
+from dicomnode.index.owners import owner_of
 from dicomnode.integrity.record import Detail, Event, Happening
-from dicomnode.parameters import synchronous_of
+from dicomnode.parameters import audit_of, synchronous_of
+from dicomnode.services.auditing import by_study
 from dicomnode.services.settling import restore
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
@@ -28,7 +34,9 @@ _AT_ONCE: Final = 5000
 def tell_node(
     settings: Settings, event: Event, rows: Sequence[InstanceRow], details: Mapping[str, Detail]
 ) -> None:
-    """Have it recorded what happened to objects, durably, by the node while it runs.
+    """Have it recorded what happened to objects, durably, and audited what was exported.
+
+    By the node while it runs; otherwise here, and the node delivers audit messages when it starts.
 
     Raises NodeUnavailable, Refused, CatalogError, OSError: then not all is recorded.
     """
@@ -63,7 +71,7 @@ def tell_sent(
     try:
         with own_objects(settings) as own:
             rows = list(own.rows({"SOPInstanceUID": sop_instance_uids}))
-        tell_node(settings, Event.EXPORTED, rows, details)
+        tell_node(settings, Event.FORWARDED, rows, details)
     except (DicomnodeError, OSError) as error:
         typer.echo(f"dicomnode: that they were sent could not be recorded: {error}", err=True)
     except typer.Exit:
@@ -87,5 +95,17 @@ def _record(
                 Happening(event, row.study_instance_uid, row.sop_instance_uid, details)
                 for row in rows[start : start + _AT_ONCE]
             )
+        if event is Event.EXPORTED and (audited := audit_of(settings)) is not None:
+            media = str(details.get("to", ""))
+            leave_in_spool(audited, _messages(audited, catalog, rows, media))
     finally:
         catalog.close()
+
+
+def _messages(
+    audited: Options, catalog: Catalog, rows: Sequence[InstanceRow], media: str
+) -> Iterator[Message]:
+    """Yield what the audit trail says of an export: a message for each study."""
+    for uid, sop_classes in by_study(rows).items():
+        study = Study(*(owner_of(catalog, uid) or ()))
+        yield exported(audited.node, media, uid, study, sop_classes, time.time())

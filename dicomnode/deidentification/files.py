@@ -30,6 +30,7 @@ from dicomnode.storage.encoding import (
     Encoding,
 )
 from dicomnode.storage.part10 import file_meta, read_file_meta
+from dicomnode.storage.paths import valid_uid
 
 # What a deflated data set may become; others are as long as their file, and a little.
 _MAX_INFLATED_BYTES: Final = 1024**3
@@ -64,6 +65,8 @@ class _Work:
 
     def __init__(self, fd: int, inflated: BinaryIO, project: Project, options: Options) -> None:
         meta = read_file_meta(fd)
+        if not valid_uid(meta.transfer_syntax_uid):
+            raise NotDeidentified("what File Meta has as transfer syntax is no UID")
         self._size = os.fstat(fd).st_size
         self._source = Source(fd, meta.data_set_offset, self._size - meta.data_set_offset)
         self._deflated = meta.transfer_syntax_uid == DEFLATED

@@ -19,6 +19,7 @@ from dicomnode.deidentification.survey import (
     Survey,
 )
 from dicomnode.errors import NotDeidentified
+from dicomnode.storage.paths import valid_uid
 
 _DIRECTORY: Final = "1.2.840.10008.1.3.10"
 _STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
@@ -43,7 +44,7 @@ def refuse(found: Survey, media_storage: str, options: Options) -> None:
         raise NotDeidentified(
             "a DICOMDIR is not de-identified", "make a new one for the de-identified files"
         )
-    if not sop_class or not found.fact(SOP_INSTANCE_UID):
+    if not valid_uid(sop_class) or not found.fact(SOP_INSTANCE_UID):
         raise NotDeidentified("the object has no SOP Class UID, or no SOP Instance UID")
     if found.has_content:
         raise NotDeidentified(

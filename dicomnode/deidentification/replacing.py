@@ -11,9 +11,6 @@ from dicomnode.deidentification.dates import age_of_group, shifted_date, shifted
 from dicomnode.deidentification.options import Options
 from dicomnode.deidentification.project import Project
 from dicomnode.deidentification.survey import (
-    ACCESSION_NUMBER,
-    PATIENT_ID,
-    PATIENT_NAME,
     SERIES_INSTANCE_UID,
     SOP_INSTANCE_UID,
     STUDY_INSTANCE_UID,
@@ -38,8 +35,10 @@ class Replacements:
         self._retain_uids = options.retain_uids
         patient_id, issuer = found.patient
         # Without an ID nothing tells that two studies are of one patient.
-        unnamed = ("study", found.fact(STUDY_INSTANCE_UID) or found.fact(SOP_INSTANCE_UID))
-        self._patient = (issuer or composed(options.issuer), patient_id) if patient_id else unnamed
+        study = found.fact(STUDY_INSTANCE_UID) or found.fact(SOP_INSTANCE_UID)
+        self._patient: tuple[str, ...] = ("", "", study)
+        if patient_id:
+            self._patient = (issuer or composed(options.issuer), patient_id)
         self._days = project.days(*self._patient)
         self._identifying = frozenset(found.words).union(*map(words_of, found.identifiers))
         self._found = found
@@ -63,24 +62,14 @@ class Replacements:
             return uid
         return self._project.uid(uid)
 
-    def pseudonym(self, tag: int, text: str, *, in_item: bool) -> bytes | None:
-        """Return what takes the place of an identifier that may be empty; None if it will be."""
-        if in_item:
-            return None
-        match tag:
-            case _ if tag in (PATIENT_NAME, PATIENT_ID):
-                return padded(self.patient_id.encode(), "LO")
-            case _ if tag == ACCESSION_NUMBER and text:
-                return self._word(tag, text)
-        return None
-
     def dummy(self, tag: int, vr: str, text: str) -> bytes:
         """Return a value that says nothing; different identifiers have different ones."""
         if vr in _NAMED_VRS:
-            return self._word(tag, text)
+            return self.word(tag, text)
         return dummy(vr)
 
-    def _word(self, tag: int, text: str) -> bytes:
+    def word(self, tag: int, text: str) -> bytes:
+        """Return 16 letters and digits that stand for an identifier of the patient's."""
         word = self._project.word("value", f"{tag:08X}", *self._patient, text)
         return word.encode()
 
@@ -101,7 +90,7 @@ class Replacements:
         elif vr == "AS":
             found = age_of_group(text)
         elif vr == "AE":
-            return self._word(tag, text)
+            return self.word(tag, text)
         elif vr in _CLEANED_VRS:
             found = cleaned(text, self._identifying)
         return padded(found.encode("ascii", "replace"), vr) if found else None

@@ -18,7 +18,13 @@ from dicomnode.deidentification.options import Column, Dates, Options
 from dicomnode.deidentification.profile import Action
 from dicomnode.deidentification.replacing import Replacements
 from dicomnode.deidentification.report import Report
-from dicomnode.deidentification.survey import SOP_CLASS_UID, Survey
+from dicomnode.deidentification.survey import (
+    ACCESSION_NUMBER,
+    PATIENT_ID,
+    PATIENT_NAME,
+    SOP_CLASS_UID,
+    Survey,
+)
 from dicomnode.deidentification.treatment import (
     DEIDENTIFICATION_METHOD,
     DEIDENTIFICATION_METHOD_CODES,
@@ -29,7 +35,7 @@ from dicomnode.deidentification.treatment import (
 )
 from dicomnode.deidentification.values import (
     STRING_VRS,
-    TEXT_VRS,
+    WRITTEN_VRS,
     dummy,
     padded,
     vr_of,
@@ -112,7 +118,8 @@ class Rewriter:
         self._put = put
         self._open = [_Open(Mode.PLAIN, encoding)]
         self._left_out = 0
-        self._statements = list(_statements(options, encoding))
+        patient_id = replacements.patient_id if found.is_of_patient else ""
+        self._statements = list(_statements(patient_id, options, encoding))
 
     def write(self, event: Event) -> None:
         """Write what becomes of an event."""
@@ -195,6 +202,9 @@ class Rewriter:
             self._report.count(tag, done.REMOVED)
             return
         in_item = element.data_set.around is not None
+        if tag in (PATIENT_NAME, PATIENT_ID) and not in_item:
+            self._report.count(tag, done.REPLACED)
+            return
         action = treatment_of(tag, vrs_of(element), self._columns, self._sop_class, in_item)
         mode = self._open[-1].mode
         if mode is Mode.DUMMIES and action in (Action.KEEP, Action.CLEAN, Action.EMPTY):
@@ -208,7 +218,7 @@ class Rewriter:
         known = self._found.schemes.get(element.data_set.start) in _PUBLISHED
         if element.tag in _CODE_PARTS and known:
             return False
-        return not vrs_of(element).isdisjoint(TEXT_VRS)
+        return not vrs_of(element).isdisjoint(WRITTEN_VRS)
 
     def _apply(self, action: Action, element: Element, in_item: bool) -> None:
         tag = element.tag
@@ -228,8 +238,8 @@ class Rewriter:
         if action is Action.UID or (action is Action.DUMMY and vr == "UI"):
             replaced = padded(self._replacements.uid(text).encode("ascii", "replace"), "UI")
             self._replace(element, replaced, done.REPLACED)
-        elif (pseudonym := self._replacements.pseudonym(tag, text, in_item=in_item)) is not None:
-            self._replace(element, pseudonym, done.REPLACED)
+        elif tag == ACCESSION_NUMBER and text and not in_item:
+            self._replace(element, self._replacements.word(tag, text), done.REPLACED)
         elif action is Action.EMPTY:
             self._replace(element, b"", done.EMPTIED)
         elif action is Action.DUMMY:
@@ -293,8 +303,14 @@ class Rewriter:
             self._put(piece)
 
 
-def _statements(options: Options, encoding: Encoding) -> Iterator[tuple[int, bytes]]:
-    """Yield the elements that say what was done (PS3.15 §E.1.1), in order."""
+def _statements(
+    patient_id: str, options: Options, encoding: Encoding
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the elements that say of whom the copy is and what was done (PS3.15 §E.1.1), in order.
+
+    The patient, if there is one, has a name and an ID even where the original has none: no two
+    become one.
+    """
 
     def element(tag: int, vr: bytes, value: bytes) -> bytes:
         return encoding.header(tag, vr, len(value)) + value
@@ -302,6 +318,9 @@ def _statements(options: Options, encoding: Encoding) -> Iterator[tuple[int, byt
     def text(tag: int, vr: str, value: str) -> bytes:
         return element(tag, vr.encode(), padded(value.encode(), vr))
 
+    if patient_id:
+        yield PATIENT_NAME, text(PATIENT_NAME, "PN", patient_id)
+        yield PATIENT_ID, text(PATIENT_ID, "LO", patient_id)
     tag = PATIENT_IDENTITY_REMOVED
     yield tag, text(tag, "CS", "YES")
     tag = DEIDENTIFICATION_METHOD

@@ -75,6 +75,7 @@ _IDENTIFIERS: Final = frozenset(
 )
 _MAX_FACT_BYTES: Final = 16 * 1024
 _MAX_TERMS: Final = 10_000
+_UNREADABLE: Final = "\ufffd"
 _LEAST_CHARACTERS: Final = 3
 _LEAST_OF_IDENTIFIER: Final = 4
 _UNIQUE: Final = (SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
@@ -133,6 +134,11 @@ class Survey:
     def fact(self, tag: int) -> str:
         """Return the text of an attribute of the data set itself, "" where there is none."""
         return self.facts.get(tag, "")
+
+    @property
+    def is_of_patient(self) -> bool:
+        """Whether it is about a patient; colour palettes and hanging protocols are not."""
+        return any(map(self.fact, (STUDY_INSTANCE_UID, PATIENT_ID, PATIENT_NAME)))
 
     @property
     def patient(self) -> tuple[str, str]:
@@ -198,7 +204,11 @@ def _note(found: Survey, source: Source, element: Element) -> None:
     elif "PN" in vrs_of(element):
         _add_words(found, _text(found, source, element))
     if of_object and tag in _FACTS:
-        found.facts[tag] = _text(found, source, element)
+        text = _text(found, source, element)
+        if _UNREADABLE in text:
+            # Two IDs that cannot be read are not the same for that.
+            text += source.exactly(element.start, min(element.length, _MAX_FACT_BYTES)).hex()
+        found.facts[tag] = text
 
 
 def _text(found: Survey, source: Source, element: Element) -> str:

@@ -24,9 +24,9 @@ _NUMBER_BYTES: Final = {
     **dict.fromkeys(("UL", "SL", "FL", "OF", "OL", "AT"), 4),
     **dict.fromkeys(("FD", "OD", "SV", "UV", "OV"), 8),
 }
-# Texts that a person may have written in.
-TEXT_VRS: Final = frozenset(("AE", "CS", "LO", "LT", "SH", "ST", "UC", "UT"))
-STRING_VRS: Final = TEXT_VRS | {"AS", "DA", "DS", "DT", "IS", "PN", "TM", "UI", "UR"}
+# Texts that a person may have written, or a machine that has a name.
+WRITTEN_VRS: Final = frozenset(("AE", "LO", "LT", "SH", "ST", "UC", "UT"))
+STRING_VRS: Final = WRITTEN_VRS | {"AS", "CS", "DA", "DS", "DT", "IS", "PN", "TM", "UI", "UR"}
 _WORDS: Final = re.compile(r"[^\W_]+")
 
 

@@ -130,12 +130,20 @@ class Backend:
     def _make_private(self, *connecting: object) -> None:
         """Make a database that is not there yet its owner's alone, whatever a command's umask.
 
-        SQLite gives its other files the mode of this one. What is wrong here, SQLite tells.
+        One that root makes belongs to the owner of its directory, as whom the node runs. SQLite
+        gives its other files mode and owner of this one. What is wrong here, SQLite tells.
         """
         path = self.url.database
-        if path and not path.startswith(("file:", ":")):
-            with contextlib.suppress(OSError):
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        if not path or path.startswith(("file:", ":")):
+            return
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                if os.geteuid() == 0:
+                    whose = Path(path).absolute().parent.stat()
+                    os.fchown(fd, whose.st_uid, whose.st_gid)
+            finally:
+                os.close(fd)
 
     @property
     def name(self) -> str:

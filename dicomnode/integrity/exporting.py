@@ -39,8 +39,8 @@ _COPY: Final = "de-identified copy"
 _CONTENTS: Final = frozenset((Event.RECEIVED, Event.REPLACED, Event.ENTERED))
 
 # Writes a changed copy of the first file, such as a de-identified one, as the second, which is not
-# there yet.
-Change = Callable[[Path, Path], None]
+# there yet. False: there is none, and the object is left out.
+Change = Callable[[Path, Path], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,11 @@ def export(
 ) -> Exported:
     """Write objects to the directory ``path``, or the ZIP file where that ends in .zip; blocks.
 
-    Each is given to ``change`` before it is written, if there is one; then its sidecar says nothing
-    of the original. ``on_whole`` is called when all is written and durable, before it has its name:
-    what it raises undoes the export. Raises ExportFailed, also for an object that is not what was
-    received, OSError, and what ``change`` and ``on_whole`` raise.
+    Each is given to ``change`` before it is written, if there is one, which may leave it out; then
+    its sidecar says nothing of the original. ``on_whole`` is called when all is written and
+    durable, before it has its name: what it raises undoes the export. Raises
+    ExportFailed, also for an object that is not what was received, OSError, and what ``change``
+    and ``on_whole`` raise.
     """
     with writing(path) as target, _scratch(path, is_needed=change is not None) as scratch:
         exporting = _Exporting(target, signer, change, scratch)
@@ -127,6 +128,8 @@ class _Exporting:
         if contents and contents[-1].details.get("file_sha256") != original.sha256:
             raise _damaged(original)
         with self._opened(original) as file:
+            if file is None:
+                return
             described = _described(file, original)
             file_id = self._directory.place(described)
             name = "/".join(file_id)
@@ -149,8 +152,8 @@ class _Exporting:
         self.exported.invented += bool(described.invented)
 
     @contextmanager
-    def _opened(self, original: Original) -> Iterator[IO[bytes]]:
-        """Open what is to be written: the stored file, or what ``change`` makes of it."""
+    def _opened(self, original: Original) -> Iterator[IO[bytes] | None]:
+        """Open what is to be written: the stored file, or what ``change`` makes of it, if that."""
         try:
             with original.path.open("rb") as stored:
                 if self._change is None:
@@ -163,7 +166,9 @@ class _Exporting:
                 f"the file of {original.sop_instance_uid} is missing; nothing was exported"
             ) from None
         copy = self._scratch / "COPY"
-        self._change(original.path, copy)
+        if not self._change(original.path, copy):
+            yield None
+            return
         with copy.open("rb") as changed:
             copy.unlink()
             yield changed

@@ -5,7 +5,8 @@ Called on the event loop and, where said, from worker threads. Nothing here wait
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -187,6 +188,11 @@ class Auditing:
             failure=how if isinstance(how, str) else _failure(how, _TAKEN),
         )
 
+    def exported(self, rows: Iterable[InstanceRow], media: str) -> None:
+        """Objects were written to ``media`` by a command."""
+        for study_instance_uid, sop_classes in by_study(rows).items():
+            self.audit.exported(study_instance_uid, sop_classes, media)
+
     # -- objects that are deleted ------------------------------------------------------------------
 
     def removing(self, catalog: Catalog, remove: Remove) -> Remove:
@@ -206,6 +212,14 @@ class Auditing:
             return removed
 
         return audited
+
+
+def by_study(rows: Iterable[InstanceRow]) -> dict[str, Counter[str]]:
+    """Return how many objects of each SOP class each study has among ``rows``."""
+    found: dict[str, Counter[str]] = {}
+    for row in rows:
+        found.setdefault(row.study_instance_uid, Counter())[row.sop_class_uid] += 1
+    return found
 
 
 def _failure(status: int, successes: tuple[Category, ...]) -> str:

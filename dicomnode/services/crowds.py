@@ -7,6 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from dicomnode.observe.logs import Logger
+from dicomnode.observe.words import counted
+
 _MOST: Final = 60
 _SECONDS: Final = 60.0
 _MOST_ADDRESSES: Final = 1024
@@ -48,3 +51,19 @@ class Crowds:
         count = self._counts.pop(address)[1]
         if count > _MOST:
             self._over.append((address, count - _MOST))
+
+
+class RefusalLog:
+    """Logs who was refused: 60 lines of each address within a minute, and then how many more."""
+
+    def __init__(self, log: Logger, crowds: Crowds | None = None) -> None:
+        self._log = log
+        self._crowds = crowds or Crowds()
+
+    def warn(self, address: str, line: str, **fields: object) -> None:
+        """Say ``line`` of ``address``, unless it has been told of too often."""
+        for other, count in self._crowds.passed_over():
+            more = counted(count, "more refusal", "more refusals")
+            self._log.warning(f"{more} of {other} within a minute not told one by one")
+        if self._crowds.passes(address):
+            self._log.warning(line, **fields)

@@ -175,17 +175,20 @@ class Custodian:
 
     # -- what others tell --------------------------------------------------------------------------
 
-    def told(self, event: Event, uids: Sequence[str], details: Details) -> tuple[int, list[str]]:
+    def told(
+        self, event: Event, uids: Sequence[str], details: Details
+    ) -> tuple[list[InstanceRow], list[str]]:
         """Record what a command has done with objects that are held.
 
-        Returns how many that are, and which are not. Blocks, in steps; raises CatalogError.
+        Returns those that are, and which are not. Blocks, in steps; raises CatalogError.
         """
-        recorded: set[str] = set()
+        recorded: dict[str, InstanceRow] = {}
         for some in batches(dict.fromkeys(uids), BATCH):
             rows = self._held(some)
             self._append(event, rows, details)
-            recorded.update(row.sop_instance_uid for row in rows)
-        return len(recorded), [uid for uid in dict.fromkeys(uids) if uid not in recorded]
+            recorded.update((row.sop_instance_uid, row) for row in rows)
+        unknown = [uid for uid in dict.fromkeys(uids) if uid not in recorded]
+        return list(recorded.values()), unknown
 
     def _append(self, event: Event, rows: Sequence[InstanceRow], details: Details) -> None:
         if rows:

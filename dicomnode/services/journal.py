@@ -21,7 +21,7 @@ from dicomnode.observe.tls_metrics import DONE
 from dicomnode.observe.words import duration, size
 from dicomnode.services.advice import is_forbidden
 from dicomnode.services.auditing import Auditing
-from dicomnode.services.crowds import Crowds
+from dicomnode.services.crowds import RefusalLog
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.explanations import MOST_CONTEXTS, Explanations, keys_in_words
 from dicomnode.services.intake import Arrival
@@ -82,7 +82,7 @@ class Journal:
         self.associations: dict[int, AssociationRecord] = {}
         self.outgoing: dict[int, AssociationRecord] = {}
         self._crowded = 0
-        self._knocking = Crowds()
+        self._refusals = RefusalLog(log)
         self._crowded_at = -_CROWDED_SECONDS
         self.rejections: deque[Rejection] = deque(maxlen=_REMEMBERED_REJECTIONS)
 
@@ -169,7 +169,8 @@ class Journal:
         advice = self.explanations.rejected(peer_address, request, refused)
         if self.auditing is not None:
             self.auditing.rejected(peer_address, request, refused)
-        self._log.warning(
+        self._refusals.warn(
+            peer_address,
             f"{title} -> {request.called_ae_title} association rejected from {peer_address}:"
             f" {words}: {refused.why}",
             **({"advice": advice} if refused.advice else {}),
@@ -202,9 +203,8 @@ class Journal:
             advice = "Let the peer call tls.port, or switch TLS off at the peer."
         self.explanations.connection_refused("", peer_address, why, advice)
         fields = {"advice": advice} if advice else {}
-        self._log.warning(
-            f"connection from {peer_address} {how} before any association: {why}", **fields
-        )
+        line = f"connection from {peer_address} {how} before any association: {why}"
+        self._refusals.warn(peer_address, line, **fields)
 
     def secured(self) -> None:
         self._metrics.tls.handshake(Side.SERVER, DONE)
@@ -220,16 +220,10 @@ class Journal:
                 return
             words += f", {self._crowded} dropped since this was last told"
             self._crowded, self._crowded_at = 0, now
-        else:
-            if self.auditing is not None:
-                self.auditing.tls_refused(peer_address, words)
-            for address, count in self._knocking.passed_over():
-                self._log.warning(f"{count} more TLS connections from {address} were refused")
-            if not self._knocking.passes(peer_address):
-                return
-        self._log.warning(
-            f"TLS connection from {peer_address} refused: {words}", advice=fault.advice
-        )
+        elif self.auditing is not None:
+            self.auditing.tls_refused(peer_address, words)
+        line = f"TLS connection from {peer_address} refused: {words}"
+        self._refusals.warn(peer_address, line, advice=fault.advice)
 
     # -- associations that we requested ----------------------------------------------------------
 

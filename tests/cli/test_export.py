@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import pydicom
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydicom.fileset import FileSet
@@ -86,6 +87,74 @@ def test_a_node_that_does_not_run_is_exported_from_and_has_it_recorded(
     events = json.loads(run("custody", STUDY, "--json", "--config", node.config).out)
     assert [each["event"] for each in events].count("exported") == 3
     assert run("custody", "--check", "--config", node.config).code == 0
+
+
+def patients(export: Path) -> list[pydicom.Dataset]:
+    """Return the patients of a DICOMDIR."""
+    records = pydicom.dcmread(export / "DICOMDIR").DirectoryRecordSequence
+    return [record for record in records if record.DirectoryRecordType == "PATIENT"]
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    assert run("deidentify-key", tmp_path / "key", "--project", "TRIAL").code == 0
+    return tmp_path / "key"
+
+
+@pytest.mark.interop("dcmftest")
+def test_de_identified_copies_are_exported_with_nothing_of_the_originals(
+    node: RunningNode, tmp_path: Path, key: Path
+) -> None:
+    paths = filled(node, tmp_path / "in")
+    out = tmp_path / "out"
+    command = ("export", "--study", STUDY, "--to", out, "--config", node.config)
+    told = run(*command, "--deidentify", "--project", key, "--shift-dates")
+    assert told.code == 0, told.err
+    assert "exported 3 objects" in told.out and "de-identified, left out 0" in told.out
+    assert run("verify", out).lines[0] == "Integrity verified"
+    original = pydicom.dcmread(paths[0])
+    secrets = [STUDY, original.PatientID, str(original.PatientName)]
+    for path in out.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        assert not [secret for secret in secrets if secret.encode() in content], path
+    names = {record.PatientID for record in patients(out)}
+    assert len(names) == 1 and names.pop().startswith("TRIAL-")
+    images = sorted(out.rglob("IM00000?"))
+    assert peers.run_tool("dcmftest", *images).returncode == 0
+    story = json.loads(run("custody", STUDY, "--json", "--config", node.config).out)
+    records = [each["details"] for each in story if each["event"] == "exported"]
+    assert [details["deidentified_for"] for details in records] == ["TRIAL"] * 3
+
+
+def test_what_cannot_be_de_identified_ends_the_export_or_is_left_out(
+    node: RunningNode, tmp_path: Path, key: Path
+) -> None:
+    paths = make_study(tmp_path / "in", 3, series=2)
+    risky = pydicom.dcmread(paths[0])
+    risky.BurnedInAnnotation = "YES"
+    risky.save_as(paths[0])
+    assert run("send", written(node.dicom_address), tmp_path / "in").code == 0
+    out = tmp_path / "out"
+    command = ("export", "--study", STUDY, "--to", out, "--config", node.config)
+    command = (*command, "--deidentify", "--project", key)
+    told = run(*command)
+    assert told.code == 1 and not out.exists()
+    assert f"{risky.SOPInstanceUID}: Burned In Annotation" in told.err
+    assert "Nothing was exported; --skip-refused" in told.err
+    told = run(*command, "--skip-refused")
+    assert told.code == 0, told.err
+    assert "exported 2 objects" in told.out and "left out 1" in told.out
+    assert f"left out: {risky.SOPInstanceUID}: Burned In" in told.err
+    story = json.loads(run("custody", STUDY, "--json", "--config", node.config).out)
+    exported = {each["sop_instance_uid"] for each in story if each["event"] == "exported"}
+    assert len(exported) == 2 and risky.SOPInstanceUID not in exported
+
+
+def test_options_of_copies_are_for_copies_alone(node: RunningNode, tmp_path: Path) -> None:
+    command = ("export", "--study", STUDY, "--to", tmp_path / "out", "--config", node.config)
+    for option in ("--shift-dates", "--skip-refused"):
+        assert "need --deidentify" in run(*command, option).err
+    assert "needs --project" in run(*command, "--deidentify").err
 
 
 def test_what_is_not_held_or_is_there_already_is_not_exported(

@@ -65,7 +65,7 @@ def test_a_study_of_the_store_is_sent_while_the_node_runs(
     ended = run("send", written(theirs.dicom_address), "--study", STUDY, "--config", ours.config)
     assert ended.code == 0, ended.err
     assert len(theirs.files()) == 3
-    told = [each for each in recorded(ours.store_directory) if each.event is Event.EXPORTED]
+    told = [each for each in recorded(ours.store_directory) if each.event is Event.FORWARDED]
     assert len(told) == 3 and {each.details["by"] for each in told} == {"dicomnode send"}
     assert {each.details["address"] for each in told} == {"{}:{}".format(*theirs.dicom_address)}
     missing = run("send", written(theirs.dicom_address), "--study", "1.2", "--config", ours.config)

@@ -121,7 +121,7 @@ def test_notes_say_what_is_allowed_but_may_not_be_meant(tmp_path: Path) -> None:
     (listening,) = notes(readable, Registry([AE(title="CT_1")]), Credentials())
     assert listening.startswith("access.credentials_without_tls is true")
     naming = {"log": LogSettings(patient_data=True), "http": HttpSettings(host="0.0.0.0")}
-    (shown,) = notes(quiet.model_copy(update=naming), Registry([AE(title="CT_1")]))
+    (shown,) = notes(quiet.model_copy(update=naming), Registry([AE(title="CT_1")]), Credentials())
     assert "/api/status name patients to whoever reaches port 8104" in shown
     few = quiet.model_copy(update={"limits": LimitSettings(max_associations=300)})
     (buffers,) = notes(few, Registry([AE(title="CT_1")]), Credentials())

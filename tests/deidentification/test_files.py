@@ -37,6 +37,15 @@ def item(**attributes: Any) -> Dataset:
     return made
 
 
+def appended(directory: Path, data_set: Dataset, *elements: tuple[int, bytes, bytes]) -> Path:
+    """Write a data set, and elements after it as no library would: (tag, VR, value)."""
+    path = written(data_set, directory / "odd.dcm")
+    with path.open("ab") as file:
+        for tag, vr, value in elements:
+            file.write(EXPLICIT_LITTLE.header(tag, vr, len(value)) + value)
+    return path
+
+
 @pytest.mark.parametrize(
     "syntax",
     [
@@ -126,8 +135,31 @@ def test_two_patients_never_become_one(tmp_path: Path) -> None:
         original(PatientID="", StudyInstanceUID=f"{ROOT}.1.8"),
         original(PatientID=None, StudyInstanceUID=f"{ROOT}.1.9"),
     ]
-    reports = [copied(tmp_path, each)[2] for each in others]
-    assert len({report.names.patient_id for report in reports}) == len(others)
+    copies = [copied(tmp_path, each) for each in others]
+    assert len({report.names.patient_id for _, _, report in copies}) == len(others)
+    # Those that had no ID have one, or whoever gets the copies would take them for one patient.
+    assert len({made.PatientID for made, _, _ in copies}) == len(others)
+    assert all(made.PatientName == made.PatientID for made, _, _ in copies)
+
+
+def test_two_ids_that_cannot_be_read_are_not_the_same_for_that(tmp_path: Path) -> None:
+    names = set()
+    for number, value in enumerate((b"M\xfc1 ", b"M\xe41 ", b"M\xfc1 ")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        utf8 = original(SpecificCharacterSet="ISO_IR 192", PatientID=None)
+        source = appended(folder, utf8, (0x00100020, b"LO", value))
+        target = folder / "copy.dcm"
+        names.add(deidentify(source, lambda _, to=target: to, PROJECT, Options()).names.patient_id)
+    assert len(names) == 2
+
+
+def test_what_is_of_no_patient_gets_none(tmp_path: Path) -> None:
+    palette = Dataset()
+    palette.SOPClassUID = "1.2.840.10008.5.1.4.39.1"
+    palette.SOPInstanceUID = f"{ROOT}.9"
+    made, _, _ = copied(tmp_path, palette)
+    assert "PatientID" not in made and made.PatientIdentityRemoved == "YES"
 
 
 def test_an_issuer_can_be_given_for_ids_that_come_without(tmp_path: Path) -> None:
@@ -220,15 +252,6 @@ def test_private_elements_curves_overlays_and_unknown_ones_go(tmp_path: Path, sy
     assert b"Doe" not in path.read_bytes()
 
 
-def appended(directory: Path, data_set: Dataset, *elements: tuple[int, bytes, bytes]) -> Path:
-    """Write a data set, and elements after it as no library would: (tag, VR, value)."""
-    path = written(data_set, directory / "odd.dcm")
-    with path.open("ab") as file:
-        for tag, vr, value in elements:
-            file.write(EXPLICIT_LITTLE.header(tag, vr, len(value)) + value)
-    return path
-
-
 @pytest.mark.parametrize("is_known", [True, False])
 def test_sequences_hidden_in_un_are_looked_into(tmp_path: Path, is_known: bool) -> None:
     # PS3.5 §6.2.2: items without VRs, of known or unknown length.
@@ -287,6 +310,7 @@ def test_cleaned_sequences_keep_published_codes_and_known_words(tmp_path: Path) 
     published = item(
         CodeValue="69536005", CodingSchemeDesignator="SCT", CodeMeaning="Head structure"
     )
+    published.ProtocolContextSequence = Sequence([item(ValueType="NUMERIC")])
     own = item(CodeValue="DOE1", CodingSchemeDesignator="99WARD", CodeMeaning="Doe of Head")
     request = item(
         ScheduledProcedureStepDescription="Brain MR for Mrs. Unknown",
@@ -298,6 +322,7 @@ def test_cleaned_sequences_keep_published_codes_and_known_words(tmp_path: Path) 
     assert kept.ScheduledProcedureStepDescription == "Brain MR"
     codes = kept.ScheduledProtocolCodeSequence
     assert (codes[0].CodeValue, codes[0].CodeMeaning) == ("69536005", "Head structure")
+    assert codes[0].ProtocolContextSequence[0].ValueType == "NUMERIC"
     assert (codes[1].CodeValue, codes[1].CodeMeaning) == ("", "Head")
     assert "RequestAttributesSequence" not in copied(tmp_path, asked)[0]
 

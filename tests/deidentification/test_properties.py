@@ -33,7 +33,14 @@ _BY_VR = {
     )
     for vr in (*TEXTS, "UI", "DA", "DT", "SQ")
 }
-KEPT_KINDS = ("Class", "TransferSyntax", "CodingScheme", "ContextUID", "MappingResource")
+KEPT_KINDS = (
+    "Class",
+    "TransferSyntax",
+    "CodingScheme",
+    "ContextUID",
+    "MappingResource",
+    "GroupExtension",
+)
 
 
 def value_of(vr: str, tag: int) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
+from dicomnode.sync import comparing
 from tests import peers
 from tests.cli.commands import STUDY, Ended, make_study, run, written
 from tests.conftest import RunningNode, StartNode
@@ -190,8 +191,11 @@ def test_a_key_that_the_peer_does_not_know_brings_nothing_else(
 
 
 @pytest.mark.timeout(120)
-def test_many_studies_are_asked_for_a_few_days_at_a_time(sync: Sync, archive: LyingArchive) -> None:
-    many = 5000
+def test_many_studies_are_asked_for_a_few_days_at_a_time(
+    sync: Sync, archive: LyingArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "PAGE_STUDIES", 200)
+    many = 500
 
     def answer(wanted: Dataset) -> Iterator[Dataset | int]:
         first, _, last = str(wanted.StudyDate).partition("-")
@@ -211,7 +215,7 @@ def test_many_studies_are_asked_for_a_few_days_at_a_time(sync: Sync, archive: Ly
 def test_without_dates_very_many_studies_are_compared_as_they_come(
     sync: Sync, archive: LyingArchive
 ) -> None:
-    many = 5000
+    many = comparing.PAGE_STUDIES + 100
 
     def answer(wanted: Dataset) -> Iterator[Dataset | int]:
         for number in range(many):

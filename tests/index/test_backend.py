@@ -25,6 +25,14 @@ def test_an_index_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None
     assert set(modes.values()) == {0o600} and "index.sqlite-wal" in modes
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_an_index_that_root_makes_belongs_to_whom_the_directory_belongs(tmp_path: Path) -> None:
+    os.chown(tmp_path, 4711, 4712)
+    with Catalog(f"sqlite:///{tmp_path / 'index.sqlite'}", synchronous="OFF"):
+        owners = {(path.stat().st_uid, path.stat().st_gid) for path in tmp_path.iterdir()}
+    assert owners == {(4711, 4712)}
+
+
 @pytest.mark.parametrize("paramstyle", ["qmark", "named"])
 def test_a_prepared_statement_runs_with_positions_and_with_names(paramstyle: str) -> None:
     """SQLite's driver takes positions, PostgreSQL's names."""

@@ -104,11 +104,12 @@ async def calling(
     own: Issued | None = None,
     expected: Expected | None = ANY_NAME,
     verify: bool = True,
+    revoked: Path | None = None,
     **deadlines: float,
 ) -> AsyncIterator[SecureCalling]:
     """Run ``script`` behind TLS at the peer's end of each connection."""
     on = SecureCalling()
-    files = Files(own and own.certificate, own and own.key, authority.ca)
+    files = Files(own and own.certificate, own and own.key, authority.ca, revoked=revoked)
     on.contexts, on.expected = client_contexts(files, verify=verify), expected
     on.build(**deadlines)
     conversations: set[asyncio.Task[None]] = set()
@@ -155,6 +156,18 @@ async def test_a_certificate_of_another_host_is_refused_with_what_to_set(
         assert error.cause == "wrong name"
         assert "tls_name" in error.advice
     async with calling(authority, context, expected=Expected("archive.example.org")) as on:
+        (await on.call()).channel.abort("enough")
+
+
+async def test_a_peer_whose_certificate_is_revoked_is_not_called(
+    authority: Authority, tmp_path: Path
+) -> None:
+    lost, good = (authority.issue("archive", "localhost") for _ in range(2))
+    revoked = tmp_path / "crl.pem"
+    revoked.write_bytes(authority.revoke(lost))
+    async with calling(authority, server_context(lost, authority), revoked=revoked) as on:
+        assert (await on.fails()).cause == "certificate revoked"
+    async with calling(authority, server_context(good, authority), revoked=revoked) as on:
         (await on.call()).channel.abort("enough")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 
-from dicomnode.services.crowds import Crowds
+from dicomnode.observe.logs import Log
+from dicomnode.services.crowds import Crowds, RefusalLog
+from dicomnode.settings import LogSettings
 
 
 class Clock:
@@ -23,6 +26,22 @@ def test_sixty_of_a_minute_pass_and_the_rest_is_told_once_it_is_over() -> None:
     assert crowds.passed_over() == [("a", 40)]
     assert crowds.passed_over() == []
     assert crowds.passes("a")
+
+
+def test_the_log_has_sixty_lines_of_an_address_and_then_how_many_more() -> None:
+    clock, stream = Clock(), io.StringIO()
+    log = Log(LogSettings(), stream=stream)
+    refusals = RefusalLog(log.logger, Crowds(clock))
+    for _ in range(1000):
+        refusals.warn("10.0.0.66", "refused")
+    clock.now = 60
+    refusals.warn("10.0.0.7", "refused too")
+    log.start()
+    log.stop()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 62
+    assert lines[-2].endswith("940 more refusals of 10.0.0.66 within a minute not told one by one")
+    assert lines[-1].endswith("refused too")
 
 
 def test_addresses_without_end_take_no_memory_and_none_is_left_out() -> None:
