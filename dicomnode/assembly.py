@@ -47,6 +47,8 @@ from dicomnode.services.query import Query
 from dicomnode.services.query_archive import Archive
 from dicomnode.services.quotas import Quotas
 from dicomnode.services.retrieve import Retrieve
+from dicomnode.services.scrub import Scrub
+from dicomnode.services.verified_reads import VerifiedReads
 from dicomnode.services.worklist import Worklist
 from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.settings import Settings
@@ -69,6 +71,7 @@ class Base:
     requestor: Requestor
     auditing: Auditing
     custodian: Custodian | None
+    scrub: Scrub
 
 
 def make_auditing(
@@ -159,7 +162,14 @@ def make_retrieve(base: Base) -> Retrieve:
         retrieve_rules_of(base.settings),
         base.auditing,
         base.custodian,
+        verified_reads(base),
     )
+
+
+def verified_reads(base: Base) -> VerifiedReads:
+    """Return what compares objects with their digests as they are handed out."""
+    scrub = base.scrub
+    return VerifiedReads(base.settings.storage.verify_on_read, scrub.wholeness, scrub.bad)
 
 
 def make_performed_steps(base: Base, steps: Steps, outbox: Outbox) -> PerformedSteps:
@@ -183,6 +193,7 @@ def make_storage_commitment(base: Base) -> StorageCommitment:
         ),
         report_rules_of(base.settings),
         base.custodian,
+        verified_reads(base),
     )
     base.metrics.add_counts_source(
         "dicomnode_commitments", "Storage commitments by state.", "state", commitment.counts
@@ -226,6 +237,7 @@ def make_forwarding(
         journal,
         forwarding_of(base.settings),
         auditing=base.auditing,
+        verified=verified_reads(base),
     )
     remove = base.auditing.removing(base.catalog, intake.placer.remove)
     if base.custodian is not None:

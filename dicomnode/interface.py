@@ -11,15 +11,18 @@ from dicomnode.api.access import Access
 from dicomnode.api.activity import activity_routes
 from dicomnode.api.commitment import commitment_routes
 from dicomnode.api.custody import custody_routes
+from dicomnode.api.integrity import integrity_routes
 from dicomnode.api.outbox import outbox_routes
 from dicomnode.api.trace import trace_routes
 from dicomnode.api.worklist import worklist_routes
+from dicomnode.index.catalog import Catalog
 from dicomnode.observe.trace import Tracing
 from dicomnode.outbox.desk import Desk
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.custody import Custodian
 from dicomnode.services.journal import Journal
+from dicomnode.services.scrub import Scrub
 from dicomnode.services.worklist_desk import WorklistDesk
 
 
@@ -34,6 +37,8 @@ class Served:
     tracing: Tracing
     custodian: Custodian | None
     auditing: Auditing
+    catalog: Catalog
+    scrub: Scrub
 
 
 def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
@@ -46,4 +51,5 @@ def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
         *activity_routes(served.journal, served.outbox),
         *trace_routes(served.tracing, access),
         *custody_routes(served.custodian, served.auditing, access),
+        *integrity_routes(served.catalog, served.scrub, access),
     ]

@@ -185,6 +185,7 @@ class Node:
         await self._acceptor.start()
         # What is asked for by C-MOVE comes in at once.
         await self._fetching.start()
+        self._archive.scrub.start()
         host, port = self._acceptor.address
         self._log.logger.info(f"{settings.node.ae_title} listening on {host}:{port}")
         self._security.started(self._acceptor)
@@ -228,6 +229,8 @@ class Node:
             tracing=self._tracing,
             custodian=self._archive.custodian,
             auditing=self._auditing,
+            catalog=self._archive.catalog,
+            scrub=self._archive.scrub,
         )
 
     async def _follow_worklist(self, undo: contextlib.AsyncExitStack) -> None:
@@ -275,6 +278,7 @@ class Node:
             requestor=self._requestor,
             auditing=self._auditing,
             custodian=self._archive.custodian,
+            scrub=self._archive.scrub,
         )
         if self._credentials.note:
             self.log.warning(self._credentials.note)
@@ -398,6 +402,7 @@ class Node:
             "fetch": self._fetching.figures(),
             "commitments": await self._commitment.figures(),
             "commitment_requests": await asyncio.to_thread(requester.requests.counts),
+            "scrub": await asyncio.to_thread(self._archive.scrub.figures),
             "tls": self._security.figures(self._acceptor),
             "audit": self._auditing.audit.figures(),
             "custody": await asyncio.to_thread(self._archive.custody_figures),

@@ -28,8 +28,9 @@ ALLOWED = {
     "tls": {"certificates", "errors"},
     "retries": {"value_types"},
     "forward_settings": {"configuration", "retries", "value_types"},
+    "scrub_settings": {"value_types"},
     "settings": {"audit_settings", "fetch_settings", "forward_settings", "retries", "tls"}
-    | {"custody_settings", "configuration", "value_types", "errors"},
+    | {"custody_settings", "scrub_settings", "configuration", "value_types", "errors"},
     "registry": {"certificates", "configuration", "value_types", "errors"},
     "users": {"configuration", "errors"},
     "credentials": {"services", "users", "settings", "configuration", "errors"},
@@ -48,7 +49,7 @@ ALLOWED = {
     "api": {"integrity", "outbox", "services", "storage", "index", "registry", "observe", "errors"},
     "conformance": {"settings", "registry", "services", "scu", "observe"},
     "whereabouts": {"settings", "registry", "configuration", "errors"},
-    "interface": {"api", "outbox", "services", "observe"},
+    "interface": {"api", "outbox", "services", "index", "observe"},
     "parameters": {"descriptors", "net", "outbox", "sync", "services", "index", "registry"}
     | {"audit", "audit_settings", "observe", "settings"},
     "hardening": set(),
@@ -104,6 +105,7 @@ ALLOWED = {
     "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
         "daemon",
+        "archive",
         "audit",
         "conformance",
         "deidentification",
@@ -111,7 +113,6 @@ ALLOWED = {
         "shared_files",
         "client",
         "integrity",
-        "archive",
         "sync",
         "outbox",
         "node",

@@ -21,6 +21,8 @@ _COMMANDS: Final = {
     "explain": ("explain", "explain"),
     "trace": ("trace", "trace"),
     "conformance": ("conformance", "conformance"),
+    "show": ("show", "show"),
+    "scrub": ("scrub", "scrub"),
     "reindex": ("archive", "reindex"),
     "custody": ("custody", "custody"),
     "user": ("user", "user"),

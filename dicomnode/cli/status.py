@@ -74,6 +74,7 @@ def _fetch(url: str) -> dict[str, Any]:
 def summary(figures: Figures) -> RenderableType:
     """Lay out ``figures``, the object of /api/status, for a terminal."""
     parts: list[RenderableType] = [_headline(figures), _archive(figures.get("archive", {}))]
+    parts += _scrub(figures.get("scrub", {}))
     parts += _since_start(figures.get("since_start", {}))
     parts += _worklist(figures.get("worklist", {}))
     parts += _performed_steps(figures.get("performed_steps", {}))
@@ -126,6 +127,22 @@ def _archive(archive: Figures) -> RenderableType:
     noun = "patient ID" if conflicts == 1 else "patient IDs"
     words = f"{conflicts} {noun} came with different names and birth dates (identity conflicts)"
     return Group(table, Text(words, style="bold yellow"))
+
+
+def _scrub(scrub: Figures) -> list[RenderableType]:
+    """Tell of files that are not whole, and of a run through all of them that goes on."""
+    lines: list[RenderableType] = []
+    found = {kind: count for kind, count in scrub.get("not_whole", {}).items() if count}
+    if found:
+        words = ", ".join(f"{count:,} {kind}" for kind, count in found.items())
+        told = f"stored files that are not whole: {words}; see dicomnode scrub --report"
+        lines.append(Text(told, style="bold red"))
+    if scrub.get("is_running"):
+        done, total = int(scrub.get("objects", 0)), int(scrub.get("total_objects", 0))
+        since = _moment(scrub.get("proven_since"))
+        words = f"scrub: {done:,} of {total:,} objects read, all of them since {since}"
+        lines.append(Text(words, style="dim"))
+    return lines
 
 
 def _since_start(totals: Figures) -> list[RenderableType]:

@@ -319,6 +319,11 @@ class Catalog:
         durable = self._backend.is_sqlite and self._synchronous == "FULL"
         return (self._backend.url.database or "") if durable else ""
 
+    @property
+    def byte_collation(self) -> str:
+        """The collation in byte order, in which directories are walked."""
+        return self._backend.byte_collation
+
     def unsettled(self) -> Iterator[Unsettled]:
         """Yield the objects whose contents are kept, oldest first. Raises CatalogError."""
         try:

@@ -1,8 +1,8 @@
 """Tables of what no stored file holds: kept when the archive's tables are made anew.
 
 Worklist items, performed procedure steps, storage commitments, what is to be forwarded, how
-fetching went, and what happened to each object. A change of these tables needs a migration; a new
-table needs none.
+fetching went, what happened to each object, and what was found as files were read again. A change
+of these tables needs a migration; a new table needs none.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     ForeignKey,
@@ -294,6 +295,48 @@ fetch_state = Table(
     Column("missing_studies", Integer, nullable=False),
     Column("missing_objects", Integer, nullable=False),
     Column("last_error", Text, nullable=False),
+)
+
+
+# -- Scrub -----------------------------------------------------------------------------------------
+
+# A run through all files: the one that goes on, where ``ended_at`` is 0, and the last that ended.
+# ``cursor`` is the last series directory that is done. Times are in seconds since 1970 UTC; objects
+# and bytes were read, files of ``unknown_files`` have no row in the index.
+scrub_pass = Table(
+    "scrub_pass",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("began_at", Float(53), nullable=False),
+    Column("ended_at", Float(53), nullable=False),
+    Column("cursor", Text, nullable=False),
+    Column("objects", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("unknown_files", Integer, nullable=False),
+)
+
+# A file that is not what was received, missing or unreadable (``kind``), until it is proven whole.
+bad_file = Table(
+    "bad_file",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("words", Text, nullable=False),
+    Column("found_at", Float(53), nullable=False),
+    Index("bad_file_by_study", "study_instance_uid"),
+)
+
+# What the archive's tables said of objects before they were emptied, hex: nobody takes a damaged
+# file for what was received because the index is made anew. ``file_sha256`` is "" where it was not
+# known. Objects that are entered again have no row any more.
+earlier_digest = Table(
+    "earlier_digest",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("file_sha256", Text, nullable=False),
 )
 
 

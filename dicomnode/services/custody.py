@@ -98,13 +98,16 @@ class Custodian:
                 self.recorder.failed(error)
         self.recorder.tell(happening)
 
-    def entered(self, entry: InstanceEntry, how: str) -> ObjectAttachment:
+    def entered(
+        self, entry: InstanceEntry, how: str, *, is_other: bool = False
+    ) -> ObjectAttachment:
         """Return what records that a stored file was indexed, if nothing was recorded of it yet.
 
         ``how`` is the occasion. Where other bytes were recorded than the file has, that is what is
-        recorded: it is not taken for what was received.
+        recorded: it is not taken for what was received, unless it ``is_other``, which was taking
+        the place of what was held.
         """
-        return _Entered(self.custody, entry, how)
+        return _Entered(self.custody, entry, how, is_other=is_other)
 
     # -- objects that go out -----------------------------------------------------------------------
 
@@ -237,10 +240,11 @@ class _Record:
 class _Entered:
     """The record of a stored file that is indexed (``index.attachment.ObjectAttachment``)."""
 
-    def __init__(self, custody: Custody, entry: InstanceEntry, how: str) -> None:
+    def __init__(self, custody: Custody, entry: InstanceEntry, how: str, *, is_other: bool) -> None:
         self._custody = custody
         self._entry = entry
         self._how = how
+        self._is_other = is_other
 
     def apply(self, cursor: DBAPICursor) -> None:
         entry = self._entry
@@ -250,7 +254,7 @@ class _Entered:
         details = {**_contents(entry), "found_by": self._how}
         event = Event.ENTERED
         if known is not None:
-            event = Event.DAMAGED
+            event = Event.REPLACED if self._is_other else Event.DAMAGED
             details["recorded_sha256"] = known.get("sha256", "")
             details["recorded_file_sha256"] = known.get("file_sha256", "")
         elif entry.source_ae:

@@ -42,6 +42,7 @@ class Kind(StrEnum):
     OPERATION = "operation"
     COMMITMENT = "commitment"
     FORWARDING = "forwarding"
+    INTEGRITY = "integrity"
     ASSOCIATION = "association"
     CONTEXT = "presentation context"
     CONNECTION = "connection"
@@ -179,6 +180,13 @@ class Explanations:
             answer,
             [Finding(words)],
             advice,
+        )
+
+    def not_whole(self, by: str, kind: str, words: str, *advice: str) -> None:
+        """Remember that a stored file is not what was received; ``by`` met it."""
+        asked = f"stored objects, as read for {by}"
+        self._remember(
+            Kind.INTEGRITY, "this node", "", asked, f"{kind} files", [Finding(words)], advice
         )
 
     def _remember(
