@@ -7,6 +7,7 @@ import random
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -224,8 +225,26 @@ def test_other_bytes_than_were_received_are_not_taken_for_them(start_node: Start
     (found,) = of(recorded(node.store_directory), Event.DAMAGED)
     assert found.sop_instance_uid == path.stem
     (told,) = [each for each in received if each.sop_instance_uid == path.stem]
-    assert found.details["recorded_file_sha256"] == told.details["file_sha256"]
-    assert found.details["file_sha256"] != told.details["file_sha256"]
+    assert found.details["file_sha256"] == told.details["file_sha256"]
+    assert found.details["found_file_sha256"] == sha256(data).hexdigest()
+
+
+def test_what_came_while_nothing_was_recorded_is_entered_and_not_taken_for_damage(
+    start_node: StartNode, tmp_path: Path
+) -> None:
+    settings = {"directory": tmp_path / "node", "storage": {"on_conflict": "replace"}}
+    node = start_node(**settings)
+    store(node.dicom_address, Image(1))
+    node.stop()
+    node = start_node(**settings, custody={"enabled": False})
+    store(node.dicom_address, Image(1, shade=1))
+    node.stop()
+    node = start_node(**settings)
+    node.stop()
+    reindex(node)
+    first, second = recorded(node.store_directory)
+    assert (first.event, second.event) == (Event.RECEIVED, Event.ENTERED)
+    assert second.details["recorded_sha256"] == first.details["sha256"]
 
 
 @pytest.mark.timeout(120)
