@@ -231,7 +231,9 @@ class _Entered:
         details = {**_contents(entry), "found_by": self._how}
         event = Event.ENTERED
         if known is not None:
-            event = Event.REPLACED if self._is_other else Event.DAMAGED
+            # Not damaged, which others look for (``known_digests``): it came while nothing was
+            # recorded, or was taking another's place when the node ended.
+            event = Event.REPLACED if self._is_other else Event.ENTERED
             details["recorded_sha256"] = known.get("sha256", "")
             details["recorded_file_sha256"] = known.get("file_sha256", "")
         elif entry.source_ae:
