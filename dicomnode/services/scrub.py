@@ -44,9 +44,9 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How fast files are read, and how often; None bytes: as fast as the disk gives them."""
+    """How fast files are read, and how often a run begins."""
 
-    bytes_per_second: int | None
+    bytes_per_second: int
     every_seconds: float
     enabled: bool = True
 
@@ -78,7 +78,6 @@ class Scrub:
         self._asked = False
         self._at_full_speed = False
         self._ready_at = 0.0
-        self._pacing = threading.Lock()
         self._going_on, self._ended = records.passes()
         self._proven_since = records.proven_since()
         self._looked_again_at = time.monotonic()
@@ -174,10 +173,11 @@ class Scrub:
     def _step(self) -> None:
         """Wait until it is time, or run through what is left of the files."""
         if self._asked:
+            self._wake.clear()
             self._asked = False
             self._at_full_speed = True
             self._going_on = self._begin()
-        elif self._going_on is None and (wait := self._seconds_to_next()) > 0:
+        elif (wait := self._seconds_to_next()) > 0:
             self._wake.wait(min(wait, _LOOK_AGAIN_SECONDS))
             self._wake.clear()
             self._look_again()
@@ -197,6 +197,8 @@ class Scrub:
     def _seconds_to_next(self) -> float:
         if not self.rules.enabled:
             return _LOOK_AGAIN_SECONDS
+        if self._going_on is not None:
+            return 0.0
         began_at = self._ended.began_at if self._ended is not None else 0.0
         return began_at + self.rules.every_seconds - time.time()
 
@@ -283,7 +285,7 @@ class Scrub:
 
     def _examine_all(self, rows: Sequence[InstanceRow]) -> int:
         """Read the files of ``rows``; return how many bytes they should have."""
-        if self._at_full_speed or self.rules.bytes_per_second is None:
+        if self._at_full_speed:
             self._examine_at_once(rows)
         else:
             for row in rows:
@@ -328,14 +330,12 @@ class Scrub:
 
     def _paced(self, size: int) -> None:
         """Wait until so many bytes may have been read. Raises Stopped."""
-        rate = self.rules.bytes_per_second
-        if rate is not None and not self._at_full_speed:
+        if not self._at_full_speed:
             now = time.monotonic()
-            with self._pacing:
-                self._ready_at = max(self._ready_at, now - _MOST_AHEAD_SECONDS) + size / rate
-                wait = self._ready_at - now
-            if wait > 0:
-                self._stopping.wait(wait)
+            seconds = size / self.rules.bytes_per_second
+            self._ready_at = max(self._ready_at, now - _MOST_AHEAD_SECONDS) + seconds
+            if (wait := self._ready_at - now) > 0:
+                self._wake.wait(wait)
         if self._stopping.is_set() or self._asked:
             raise Stopped
 

@@ -234,11 +234,18 @@ def test_the_age_counts_from_the_reception_until_a_run_has_ended(bench: Bench) -
 
 
 def test_a_scrub_that_is_off_reads_nothing_until_it_is_asked(bench: Bench) -> None:
-    bench.put(1)
+    for study in range(1, 4):
+        bench.put(1, f"1.{study}")
     bench.index()
+    scrub = bench.scrub(**SLOW)
+    scrub.start()
+    soon(lambda: scrub.figures()["objects"] >= 1)
+    scrub.close()
+    assert scrub.figures()["ended_at"] is None
     scrub = bench.scrub(enabled=False)
     scrub.start()
     assert not scrub.figures()["is_running"]
     scrub.now()
-    soon(lambda: scrub.figures()["ended_objects"] == 1)
+    soon(lambda: scrub.figures()["ended_objects"] == 3)
     scrub.close()
+    assert "dicomnode_scrub_objects_total 3.0" in bench.metrics()
