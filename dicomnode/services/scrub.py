@@ -26,7 +26,7 @@ from dicomnode.storage.paths import stem
 
 _DAY_SECONDS: Final = 86400.0
 # Opening a file takes the disk and the processor as long as so many bytes do.
-_LEAST_BYTES: Final = 64 * 1024
+_LEAST_BYTES: Final = 256 * 1024
 # What was not read while nothing could be is not caught up on.
 _MOST_AHEAD_SECONDS: Final = 1.0
 _KEEP_SECONDS: Final = 10.0
