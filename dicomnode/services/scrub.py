@@ -32,6 +32,8 @@ _MOST_AHEAD_SECONDS: Final = 1.0
 _KEEP_SECONDS: Final = 10.0
 # What is on the list may have been sent again, or restored.
 _LOOK_AGAIN_SECONDS: Final = 600.0
+# Until there is an object whose age can be told.
+_EMPTY_SECONDS: Final = 5.0
 _PAUSE_AFTER_FAILURE_SECONDS: Final = 60.0
 # At full speed: reading one file while another is hashed.
 _READERS: Final = 3
@@ -178,7 +180,8 @@ class Scrub:
             self._at_full_speed = True
             self._going_on = self._begin()
         elif (wait := self._seconds_to_next()) > 0:
-            self._wake.wait(min(wait, _LOOK_AGAIN_SECONDS))
+            is_empty = self._proven_since is None
+            self._wake.wait(min(wait, _EMPTY_SECONDS if is_empty else _LOOK_AGAIN_SECONDS))
             self._wake.clear()
             self._look_again()
             return
