@@ -24,7 +24,7 @@ from tests.index.entries import sqlite_url
 from tests.storage.objects import CT_STORAGE, EXPLICIT, data_set, encoded
 
 # Slow enough that a run does not end while a test looks at it.
-SLOW = {"bytes_per_second": 64 * 1024}
+SLOW = {"bytes_per_second": 256 * 1024}
 FAST = {"bytes_per_second": 10**9}
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from dicomnode.index.custody import Custody
 from dicomnode.integrity.record import faults
+from dicomnode.services import scrub as scrub_module
 from dicomnode.services.recovery import rebuild
 from dicomnode.storage import files as stored_files
 from dicomnode.storage.disk import OpenFile
@@ -233,12 +234,36 @@ def test_the_age_counts_from_the_reception_until_a_run_has_ended(bench: Bench) -
     assert bench.scrub().age_seconds() < 60
 
 
-def test_a_scrub_that_is_off_reads_nothing_until_it_is_asked(bench: Bench) -> None:
-    bench.put(1)
+def test_the_age_is_told_as_soon_as_there_is_an_object(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrub_module, "_EMPTY_SECONDS", 0.01)
+    scrub = bench.scrub()
+    scrub.start()
+    soon(lambda: scrub.figures()["ended_at"] is not None)
+    assert scrub.age_seconds() == 0
+    path = bench.put(1)
+    os.utime(bench.path(path), (1.0e9, 1.0e9))
     bench.index()
+    # It was read as it was entered, after that run.
+    soon(lambda: scrub.age_seconds() > 0)
+    assert scrub.figures()["proven_since"] == scrub.figures()["ended_began_at"]
+    scrub.close()
+
+
+def test_a_scrub_that_is_off_reads_nothing_until_it_is_asked(bench: Bench) -> None:
+    for study in range(1, 4):
+        bench.put(1, f"1.{study}")
+    bench.index()
+    scrub = bench.scrub(**SLOW)
+    scrub.start()
+    soon(lambda: scrub.figures()["objects"] >= 1)
+    scrub.close()
+    assert scrub.figures()["ended_at"] is None
     scrub = bench.scrub(enabled=False)
     scrub.start()
     assert not scrub.figures()["is_running"]
     scrub.now()
-    soon(lambda: scrub.figures()["ended_objects"] == 1)
+    soon(lambda: scrub.figures()["ended_objects"] == 3)
     scrub.close()
+    assert "dicomnode_scrub_objects_total 3.0" in bench.metrics()
