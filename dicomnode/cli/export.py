@@ -16,6 +16,7 @@ from dicomnode.cli.common import (
     explained,
     fail,
     interruptible,
+    user_here,
 )
 from dicomnode.cli.deidentifying import (
     AllowBurnedInOption,
@@ -205,7 +206,11 @@ class _Chosen:
 
     def tell(self, exported: Exported, to: Path, signer: Signer | None) -> None:
         """Have the node record what is exported; raises where that cannot be done."""
-        details = {"to": to.name, "manifest_sha256": exported.manifest_sha256}
+        details = {
+            "asked_by": user_here(),
+            "to": to.name,
+            "manifest_sha256": exported.manifest_sha256,
+        }
         if signer is not None:
             details["signed_with"] = signer.fingerprint
         rows = self.rows

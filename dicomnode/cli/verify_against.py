@@ -10,7 +10,7 @@ from typing import Any, Final
 import typer
 
 from dicomnode.cli.associating import perform_fast
-from dicomnode.cli.common import EXIT_FAILED, explained, fail
+from dicomnode.cli.common import EXIT_FAILED, explained, fail, user_here
 from dicomnode.cli.held import own_objects
 from dicomnode.cli.peers import Options, called, settings_file
 from dicomnode.cli.progress import bar
@@ -77,7 +77,7 @@ def _record(
         proven = set(uids)
         some = [row for row in rows if row.sop_instance_uid in proven]
         if some:
-            details = {"against": title, "compared": how}
+            details = {"asked_by": user_here(), "against": title, "compared": how}
             tell_node(settings, Event.VERIFIED, some, details)
 
 
