@@ -7,11 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+import typer
+
 from dicomnode.audit.events import Study, exported
 from dicomnode.audit.messages import Message
 from dicomnode.audit.trail import Options, leave_in_spool
 from dicomnode.cli.asking import call
-from dicomnode.errors import StoreLocked
+from dicomnode.cli.held import own_objects
+from dicomnode.cli.peers import Called
+from dicomnode.errors import DicomnodeError, StoreLocked
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.custody import Custody
 from dicomnode.index.entry import InstanceRow
@@ -52,6 +56,27 @@ def tell_node(
         _record(settings, files, event, rows, details)
     finally:
         files.close()
+
+
+def tell_sent(
+    settings: Settings, sop_instance_uids: Sequence[str], target: Called, by: str
+) -> None:
+    """Have it recorded which objects of the store a command has sent; ``by`` names the command.
+
+    Where that cannot be done, it is said on standard error: they have been sent all the same.
+    """
+    if not sop_instance_uids or not settings.custody.enabled:
+        return
+    details = {"by": by, "to": target.peer.title, "address": target.where}
+    try:
+        with own_objects(settings) as own:
+            rows = list(own.rows({"SOPInstanceUID": sop_instance_uids}))
+        tell_node(settings, Event.FORWARDED, rows, details)
+    except (DicomnodeError, OSError) as error:
+        typer.echo(f"dicomnode: that they were sent could not be recorded: {error}", err=True)
+    except typer.Exit:
+        # Why the node cannot be told has been said.
+        typer.echo("dicomnode: that they were sent could not be recorded", err=True)
 
 
 def _record(
