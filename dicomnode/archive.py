@@ -13,21 +13,27 @@ from prometheus_client import CollectorRegistry
 
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.custody import Custody
+from dicomnode.index.scrubbing import ScrubRecords
 from dicomnode.index.steps import Steps
 from dicomnode.index.worklist import WorklistItems
 from dicomnode.observe.custody_metrics import CustodyMetrics
 from dicomnode.observe.logs import Log, Logger
 from dicomnode.observe.metrics import Metrics
+from dicomnode.observe.scrub_metrics import ScrubMetrics
 from dicomnode.outbox.forwarding import Outbox
-from dicomnode.parameters import forward_rules_of, synchronous_of
+from dicomnode.parameters import forward_rules_of, scrub_rules_of, synchronous_of
 from dicomnode.registry import Registry
+from dicomnode.services.bad_files import BadFiles
 from dicomnode.services.custody import Custodian
 from dicomnode.services.custody_recorder import Recorder
+from dicomnode.services.explanations import Explanations
 from dicomnode.services.holdings import Holdings
 from dicomnode.services.journal import Journal
 from dicomnode.services.recovery import reconcile
+from dicomnode.services.scrub import Scrub
 from dicomnode.services.settling import Settler, restore
 from dicomnode.services.turns import Turns
+from dicomnode.services.wholeness import Wholeness
 from dicomnode.services.workers import GroupWorker, Workers
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
@@ -47,6 +53,7 @@ class OpenArchive:
     steps: Steps
     holdings: Holdings
     threads: ArchiveThreads
+    scrub: Scrub
     custodian: Custodian | None
 
     def custody_figures(self) -> dict[str, Any]:
@@ -97,6 +104,19 @@ async def open_archive(
         "status",
         steps.counts,
     )
+    threads = _start_threads(files, catalog, journal, undo)
+    scrub = await asyncio.to_thread(
+        make_scrub,
+        settings,
+        files,
+        catalog,
+        threads.turns,
+        log,
+        metrics.registry,
+        custodian.custody if custodian is not None else None,
+        journal.explanations,
+    )
+    undo.push_async_callback(asyncio.to_thread, scrub.close)
     return OpenArchive(
         files=files,
         catalog=catalog,
@@ -104,9 +124,37 @@ async def open_archive(
         items=items,
         steps=steps,
         holdings=holdings,
-        threads=_start_threads(files, catalog, journal, undo),
+        threads=threads,
         custodian=custodian,
+        scrub=scrub,
     )
+
+
+def make_scrub(
+    settings: Settings,
+    files: FileStore,
+    catalog: Catalog,
+    turns: Turns,
+    log: Logger,
+    registry: CollectorRegistry,
+    custody: Custody | None,
+    explanations: Explanations | None = None,
+) -> Scrub:
+    """Return what reads stored files again; blocks. Raises CatalogError."""
+    metrics, records = ScrubMetrics(registry), ScrubRecords(catalog)
+    bad = BadFiles(records, log, metrics, explanations, custody)
+    scrub = Scrub(
+        files,
+        catalog,
+        Wholeness(files, catalog, turns),
+        bad,
+        records,
+        metrics,
+        scrub_rules_of(settings),
+        log,
+    )
+    metrics.follow(scrub.age_seconds, scrub.unknown_files, bad.counts)
+    return scrub
 
 
 def _start_custody(

@@ -34,6 +34,7 @@ from dicomnode.parameters import (
     retrieve_rules_of,
 )
 from dicomnode.registry import Registry
+from dicomnode.removal import Removal, make_removal
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
@@ -47,6 +48,8 @@ from dicomnode.services.query import Query
 from dicomnode.services.query_archive import Archive
 from dicomnode.services.quotas import Quotas
 from dicomnode.services.retrieve import Retrieve
+from dicomnode.services.scrub import Scrub
+from dicomnode.services.verified_reads import VerifiedReads
 from dicomnode.services.worklist import Worklist
 from dicomnode.services.worklist_following import WorklistFollowing
 from dicomnode.settings import Settings
@@ -69,6 +72,7 @@ class Base:
     requestor: Requestor
     auditing: Auditing
     custodian: Custodian | None
+    scrub: Scrub
 
 
 def make_auditing(
@@ -159,7 +163,14 @@ def make_retrieve(base: Base) -> Retrieve:
         retrieve_rules_of(base.settings),
         base.auditing,
         base.custodian,
+        verified_reads(base),
     )
+
+
+def verified_reads(base: Base) -> VerifiedReads:
+    """Return what compares objects with their digests as they are handed out."""
+    scrub = base.scrub
+    return VerifiedReads(base.settings.storage.verify_on_read, scrub.wholeness, scrub.bad)
 
 
 def make_performed_steps(base: Base, steps: Steps, outbox: Outbox) -> PerformedSteps:
@@ -183,6 +194,7 @@ def make_storage_commitment(base: Base) -> StorageCommitment:
         ),
         report_rules_of(base.settings),
         base.custodian,
+        verified_reads(base),
     )
     base.metrics.add_counts_source(
         "dicomnode_commitments", "Storage commitments by state.", "state", commitment.counts
@@ -211,8 +223,23 @@ def make_commitment_requester(base: Base) -> CommitmentRequester:
     return requester
 
 
+def removal_of(base: Base, archive: OpenArchive) -> Removal:
+    """Return what takes objects out of the archive."""
+    return make_removal(
+        base.settings,
+        base.log,
+        base.metrics,
+        base.journal.explanations,
+        base.auditing,
+        base.files,
+        base.catalog,
+        archive.threads.turns,
+        base.custodian,
+    )
+
+
 def make_forwarding(
-    base: Base, outbox: Outbox, intake: Intake, requester: CommitmentRequester
+    base: Base, outbox: Outbox, removal: Removal, requester: CommitmentRequester
 ) -> Forwarding:
     """Return what sends on whatever is in ``outbox``."""
     journal = ForwardingJournal(
@@ -226,11 +253,9 @@ def make_forwarding(
         journal,
         forwarding_of(base.settings),
         auditing=base.auditing,
+        verified=verified_reads(base),
     )
-    remove = base.auditing.removing(base.catalog, intake.placer.remove)
-    if base.custodian is not None:
-        remove = base.custodian.removing(remove)
-    forwarding.commit_with(requester, remove, journal)
+    forwarding.commit_with(requester, removal.remove_committed, journal)
     return forwarding
 
 

@@ -27,9 +27,12 @@ from dicomnode.services.commitment_request import RequestRules
 from dicomnode.services.identifier import Bounds
 from dicomnode.services.query import QueryRules
 from dicomnode.services.retrieve import Rules as RetrieveRules
+from dicomnode.services.scrub import Rules as ScrubRules
 from dicomnode.settings import Settings
 from dicomnode.sync.fetching import Options as FetchingOptions
 from dicomnode.sync.rules import make_rules as make_fetch_rules
+
+_DAY_SECONDS = 86400.0
 
 
 def audit_of(settings: Settings) -> AuditOptions | None:
@@ -176,6 +179,12 @@ def rules_of(settings: Settings) -> Rules:
         max_associations_per_address=limits.max_associations_per_address,
         user_identity=settings.access.user_identity,
     )
+
+
+def scrub_rules_of(settings: Settings) -> ScrubRules:
+    """Return how fast stored files are read again, and how often."""
+    scrub = settings.scrub
+    return ScrubRules(scrub.bytes_per_second, scrub.every_days * _DAY_SECONDS, scrub.enabled)
 
 
 def synchronous_of(settings: Settings) -> Synchronous:

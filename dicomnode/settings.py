@@ -31,7 +31,9 @@ from dicomnode.custody_settings import CustodySettings
 from dicomnode.errors import ConfigurationError
 from dicomnode.fetch_settings import FetchRule
 from dicomnode.forward_settings import ForwardingSettings, ForwardRule
+from dicomnode.retention_settings import DeletionSettings, RetentionRule
 from dicomnode.retries import Pause, RetrySettings
+from dicomnode.scrub_settings import ScrubSettings
 from dicomnode.tls.files import ClientCertificates, Profile
 from dicomnode.value_types import Number, Seconds, Size
 
@@ -66,13 +68,18 @@ class NodeSettings(_Section):
 
 
 class StorageSettings(_Section):
-    """``[storage]``: where objects are kept, and what is promised about them."""
+    """``[storage]``: where objects are kept, and what is promised about them.
+
+    ``verify_on_read`` says which objects are compared with their digest as they are handed out:
+    with "sampled" one in sixteen. Those known not to be whole always are.
+    """
 
     directory: Path = Path("/var/lib/dicomnode")
     durability: Literal["full", "relaxed"] = "full"
     on_conflict: Literal["keep_first", "replace", "refuse"] = "keep_first"
     accept_unknown_storage: bool = False
     min_free_bytes: Annotated[Size, Field(ge=0)] = 256 * 1024**2
+    verify_on_read: Literal["off", "sampled", "always"] = "sampled"
 
 
 class IndexSettings(_Section):
@@ -247,9 +254,12 @@ class Settings(BaseSettings):
     custody: CustodySettings = CustodySettings()
     worklist: WorklistSettings = WorklistSettings()
     commitment: CommitmentSettings = CommitmentSettings()
+    scrub: ScrubSettings = ScrubSettings()
     forwarding: ForwardingSettings = ForwardingSettings()
     forward: tuple[ForwardRule, ...] = ()
     fetch: tuple[FetchRule, ...] = ()
+    deletion: DeletionSettings = DeletionSettings()
+    retention: tuple[RetentionRule, ...] = ()
 
     @classmethod
     def settings_customise_sources(

@@ -17,6 +17,12 @@ ALLOWED = {
     "dimse": {"certificates", "ul", "errors"},
     "storage": {"hardening", "errors"},
     "integrity": {"storage", "errors"},
+    "retention_settings": {"fetch_settings", "forward_settings", "configuration", "value_types"},
+    "retention": {"services", "index", "registry", "observe", "retention_settings"}
+    | {"fetch_settings", "configuration", "errors"},
+    "removal": {"retention", "services", "storage", "index", "observe", "settings"},
+    "offline": {"archive", "assembly", "parameters", "removal", "reload"}
+    | {"outbox", "services", "storage", "index", "observe"},
     "index": {"integrity", "storage", "errors"},
     "deidentification": {"storage", "errors"},
     "configuration": {"ul", "errors"},
@@ -28,8 +34,16 @@ ALLOWED = {
     "tls": {"certificates", "errors"},
     "retries": {"value_types"},
     "forward_settings": {"configuration", "retries", "value_types"},
+    "scrub_settings": {"value_types"},
     "settings": {"audit_settings", "fetch_settings", "forward_settings", "retries", "tls"}
-    | {"custody_settings", "configuration", "value_types", "errors"},
+    | {
+        "custody_settings",
+        "scrub_settings",
+        "retention_settings",
+        "configuration",
+        "value_types",
+        "errors",
+    },
     "registry": {"certificates", "configuration", "value_types", "errors"},
     "users": {"configuration", "errors"},
     "credentials": {"services", "users", "settings", "configuration", "errors"},
@@ -45,10 +59,11 @@ ALLOWED = {
     "fetch_settings": {"forward_settings", "configuration", "value_types"},
     "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"fetch_settings", "forward_settings", "configuration", "errors"},
-    "api": {"integrity", "outbox", "services", "storage", "index", "registry", "observe", "errors"},
+    "api": {"integrity", "outbox", "services", "storage", "index", "registry", "observe", "errors"}
+    | {"retention"},
     "conformance": {"settings", "registry", "services", "scu", "observe"},
     "whereabouts": {"settings", "registry", "configuration", "errors"},
-    "interface": {"api", "outbox", "services", "observe"},
+    "interface": {"removal", "api", "outbox", "services", "index", "observe"},
     "parameters": {"descriptors", "net", "outbox", "sync", "services", "index", "registry"}
     | {"audit", "audit_settings", "observe", "settings"},
     "hardening": set(),
@@ -56,6 +71,7 @@ ALLOWED = {
     "descriptors": set(),
     "supervision": {"observe"},
     "reload": {
+        "retention",
         "outbox",
         "sync",
         "tls",
@@ -70,6 +86,7 @@ ALLOWED = {
     "archive": {"parameters", "outbox", "services", "storage", "index", "registry", "observe"}
     | {"settings"},
     "assembly": {
+        "removal",
         "archive",
         "parameters",
         "net",
@@ -83,6 +100,7 @@ ALLOWED = {
     | {"audit", "observe", "settings"},
     "security": {"net", "tls", "registry", "observe", "settings", "errors"},
     "node": {
+        "removal",
         "archive",
         "assembly",
         "parameters",
@@ -103,7 +121,10 @@ ALLOWED = {
     | {"security", "settings", "errors"},
     "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
+        "offline",
+        "removal",
         "daemon",
+        "archive",
         "audit",
         "conformance",
         "deidentification",
@@ -111,7 +132,6 @@ ALLOWED = {
         "shared_files",
         "client",
         "integrity",
-        "archive",
         "sync",
         "outbox",
         "node",

@@ -71,7 +71,7 @@ class OwnObjects:
 @contextmanager
 def own_objects(settings: Settings) -> Iterator[OwnObjects]:
     """Read index and custody log of the node of ``settings``. Raises CatalogError."""
-    with _opened(settings) as backend:
+    with opened_index(settings) as backend:
         yield OwnObjects(Selection(backend), CustodyRecords(backend.reader.connect))
 
 
@@ -88,7 +88,7 @@ class _Index:
 @contextmanager
 def own_index(settings: Settings) -> Iterator[OwnIndex]:
     """Read the index of the node of ``settings``, while it runs or not. Raises CatalogError."""
-    with _opened(settings) as backend:
+    with opened_index(settings) as backend:
         yield OwnIndex(_Index(backend))
 
 
@@ -98,18 +98,19 @@ def custody_records(settings: Settings) -> Iterator[CustodyRecords]:
 
     Raises CatalogError.
     """
-    with _opened(settings) as backend:
+    with opened_index(settings) as backend:
         yield CustodyRecords(backend.reader.connect)
 
 
 @contextmanager
 def _selection(settings: Settings) -> Iterator[Selection]:
-    with _opened(settings) as backend:
+    with opened_index(settings) as backend:
         yield Selection(backend)
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[Backend]:
+def opened_index(settings: Settings) -> Iterator[Backend]:
+    """Lend the database of the index, to be read only. Raises CatalogError."""
     backend = Backend(settings.index_url, "FULL")
     try:
         _check(backend)

@@ -74,10 +74,12 @@ def _fetch(url: str) -> dict[str, Any]:
 def summary(figures: Figures) -> RenderableType:
     """Lay out ``figures``, the object of /api/status, for a terminal."""
     parts: list[RenderableType] = [_headline(figures), _archive(figures.get("archive", {}))]
+    parts += _scrub(figures.get("scrub", {}))
     parts += _since_start(figures.get("since_start", {}))
     parts += _worklist(figures.get("worklist", {}))
     parts += _performed_steps(figures.get("performed_steps", {}))
     parts += _fetches(figures.get("fetch", []))
+    parts += _removal(figures.get("deletions", []), figures.get("retention", {}))
     parts += _audit(figures.get("audit", {}))
     parts += _custody(figures.get("custody", {}))
     parts += _commitments(figures.get("commitments", {}))
@@ -126,6 +128,22 @@ def _archive(archive: Figures) -> RenderableType:
     noun = "patient ID" if conflicts == 1 else "patient IDs"
     words = f"{conflicts} {noun} came with different names and birth dates (identity conflicts)"
     return Group(table, Text(words, style="bold yellow"))
+
+
+def _scrub(scrub: Figures) -> list[RenderableType]:
+    """Tell of files that are not whole, and of a run through all of them that goes on."""
+    lines: list[RenderableType] = []
+    found = {kind: count for kind, count in scrub.get("not_whole", {}).items() if count}
+    if found:
+        words = ", ".join(f"{count:,} {kind}" for kind, count in found.items())
+        told = f"stored files that are not whole: {words}; see dicomnode scrub --report"
+        lines.append(Text(told, style="bold red"))
+    if scrub.get("is_running"):
+        done, total = int(scrub.get("objects", 0)), int(scrub.get("total_objects", 0))
+        since = _moment(scrub.get("proven_since"))
+        words = f"scrub: {done:,} of {total:,} objects read, all of them since {since}"
+        lines.append(Text(words, style="dim"))
+    return lines
 
 
 def _since_start(totals: Figures) -> list[RenderableType]:
@@ -241,6 +259,29 @@ def _fetches(rules: list[Figures]) -> list[RenderableType]:
             lines.append(Text(f"  studies that lack something: {missing:,}", style="yellow"))
         if error := row.get("last_error"):
             lines.append(Text("  ", style="yellow").append_text(plain(error)))
+    return lines
+
+
+def _removal(orders: list[Figures], retention: Figures) -> list[RenderableType]:
+    """Tell what is being deleted, and how it stands with the rules of retention."""
+    lines: list[RenderableType] = [
+        plain(
+            f"deletion {row.get('id')} of {row.get('what')}: {int(row.get('position', 0)):,} of"
+            f" {int(row.get('total', 0)):,} objects"
+        )
+        for row in orders[:_MOST_ROWS]
+    ]
+    for row in retention.get("rules", [])[:_MOST_ROWS]:
+        line = Text("retention ").append_text(_text(row, "name"))
+        line.append(f": {int(row.get('deleted', 0)):,} deleted")
+        line.append(f", last run {_moment(row.get('last_run'))}")
+        if held := int(row.get("held_back", 0)):
+            line.append(f", {held:,} held back (see dicomnode explain)", style="yellow")
+        lines.append(line)
+    if clock := retention.get("clock"):
+        alarm = plain(f"retention does nothing: {clock}")
+        alarm.stylize("bold red")
+        lines.append(alarm)
     return lines
 
 

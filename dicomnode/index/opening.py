@@ -9,6 +9,7 @@ from sqlalchemy import MetaData, inspect, select
 from dicomnode.errors import CatalogError, OutOfResources
 from dicomnode.index import intake, records, schema
 from dicomnode.index.backend import Backend
+from dicomnode.index.earlier import keep_of_version
 from dicomnode.index.intake import Restore
 
 
@@ -66,6 +67,7 @@ def _drop_archive(backend: Backend) -> None:
     """Remove the tables of another schema version; ``records`` stay."""
     held = MetaData()
     with backend.writer.begin() as connection:
+        keep_of_version(connection)
         held.reflect(connection)
         for table in records.metadata.tables:
             if table in held.tables:

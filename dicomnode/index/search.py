@@ -41,6 +41,7 @@ _STORED = (
     instance.c.transfer_syntax_uid,
     instance.c.sha256,
     instance.c.data_set_bytes,
+    instance.c.file_sha256,
 )
 
 _STUDY_DATES = Compare("range", study.c.study_date.name)
@@ -63,7 +64,7 @@ class Wanted:
 
     Both are of ``level`` or above it; among the computed are attributes of series that studies
     are asked for. ``stored`` adds an object's path, transfer syntax, SHA-256 (hex) and the bytes
-    of its data set.
+    of its data set, and the SHA-256 of its file.
     """
 
     level: Level

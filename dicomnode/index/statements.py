@@ -9,6 +9,7 @@ from sqlalchemy.sql import ClauseElement
 
 from dicomnode.index import schema
 from dicomnode.index.backend import Backend, Prepared
+from dicomnode.index.earlier import KEEP_DIGESTS
 from dicomnode.index.keys import PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
 from dicomnode.index.schema import identity_conflict, instance, intake, patient, series, study
 
@@ -140,10 +141,9 @@ class Statements:
                 (conflict.other_name, conflict.other_birth_date),
             )
         ]
-        self.remove_all = [
-            self._prepared(delete(table))
-            for table in (intake, identity_conflict, instance, series, study, patient)
-        ]
+        tables = (intake, identity_conflict, instance, series, study, patient)
+        statements = (*KEEP_DIGESTS, *(delete(table) for table in tables))
+        self.remove_all = [self._prepared(statement) for statement in statements]
 
     def _remove_childless(self, table: Table, is_child: ColumnElement[bool]) -> Prepared:
         """Return a DELETE of the row with an ``id``, unless another row is its child."""

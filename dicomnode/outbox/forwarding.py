@@ -30,6 +30,7 @@ from dicomnode.scu.conversion import Converters
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.custody import Custodian
 from dicomnode.services.stored_objects import StoredObjects
+from dicomnode.services.verified_reads import VerifiedReads
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.json_model import Attributes
 
@@ -133,6 +134,7 @@ class Forwarding:
         *,
         now: Callable[[], float] = time.time,
         auditing: Auditing | None = None,
+        verified: VerifiedReads | None = None,
     ) -> None:
         self._outbox = outbox
         self._queue = outbox.queue
@@ -157,7 +159,9 @@ class Forwarding:
             settings=options.settings,
             sending=Sending(
                 requestor=requestor,
-                objects=StoredObjects(files, self._converters, self._threads),
+                objects=StoredObjects(
+                    files, self._converters, self._threads, verified, "forwarding"
+                ),
                 messages=StoredMessages(
                     outbox.queue.messages.get,
                     lambda title: registry().character_set(title),

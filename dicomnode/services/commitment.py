@@ -32,6 +32,7 @@ from dicomnode.services.commitment_reports import Asked, Reporter, ReportRules
 from dicomnode.services.custody import Custodian
 from dicomnode.services.dispatch import Operation
 from dicomnode.services.sop_classes import STORAGE_COMMITMENT_PUSH_MODEL
+from dicomnode.services.verified_reads import VerifiedReads
 from dicomnode.storage.files import FileStore
 
 # Requests and reports are read and written in one: more would only take the interpreter from the
@@ -68,6 +69,7 @@ class StorageCommitment:
         journal: Journal,
         rules: ReportRules,
         custodian: Custodian | None = None,
+        verified: VerifiedReads | None = None,
     ) -> None:
         self._journal = journal
         self._threads = ThreadPoolExecutor(_THREADS, "dicomnode-commitment")
@@ -79,7 +81,9 @@ class StorageCommitment:
             self._commitments, requestor, registry, journal, rules, self._threads
         )
         self._checker = Checker(
-            self._commitments, catalog, files, journal, self._checked_in_thread, custodian
+            *(self._commitments, catalog, files, journal, self._checked_in_thread),
+            custodian,
+            verified,
         )
         self._loop: asyncio.AbstractEventLoop
 

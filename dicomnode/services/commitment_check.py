@@ -20,6 +20,7 @@ from dicomnode.index.catalog import Catalog, InstanceRow
 from dicomnode.index.commitments import Commitment, Commitments, Referenced, Standing
 from dicomnode.index.reading import batches
 from dicomnode.services.custody import Custodian, Details
+from dicomnode.services.verified_reads import VerifiedReads
 from dicomnode.storage.disk import OpenFile
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import read_file_meta
@@ -38,6 +39,10 @@ _PAUSE_SECONDS: Final = 5.0
 
 class Stopped(DicomnodeError):
     """The node stops; what was being checked is checked again after the next start."""
+
+
+# Who met a file that is not whole, for the list of those.
+_BY: Final = "commitment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,9 @@ class Checker:
         journal: Journal,
         on_checked: Callable[[Standing, Checked], None],
         custodian: Custodian | None = None,
+        verified: VerifiedReads | None = None,
     ) -> None:
+        self._verified = verified
         self._custodian = custodian
         self._commitments = commitments
         self._catalog = catalog
@@ -205,7 +212,11 @@ class Checker:
         if held is not None and held != row:
             # Another object has taken its place meanwhile, as storage.on_conflict allows.
             row, why = held, self._mismatch(held)
-        return Damage(row.sop_instance_uid, row.path, why) if why is not None else None
+        if why is None:
+            return None
+        if self._verified is not None:
+            self._verified.failed(row, _BY)
+        return Damage(row.sop_instance_uid, row.path, why)
 
     def _mismatch(self, row: InstanceRow) -> str | None:
         try:

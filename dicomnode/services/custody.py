@@ -7,7 +7,7 @@ soon after (``custody_recorder``); a retrieval waits for that before its final r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -22,10 +22,8 @@ from dicomnode.integrity.record import Detail, Event, Happening
 from dicomnode.services.custody_recorder import BATCH, Recorder
 
 NOT_STORED: Final = "its file could not be given its name, and its sender was told so"
-_COMMITTED: Final = "all destinations have committed to it"
 
 Details = Mapping[str, Detail]
-Remove = Callable[[str, Callable[[DBAPICursor], bool]], InstanceRow | None]
 
 
 class Custodian:
@@ -98,13 +96,16 @@ class Custodian:
                 self.recorder.failed(error)
         self.recorder.tell(happening)
 
-    def entered(self, entry: InstanceEntry, how: str) -> ObjectAttachment:
+    def entered(
+        self, entry: InstanceEntry, how: str, *, is_other: bool = False
+    ) -> ObjectAttachment:
         """Return what records that a stored file was indexed, if nothing was recorded of it yet.
 
         ``how`` is the occasion. Where other bytes were recorded than the file has, that is what is
-        recorded: it is not taken for what was received.
+        recorded: it is not taken for what was received, unless it ``is_other``, which was taking
+        the place of what was held.
         """
-        return _Entered(self.custody, entry, how)
+        return _Entered(self.custody, entry, how, is_other=is_other)
 
     # -- objects that go out -----------------------------------------------------------------------
 
@@ -151,27 +152,6 @@ class Custodian:
             cursor,
             [_of(Event.DELETED, row, {**_why(row, reason), "asked_by": asked_by}) for row in rows],
         )
-
-    def removing(self, remove: Remove) -> Remove:
-        """Return ``remove`` (``Placer.remove``) with all that it removes recorded as deleted.
-
-        For what goes because other nodes have committed to it. Blocks, as ``remove``.
-        """
-
-        def recorded(
-            sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
-        ) -> InstanceRow | None:
-            def entered(cursor: DBAPICursor) -> bool:
-                row = self._catalog.get(sop_instance_uid)
-                if not allowed(cursor):
-                    return False
-                if row is not None:
-                    self.leaving(cursor, [row], _COMMITTED, "forwarding")
-                return True
-
-            return remove(sop_instance_uid, entered)
-
-        return recorded
 
     # -- what others tell --------------------------------------------------------------------------
 
@@ -237,10 +217,11 @@ class _Record:
 class _Entered:
     """The record of a stored file that is indexed (``index.attachment.ObjectAttachment``)."""
 
-    def __init__(self, custody: Custody, entry: InstanceEntry, how: str) -> None:
+    def __init__(self, custody: Custody, entry: InstanceEntry, how: str, *, is_other: bool) -> None:
         self._custody = custody
         self._entry = entry
         self._how = how
+        self._is_other = is_other
 
     def apply(self, cursor: DBAPICursor) -> None:
         entry = self._entry
@@ -250,7 +231,9 @@ class _Entered:
         details = {**_contents(entry), "found_by": self._how}
         event = Event.ENTERED
         if known is not None:
-            event = Event.DAMAGED
+            # Not damaged, which others look for (``known_digests``): it came while nothing was
+            # recorded, or was taking another's place when the node ended.
+            event = Event.REPLACED if self._is_other else Event.ENTERED
             details["recorded_sha256"] = known.get("sha256", "")
             details["recorded_file_sha256"] = known.get("file_sha256", "")
         elif entry.source_ae:

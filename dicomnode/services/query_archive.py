@@ -27,7 +27,7 @@ from dicomnode.storage.files import FileStore
 _BATCH: Final = 128
 # Files are read for these matches: a batch of them takes longer.
 _BATCH_WITH_FILES: Final = 16
-_STORED_VALUES: Final = 4
+_STORED_VALUES: Final = 5
 # After an empty answer this many keys are looked into.
 _EXPLAINED_KEYS: Final = 8
 

@@ -46,9 +46,14 @@ _TAGS_OF_SERIES: Final = frozenset(key.tag for key in SERIES_KEYS_OF_STUDY)
 
 # At the IMAGE level: what was stored, in a private block of this creator.
 _CREATOR: Final = b"DICOMNODE"
-_SHA_256, _SIZE, _TRANSFER_SYNTAX = 0x01, 0x02, 0x03
+_SHA_256, _SIZE, _TRANSFER_SYNTAX, _FILE_SHA_256 = 0x01, 0x02, 0x03, 0x04
 # Which of a row's values stands in each element, and its VR; see ``Wanted.stored``.
-_PRIVATE: Final = {_SHA_256: (2, "LO"), _SIZE: (3, "DS"), _TRANSFER_SYNTAX: (1, "UI")}
+_PRIVATE: Final = {
+    _SHA_256: (2, "LO"),
+    _SIZE: (3, "DS"),
+    _TRANSFER_SYNTAX: (1, "UI"),
+    _FILE_SHA_256: (4, "LO"),
+}
 
 # Attributes of a study that its series and objects make up, and the key that they are matched by.
 _WITHIN_STUDY: Final = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -32,7 +32,9 @@ from dicomnode.index.catalog import (
 )
 from dicomnode.observe.logs import Logger
 from dicomnode.services.custody import Custodian
+from dicomnode.services.known_digests import Damage, KnownDigests
 from dicomnode.services.placing import Forwarding
+from dicomnode.services.removing import finish_removals
 from dicomnode.storage.disk import disk_errors
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.header import HEADER_END, read_header, read_to_end
@@ -63,13 +65,15 @@ class RecoveryReport:
     temps_removed: int = 0
     temps_quarantined: int = 0
     unreadable: int = 0
+    damaged: int = 0
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (
             f"files indexed {self.orphans_indexed}, rows without file {self.rows_without_file}, "
             f"temporary files removed {self.temps_removed} and quarantined "
-            f"{self.temps_quarantined}, unreadable files {self.unreadable}, "
+            f"{self.temps_quarantined}, unreadable files {self.unreadable}, damaged files "
+            f"{self.damaged}, "
             f"files restored {self.files_restored}"
         )
 
@@ -107,9 +111,12 @@ def reconcile(
     run = _Run(
         files, catalog, log, progress, total=None, forwarding=forwarding, custodian=custodian
     )
-    run.enter(run.replacements())
+    deleted = finish_removals(files, catalog)
+    run.report_left(deleted)
+    run.enter((path for path in run.replacements() if path not in deleted), is_other=True)
     run.clear_incoming()
-    run.enter(_orphans(files, catalog, run))
+    run.enter(path for path in _orphans(files, catalog, run) if path not in deleted)
+    run.known.forget_entered()
     return run.report
 
 
@@ -131,10 +138,14 @@ def rebuild(
             f" cannot be written: {catalog.unrestored}"
         )
     total = sum(len(_objects(names)) for _, names in files.walk())
-    run = _Run(files, catalog, log, progress, total, custodian=custodian, occasion=_REINDEX)
+    deleted = finish_removals(files, catalog)
     catalog.truncate()
+    run = _Run(files, catalog, log, progress, total, custodian=custodian, occasion=_REINDEX)
+    run.report_left(deleted)
     run.clear_incoming()
-    run.enter(f"{series}/{name}" for series, names in files.walk() for name in _objects(names))
+    paths = (f"{series}/{name}" for series, names in files.walk() for name in _objects(names))
+    run.enter(path for path in paths if path not in deleted)
+    run.known.forget_entered()
     return run.report
 
 
@@ -185,6 +196,10 @@ class _Run:
         self._forwarding = forwarding
         self._custodian = custodian
         self._occasion = occasion
+        self.known = KnownDigests(catalog, custodian.custody if custodian else None, occasion)
+        # Of paths: damaged files, and those that were taking another's place.
+        self._damages: dict[str, Damage] = {}
+        self._others: set[str] = set()
         self.report = RecoveryReport(files_restored=catalog.restored)
         self._files = files
         self._catalog = catalog
@@ -198,8 +213,11 @@ class _Run:
 
     # -- objects ---------------------------------------------------------------------------------
 
-    def enter(self, paths: Iterator[str]) -> None:
-        """Index the files at ``paths``; those that cannot be are parked in the quarantine."""
+    def enter(self, paths: Iterator[str], *, is_other: bool = False) -> None:
+        """Index the files at ``paths``; those that cannot be are parked in the quarantine.
+
+        ``is_other`` says that they are other objects than those of their UIDs that were held.
+        """
         durable = False
         with ThreadPoolExecutor(_READERS, thread_name_prefix="recovery") as readers:
             for path in paths:
@@ -211,17 +229,21 @@ class _Run:
                 if self._failure is not None:
                     self._room.release()
                     break
-                readers.submit(self._read, path)
+                readers.submit(self._read, path, is_other)
             for _ in range(_OUTSTANDING):
                 self._room.acquire()
         self._room.release(_OUTSTANDING)
         if self._failure is not None:
             raise self._failure
 
-    def _read(self, path: str) -> None:
+    def _read(self, path: str, is_other: bool) -> None:
         try:
             end = self._forwarding.header_end if self._forwarding is not None else HEADER_END
             entry = _entry(self._files, path, end)
+            if is_other:
+                self._others.add(path)
+            else:
+                entry = self._as_received(entry)
         except (CannotUnderstand, DataSetMismatch) as error:
             self._park(path, error.comment)
             self._settle()
@@ -235,13 +257,25 @@ class _Run:
                 entry, lambda outcome: self._entered(entry, outcome), also=self._attachment(entry)
             )
 
+    def _as_received(self, entry: InstanceEntry) -> InstanceEntry:
+        """Return what to enter for a file: of a damaged one what it should be."""
+        damage = self.known.damage_of(entry)
+        if damage is None:
+            return entry
+        with self._lock:
+            self.report.damaged += 1
+            self._damages[entry.path] = damage
+        self.problem(f"{entry.path} is damaged: it is not what was received")
+        return damage.entry
+
     def _attachment(self, entry: InstanceEntry) -> ObjectAttachment | None:
         forwarding, custodian = self._forwarding, self._custodian
+        found: ObjectAttachment | None = self._damages.get(entry.path)
+        if found is None and custodian is not None:
+            is_other = entry.path in self._others
+            found = custodian.entered(entry, self._occasion, is_other=is_other)
         return Together.of(
-            (
-                forwarding.attachment(entry) if forwarding is not None else None,
-                custodian.entered(entry, self._occasion) if custodian is not None else None,
-            )
+            (forwarding.attachment(entry) if forwarding is not None else None, found)
         )
 
     def _entered(self, entry: InstanceEntry, outcome: AddOutcome | BaseException) -> None:
@@ -301,6 +335,11 @@ class _Run:
         self._room.release()
 
     # -- what else is found -----------------------------------------------------------------------
+
+    def report_left(self, paths: Mapping[str, str]) -> None:
+        """Report the files of deleted objects that cannot be removed, and why."""
+        for path, why in paths.items():
+            self.problem(f"{path} is of a deleted object, and cannot be removed ({why})")
 
     def replacements(self) -> Iterator[str]:
         """Yield the objects that were taking another's place when the node ended.

@@ -29,6 +29,7 @@ from dicomnode.services.identifier import mismatch
 from dicomnode.services.retrieval import Journal, Parts, Retrieval, Rules
 from dicomnode.services.sop_classes import QUERY_RETRIEVE
 from dicomnode.services.stored_objects import StoredObjects
+from dicomnode.services.verified_reads import VerifiedReads
 from dicomnode.storage.files import FileStore
 
 __all__ = ["Retrieve", "Rules"]
@@ -51,6 +52,7 @@ class Retrieve:
         rules: Rules,
         auditing: Auditing | None = None,
         custodian: Custodian | None = None,
+        verified: VerifiedReads | None = None,
     ) -> None:
         # Two pools: long searches must not hold up retrievals that are under way.
         self._searching = ThreadPoolExecutor(_THREADS, "dicomnode-select")
@@ -66,7 +68,7 @@ class Retrieve:
             rules=rules,
             auditing=auditing,
             custodian=custodian,
-            objects=StoredObjects(files, self._converters, self._reading),
+            objects=StoredObjects(files, self._converters, self._reading, verified, "retrieval"),
             searching=self._searching,
             reading=self._reading,
         )

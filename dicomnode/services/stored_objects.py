@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from dicomnode.errors import CannotUnderstand, OutOfResources, Unreadable
+from dicomnode.errors import CannotUnderstand, CatalogError, OutOfResources, Unreadable
 from dicomnode.index.entry import InstanceRow
 from dicomnode.scu.conversion import Converters
 from dicomnode.scu.sources import PIECE_BYTES, Pieces
+from dicomnode.services.verified_reads import VerifiedReads
 from dicomnode.storage.disk import OpenFile
 from dicomnode.storage.encoding import DEFLATED
 from dicomnode.storage.files import FileStore
@@ -43,9 +44,23 @@ class Sendable:
 
 
 class StoredObjects:
-    """Reads the archive's objects for sending."""
+    """Reads the archive's objects for sending.
 
-    def __init__(self, files: FileStore, converters: Converters, threads: Executor) -> None:
+    Those that ``verified`` wants to see are compared with what was received, for ``reader``, and
+    not handed out where they are something else. Long ones, and those that are converted, are read
+    for that before they are read for being sent.
+    """
+
+    def __init__(
+        self,
+        files: FileStore,
+        converters: Converters,
+        threads: Executor,
+        verified: VerifiedReads | None = None,
+        reader: str = "",
+    ) -> None:
+        self._verified = verified
+        self._reader = reader
         self._files = files
         self._converters = converters
         self._threads = threads
@@ -58,11 +73,11 @@ class StoredObjects:
         loop = asyncio.get_running_loop()
         offset, size = row.size_bytes - row.data_set_bytes, row.data_set_bytes
         if transfer_syntax_uid == row.transfer_syntax_uid:
-            found = await loop.run_in_executor(self._threads, self._open, row)
+            found = await loop.run_in_executor(self._threads, self._opened, row)
             if isinstance(found, OpenFile):
                 return Sendable(Pieces(found, offset, size, self._threads, _padding(row)), size)
             return Sendable(found, size)
-        await loop.run_in_executor(self._threads, self._check, row)
+        await loop.run_in_executor(self._threads, self._checked, row)
         file, converted_size = await self._converters.convert(
             self._files.abs_path(row.path),
             offset,
@@ -72,24 +87,44 @@ class StoredObjects:
         )
         return Sendable(Pieces(file, 0, converted_size, self._threads), converted_size)
 
-    def _check(self, row: InstanceRow) -> OpenFile:
-        """Open the file of ``row`` and see that it is what the index says."""
-        with _read_errors():
-            file = self._open_file(row)
-            _check_meta(file, row, file.read(_FIRST_READ_BYTES, 0))
-            return file
-
-    def _open(self, row: InstanceRow) -> memoryview | OpenFile:
-        """Return the whole data set, or for a long one its file."""
-        if row.data_set_bytes > PIECE_BYTES:
+    def _checked(self, row: InstanceRow) -> OpenFile:
+        """Return the file of ``row``, which is what the index says."""
+        with self._read_errors(row):
             return self._check(row)
-        with _read_errors():
-            file = self._open_file(row)
-            data = file.read(row.size_bytes, 0)
-            if len(data) != row.size_bytes:
-                raise Unreadable("the file is shorter than it was")
-            _check_meta(file, row, data)
-            return memoryview(data + _padding(row))[row.size_bytes - row.data_set_bytes :]
+
+    def _opened(self, row: InstanceRow) -> memoryview | OpenFile:
+        """Return the whole data set, or for a long one its file."""
+        with self._read_errors(row):
+            return self._check(row) if row.data_set_bytes > PIECE_BYTES else self._read(row)
+
+    def _check(self, row: InstanceRow) -> OpenFile:
+        file = self._open_file(row)
+        if self._verified is not None and self._verified.wants(row):
+            self._verified.check_file(row)
+        _check_meta(file, row, file.read(_FIRST_READ_BYTES, 0))
+        return file
+
+    def _read(self, row: InstanceRow) -> memoryview:
+        file = self._open_file(row)
+        data = file.read(row.size_bytes, 0)
+        if len(data) != row.size_bytes:
+            raise Unreadable("the file is shorter than it was")
+        if self._verified is not None and self._verified.wants(row):
+            self._verified.check_bytes(row, data)
+        _check_meta(file, row, data)
+        return memoryview(data + _padding(row))[row.size_bytes - row.data_set_bytes :]
+
+    @contextmanager
+    def _read_errors(self, row: InstanceRow) -> Iterator[None]:
+        """Turn what goes wrong into Unreadable; a file that is not whole gets on the list."""
+        try:
+            with _read_errors():
+                yield
+        except Unreadable:
+            if self._verified is not None:
+                with _read_errors():
+                    self._verified.failed(row, self._reader)
+            raise
 
     def _open_file(self, row: InstanceRow) -> OpenFile:
         file = OpenFile(self._files.open_object(row.path))
@@ -115,6 +150,8 @@ def _read_errors() -> Iterator[None]:
         raise Unreadable(f"the file cannot be read: {error.strerror}") from error
     except OutOfResources as error:
         raise Unreadable(error.comment) from error
+    except CatalogError as error:
+        raise Unreadable(f"the file cannot be compared with the index: {error}") from error
 
 
 def _check_meta(file: OpenFile, row: InstanceRow, head: bytes) -> None:

@@ -17,7 +17,8 @@ import fcntl
 import itertools
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +50,9 @@ _OPEN_DIRECTORIES: Final = 64
 
 # Long for a rename, which is all that is waited for.
 _ARRIVAL_SECONDS: Final = 10.0
+
+# Long for the time between a file and its row.
+_RECENT_SECONDS: Final = 60.0
 
 # Slashes in objects/<2 hex>/<study>: what is above is never removed.
 _DEPTH_OF_STUDIES: Final = 2
@@ -199,6 +203,20 @@ class FileStore:
         with disk_errors():
             os.unlink(self.abs_path(rel))
             self._forget_empty(rel)
+
+    def remove_all(self, rels: Iterable[str]) -> None:
+        """Delete files of one series; returns when they are gone durably.
+
+        Those that are gone already do no harm. Raises OutOfResources.
+        """
+        with disk_errors():
+            last = ""
+            for last in rels:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    os.unlink(self.abs_path(last))
+            if last:
+                with suppress(FileNotFoundError):  # all that led there is gone too
+                    self._forget_empty(last)
 
     def park(self, rel: str, reason: str, *, sha256: str = "", name: str = "") -> str:
         """Move a file of the store to the quarantine; return its path there, relative.
@@ -368,22 +386,36 @@ class FileStore:
             names = os.listdir(f"{self._root}/incoming")
         return [f"incoming/{name}" for name in sorted(names) if not name.startswith(self._session)]
 
-    def walk(self) -> Iterator[tuple[str, list[str]]]:
+    def walk(self, after: str = "") -> Iterator[tuple[str, list[str]]]:
         """Yield each series directory, relative, and the names of the files in it.
 
-        In byte order of study directory, then series. Raises OutOfResources.
+        In byte order of study directory, then series, from behind the series directory ``after``.
+        Those that are removed meanwhile are left out. Raises OutOfResources.
         """
+        after_study, after_fan_out = os.path.dirname(after), os.path.dirname(os.path.dirname(after))
         with disk_errors():
-            for fan_out in self._subdirectories("objects"):
-                for study in self._subdirectories(fan_out):
+            for fan_out in self._subdirectories("objects", after_fan_out):
+                for study in self._subdirectories(fan_out, after_study):
                     for series in self._subdirectories(study):
-                        with os.scandir(self.abs_path(series)) as entries:
-                            names = [entry.name for entry in entries if entry.is_file()]
-                        yield series, names
+                        if study == after_study and series <= after:
+                            continue
+                        with suppress(FileNotFoundError):
+                            with os.scandir(self.abs_path(series)) as entries:
+                                names = [entry.name for entry in entries if entry.is_file()]
+                            yield series, names
 
-    def _subdirectories(self, rel: str) -> list[str]:
-        with os.scandir(self.abs_path(rel)) as entries:
-            return sorted(f"{rel}/{entry.name}" for entry in entries if entry.is_dir())
+    def _subdirectories(self, rel: str, first: str = "") -> list[str]:
+        with suppress(FileNotFoundError), os.scandir(self.abs_path(rel)) as entries:
+            found = sorted(f"{rel}/{entry.name}" for entry in entries if entry.is_dir())
+            return [path for path in found if path >= first]
+        return []
+
+    def is_recent(self, rel: str) -> bool:
+        """Tell whether a file has been put in its place just now, or is no longer there."""
+        try:
+            return time.time() - os.stat(self.abs_path(rel)).st_ctime < _RECENT_SECONDS
+        except OSError:
+            return True
 
     # -- for IncomingFile ----------------------------------------------------------------------
 
@@ -436,8 +468,10 @@ class FileStore:
                 self.forget_directory(directory)
                 try:
                     os.rmdir(self.abs_path(directory))
+                except (FileNotFoundError, NotADirectoryError):
+                    pass
                 except OSError:
-                    if self.flushes:
-                        fsync_directory(self.abs_path(directory))
-                    return
+                    break
                 directory = os.path.dirname(directory)
+            if self.flushes:
+                fsync_directory(self.abs_path(directory))

@@ -44,6 +44,7 @@ MESSAGES = {
     "failed": events.instances_transferred(RECEIVED, Study(), AT, created=False, failure="A700H"),
     "deleted": events.deleted(NODE, "1.2.3", JANE, {CT: 2}, AT, whole=True),
     "accessed": events.deleted(NODE, "1.2.3", JANE, {CT: 1}, AT, whole=False),
+    "exported": events.exported(NODE, "study.zip", "1.2.3", JANE, {CT: 2}, AT),
     "query": events.query(NODE, CT_1, STUDY_ROOT_FIND, IMPLICIT, b"\0\xff" * 10),
     "long query": events.query(NODE, CT_1, STUDY_ROOT_FIND, IMPLICIT, b"x" * 4_000_000),
     "alert": events.security_alert(
@@ -75,6 +76,7 @@ def hostile_messages(text: str) -> list[Message]:
         events.instances_transferred(transfer, study, AT, created=True, failure=text),
         events.query(NODE, peer, text, text.encode(errors="replace").decode(), b""),
         events.security_alert(NODE, Alert.NODE_AUTHENTICATION, text, peer, Outcome.SERIOUS_FAILURE),
+        events.exported(NODE, text, text, study, {text: 1}, AT),
         events.user_authentication(NODE, text, peer, failure=text),
     ]
 
@@ -177,6 +179,18 @@ def test_deleting_is_told_of_a_study_or_of_instances() -> None:
     assert (whole.event, whole.action) == ("110105", "D")
     assert (part.event, part.action) == ("110103", "D")
     assert whole.patient == part.patient == ("4711", "Doe^Jane")
+
+
+def test_an_export_names_what_it_was_written_to() -> None:
+    """PS3.15 Table A.5.3.4-1."""
+    found = read(MESSAGES["exported"])
+    assert (found.event, found.action, found.outcome) == ("110106", "R", "0")
+    node, media = found.participants
+    assert (node["role"], node["UserIsRequestor"]) == ("110153", "true")
+    assert (media["role"], media["UserIsRequestor"]) == ("110154", "false")
+    assert media["UserID"] == "study.zip"
+    assert (found.study, found.patient) == ("1.2.3", ("4711", "Doe^Jane"))
+    assert found.sop_classes == {CT: 2}
 
 
 def test_a_query_has_the_data_set_as_it_was_sent_and_its_transfer_syntax() -> None:

@@ -341,3 +341,12 @@ def test_a_node_that_goes_away_is_reported_below_the_last_figures(
     module._watch(console, "http://node", FIGURES)
     assert screen.getvalue().count("no node answers") == 1
     assert screen.getvalue().count("12,345") >= 3
+
+
+def test_files_that_are_not_whole_are_told_and_where_to_read_more() -> None:
+    scrub = {"not_whole": {"damaged": 2, "missing": 1, "unreadable": 0}, "is_running": False}
+    text = drawn(FIGURES | {"scrub": scrub})
+    assert "not whole: 2 damaged, 1 missing; see dicomnode scrub --report" in text
+    scrub = {"not_whole": {"damaged": 0}, "is_running": True, "objects": 5, "total_objects": 1234}
+    text = drawn(FIGURES | {"scrub": scrub})
+    assert "scrub: 5 of 1,234 objects read" in text and "not whole" not in text

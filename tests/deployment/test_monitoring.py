@@ -37,6 +37,8 @@ WITH_DATA = {
     "Time of a query, 95th percentile",
     "Associations rejected",
     "Forwarded, by result",
+    "Files that are not whole",
+    "Proven whole last",
     "Memory",
     "Processor",
     "File descriptors and log",

@@ -247,17 +247,16 @@ def test_values_above_the_level_and_of_the_file_can_be_had(catalog: Catalog) -> 
         (COMPUTED["ModalitiesInStudy"], COMPUTED["NumberOfSeriesRelatedInstances"]),
         stored=True,
     )
-    ((patient_id, modalities, count, path, syntax, sha256, size),) = catalog.fetch(
-        wanted, ids, Stop()
-    )
+    ((patient_id, modalities, count, path, syntax, *digests),) = catalog.fetch(wanted, ids, Stop())
     held = catalog.get("1.2.1.1")
     assert held is not None
     assert (patient_id, modalities, count) == ("P2", "CT", 1)
-    assert (path, syntax, sha256, size) == (
+    assert (path, syntax, *digests) == (
         held.path,
         held.transfer_syntax_uid,
         held.sha256,
         held.data_set_bytes,
+        held.file_sha256,
     )
 
 

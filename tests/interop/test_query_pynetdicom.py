@@ -181,12 +181,15 @@ def test_the_stored_digest_and_size_are_returned_when_asked_for(holdings: Holdin
     block = query.private_block(0x0099, "DICOMNODE", create=True)
     block.add_new(0x01, "LO", "")
     block.add_new(0x02, "DS", "")
+    block.add_new(0x04, "LO", "")
     with associated(holdings) as association:
         status, (answer,) = find(association, query)
     assert status == 0x0000
     answered = answer.private_block(0x0099, "DICOMNODE")
     assert _text(answered[0x01].value) == sha256(sample.data_set).hexdigest()
     assert int(_text(answered[0x02].value)) == len(sample.data_set)
+    stored = holdings.stored(sample.sop_instance_uid).read_bytes()
+    assert _text(answered[0x04].value) == sha256(stored).hexdigest()
 
 
 def _text(value: object) -> str:

@@ -266,6 +266,7 @@ def test_what_the_disk_has_spoiled_is_a_processing_failure(
     outcome = commit(archive, *references(*IMAGES))
     assert outcome == (2, TRANSACTION, uids(*rest), {first.uid: PROCESSING_FAILURE})
     assert archive.metric("dicomnode_commitment_instances_total", result="damaged") == 1
+    assert archive.metric("dicomnode_scrub_found_total", by="commitment") == 1
 
 
 def test_what_the_disk_cannot_read_is_a_processing_failure(

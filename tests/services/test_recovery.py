@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -10,15 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.archive import recording
 from dicomnode.errors import CatalogError, OutOfResources
 from dicomnode.index.catalog import Catalog
+from dicomnode.index.scrubbing import ScrubReport
 from dicomnode.observe.logs import Logger
 from dicomnode.services import recovery
+from dicomnode.services.custody import Custodian
 from dicomnode.services.recovery import RecoveryReport, rebuild, reconcile
+from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.incoming import IncomingFile
 from dicomnode.storage.part10 import file_meta
 from tests.index.entries import add, entry, sqlite_url
+from tests.storage.damage import flip_bit
 from tests.storage.objects import CT_STORAGE, EXPLICIT, data_set, encoded
 
 
@@ -51,9 +57,11 @@ def lines() -> Lines:
     return Lines()
 
 
-def reconciled(files: FileStore, catalog: Catalog, lines: Lines) -> RecoveryReport:
+def reconciled(
+    files: FileStore, catalog: Catalog, lines: Lines, custodian: Custodian | None = None
+) -> RecoveryReport:
     log: Logger = lines  # type: ignore[assignment]
-    return reconcile(files, catalog, log=log)
+    return reconcile(files, catalog, log=log, custodian=custodian)
 
 
 def arriving(files: FileStore, data: bytes, uid: str = "1.2.3.4.1") -> IncomingFile:
@@ -258,13 +266,20 @@ def test_a_replacement_that_a_crash_cut_short_is_indexed_as_the_file_that_is_the
     other = encoded(data_set(PatientName="Other"))
     with FileStore(tmp_path, durability="relaxed") as crashed:
         path = placed(crashed)
-        assert reconciled(crashed, catalog, lines).orphans_indexed == 1
+        with recording(Settings(), catalog) as custodian:
+            assert reconciled(crashed, catalog, lines, custodian).orphans_indexed == 1
         newcomer = arriving(crashed, other)
         newcomer.place_over("1.2.3", "1.2.3.4", "1.2.3.4.1")
         os.close(newcomer.fd)
-    with FileStore(tmp_path, durability="relaxed") as files:
-        report = reconciled(files, catalog, lines)
-        assert (report.orphans_indexed, report.temps_removed) == (1, 1)
+    with (
+        FileStore(tmp_path, durability="relaxed") as files,
+        recording(Settings(), catalog) as custodian,
+    ):
+        report = reconciled(files, catalog, lines, custodian)
+        assert (report.orphans_indexed, report.temps_removed, report.damaged) == (1, 1, 0)
+        assert custodian is not None
+        told = custodian.custody.of_instance("1.2.3.4.1", "1.2.3")
+        assert [record.event.value for record in told] == ["entered", "replaced"]
         row = catalog.get("1.2.3.4.1")
         assert row is not None and row.sha256 == hashlib.sha256(other).hexdigest()
         assert files.digest_file(path) == row.sha256
@@ -346,3 +361,86 @@ def test_an_index_of_another_version_is_announced(
     catalog.rebuilt_from = "0"
     assert reconciled(files, catalog, lines).orphans_indexed == 1
     assert "another version" in lines.warnings[0]
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+
+def whole_store(files: FileStore, catalog: Catalog, lines: Lines) -> list[str]:
+    paths = [placed(files, number, "1.2", "1.2.4") for number in range(3)]
+    reconciled(files, catalog, lines)
+    return paths
+
+
+@pytest.mark.parametrize("at", [0, 400], ids=["preamble", "data set"])
+def test_reindexing_does_not_take_a_damaged_file_for_what_was_received(
+    files: FileStore, catalog: Catalog, lines: Lines, at: int
+) -> None:
+    paths = whole_store(files, catalog, lines)
+    before = catalog.get("1.2.4.1")
+    assert before is not None
+    flip_bit(files.abs_path(paths[1]), at)
+    for _ in range(2):  # whoever reindexes twice learns no other
+        report = rebuild(files, catalog)
+        assert (report.orphans_indexed, report.damaged) == (3, 1)
+        assert f"{paths[1]} is damaged" in report.problems[0]
+        after = catalog.get("1.2.4.1")
+        assert after is not None
+        assert (after.sha256, after.file_sha256) == (before.sha256, before.file_sha256)
+    flip_bit(files.abs_path(paths[1]), at)
+    assert rebuild(files, catalog).damaged == 0
+
+
+def test_a_file_that_was_missing_at_a_reindex_is_compared_when_it_comes_back(
+    files: FileStore, catalog: Catalog, lines: Lines
+) -> None:
+    paths = whole_store(files, catalog, lines)
+    aside = files.abs_path("quarantine/aside")
+    os.rename(files.abs_path(paths[2]), aside)
+    assert rebuild(files, catalog).orphans_indexed == 2
+    os.rename(aside, files.abs_path(paths[2]))
+    flip_bit(files.abs_path(paths[2]), 0)
+    assert reconciled(files, catalog, lines).damaged == 1
+
+
+@pytest.mark.parametrize(("at", "damaged"), [(None, 0), (400, 1)])
+def test_what_an_index_of_version_3_said_of_objects_is_not_forgotten(
+    files: FileStore, catalog: Catalog, lines: Lines, tmp_path: Path, at: int | None, damaged: int
+) -> None:
+    """It had digests of data sets alone."""
+    paths = whole_store(files, catalog, lines)
+    before = catalog.get("1.2.4.1")
+    assert before is not None
+    catalog.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as index, index:
+        index.execute("UPDATE meta SET value = '3'")
+        index.execute("ALTER TABLE instance DROP COLUMN file_sha256")
+    if at is not None:
+        flip_bit(files.abs_path(paths[1]), at)
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as upgraded:
+        assert upgraded.rebuilt_from == "3"
+        assert reconciled(files, upgraded, lines).damaged == damaged
+        after = upgraded.get("1.2.4.1")
+        assert after is not None and after.sha256 == before.sha256
+        assert after.file_sha256 == ("" if damaged else before.file_sha256)
+
+
+def test_damage_is_told_by_the_custody_log_where_nothing_else_knows_of_the_object(
+    files: FileStore, catalog: Catalog, lines: Lines
+) -> None:
+    paths = [placed(files, number, "1.2", "1.2.4") for number in range(3)]
+    with recording(Settings(), catalog) as custodian:
+        assert custodian is not None
+        reconciled(files, catalog, lines, custodian)
+        before = catalog.get("1.2.4.1")
+        catalog.truncate()
+        catalog.transact(lambda cursor: cursor.execute("DELETE FROM earlier_digest") and None)
+        flip_bit(files.abs_path(paths[1]), 400)
+        assert reconciled(files, catalog, lines, custodian).damaged == 1
+        after = catalog.get("1.2.4.1")
+        assert before is not None and after is not None
+        assert after.file_sha256 == before.file_sha256
+        told = custodian.custody.of_instance("1.2.4.1", "1.2")
+        assert [record.event.value for record in told] == ["entered", "damaged"]
+    report = ScrubReport(catalog.read, catalog.byte_collation)
+    assert [each.path for each in report.bad_files(10)] == [paths[1]]
