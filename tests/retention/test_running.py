@@ -210,6 +210,14 @@ def test_only_what_all_named_aes_have_committed_to_goes(
     other = moved(entry(2, "1.1", "1.1.4", PatientName="Roe"), NOW - 40 * DAY)
     waited(lambda done: ward.catalog.replace(other, done))
     assert ward.going() == []
+    # A report that comes only now is about what was asked for then.
+    requests = CommitmentRequests(ward.catalog)
+    for uid, peer in (("2.25.5", "PACS"), ("2.25.6", "BACKUP")):
+        requests.enter(uid, peer, [(CT_STORAGE, "1.1.4.2")])
+    monkeypatch.setattr("dicomnode.index.commitment_requests.time.time", lambda: NOW)
+    for uid in ("2.25.5", "2.25.6"):
+        assert requests.conclude(uid, Outcome(1, (), (), "", uid))
+    assert ward.going() == []
     ward.rules({"keep_days": 30})
     trusted(ward)
     ward.retention.run()
