@@ -23,7 +23,7 @@ ADVICE: Final = (
 def distrust(
     states: States, now: float, newest: Callable[[], float | None], allowed_seconds: float
 ) -> str:
-    """Return why ``now`` is not believed, "" when it is; then it is the last time trusted.
+    """Return why ``now`` is not believed, "" when it is.
 
     The first time it is compared with when the newest object was received (None: there is none).
     Blocks; raises CatalogError.
@@ -38,7 +38,6 @@ def distrust(
             f"the clock says {_moment(now)}, {abs(now - known) / DAY_SECONDS:.1f} days {words} than"
             f" {_moment(known)}, {what} (deletion.max_clock_jump_days)"
         )
-    states.trust(now)
     return ""
 
 

@@ -132,6 +132,7 @@ def test_the_first_rule_that_takes_an_object_decides(ward: Ward) -> None:
     ward.study("1.1", 400, Modality="MG")
     ward.study("1.2", 400, Modality="CT")
     ward.rules({"modalities": ["MG"], "keep_forever": True}, {"keep_days": 365})
+    trusted(ward)
     assert ward.going() == ["1.2"]
     ward.rules({"keep_days": 365, "from": ["ct_*"]}, {"keep_forever": True})
     assert ward.going() == ["1.1", "1.2"]
@@ -174,6 +175,7 @@ def test_with_both_days_and_space_only_what_is_old_goes_and_only_when_space_is_s
     ward.study("1.1", 100)
     ward.study("1.2", 50)
     ward.rules({"free_bytes": 1000, "keep_days": 60})
+    trusted(ward)
     assert ward.going() == ["1.1"]
     ward.free_bytes = 1000
     assert ward.going() == []
@@ -301,6 +303,17 @@ def test_a_clock_that_is_wrong_from_the_first_is_noticed_by_what_was_received(
     ward.retention.run()
     assert ward.studies() == {"1.1"}, "nothing came for 60 days, or the clock is wrong"
     assert "newest object was received" in ward.told_of.alarms[0]
+
+
+def test_a_dry_run_looks_at_the_clock_as_a_run_does(ward: Ward) -> None:
+    ward.study("1.1", 60)
+    ward.rules({"keep_days": 30})
+    assert "newest object was received" in ward.retention.plan(0)["clock"]
+    assert ward.retention.plan(0)["going"]["objects"] == 0 and ward.going() == []
+    ward.retention.trust_clock()
+    assert ward.retention.plan(0)["clock"] == "" and ward.going() == ["1.1"]
+    ward.now += 8 * DAY
+    assert "later than" in ward.retention.plan(0)["clock"]
 
 
 def test_time_goes_on_without_rules(ward: Ward) -> None:
