@@ -180,9 +180,7 @@ class CommitmentRows:
         with self._catalog.read() as connection:
             return list(connection.scalars(statement))
 
-    def forget(
-        self, cursor: DBAPICursor, sop_instance_uid: str, received_at: float | None
-    ) -> bool:
+    def forget(self, cursor: DBAPICursor, sop_instance_uid: str, received_at: float | None) -> bool:
         """Remove the rows of an object that is deleted with them; False: it may not be.
 
         It may not while one of them waits, nor where what is held was received after the last of

@@ -41,6 +41,29 @@ def distrust(
     return ""
 
 
+def received_now(
+    trusted_at: float | None,
+    allowed_seconds: float,
+    now: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Callable[[], float]:
+    """Return what tells when objects are received, for a start: rules go by that later.
+
+    A clock that is further behind ``trusted_at`` than allowed, as where a machine starts in 1970,
+    would make them old as soon as it is set right. Until then it is taken to be ``trusted_at``,
+    and to go on from there.
+    """
+    if trusted_at is None:
+        return now
+    began = monotonic()
+
+    def tell() -> float:
+        at, least = now(), trusted_at + monotonic() - began
+        return at if at >= least - allowed_seconds else least
+
+    return tell
+
+
 def _moment(seconds: float) -> str:
     try:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

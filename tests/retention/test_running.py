@@ -14,9 +14,11 @@ from dicomnode.errors import ConfigurationError
 from dicomnode.index.commitment_requests import CommitmentRequests, Outcome
 from dicomnode.index.commitments import Commitments
 from dicomnode.reload import read_configuration
+from dicomnode.retention.clock import received_now
 from dicomnode.retention.planning import Planner
 from dicomnode.retention.rules import Rules
 from dicomnode.retention.running import Retention
+from dicomnode.retention.state import States
 from dicomnode.retention_settings import DeletionSettings, RetentionRule
 from tests.index.entries import entry, waited
 from tests.services.departing import Archive, moved
@@ -314,6 +316,29 @@ def test_a_dry_run_looks_at_the_clock_as_a_run_does(ward: Ward) -> None:
     assert ward.retention.plan(0)["clock"] == "" and ward.going() == ["1.1"]
     ward.now += 8 * DAY
     assert "later than" in ward.retention.plan(0)["clock"]
+
+
+@pytest.mark.parametrize("wrong", [0.0, NOW - 365 * DAY])
+def test_what_is_received_with_a_clock_that_is_not_believed_is_not_old_at_once(
+    ward: Ward, wrong: float
+) -> None:
+    ward.rules({"keep_days": 30})
+    trusted(ward)
+    ticks, ward.now = iter([0.0, 60.0, 120.0]), wrong
+    received = received_now(
+        States(ward.catalog).trusted_at(), 7 * DAY, lambda: ward.now, lambda: next(ticks)
+    )
+    at = received()
+    assert at == NOW + 60
+    ward.now = NOW + DAY
+    assert received() == ward.now
+    ward.enter(1, study="1.1", received_at=at)
+    ward.retention.run()
+    assert ward.studies() == {"1.1"}
+
+
+def test_without_a_time_that_was_trusted_things_are_received_by_the_clock(ward: Ward) -> None:
+    assert received_now(None, 7 * DAY, lambda: 5.0)() == 5.0
 
 
 def test_time_goes_on_without_rules(ward: Ward) -> None:

@@ -110,9 +110,7 @@ def test_an_empty_id_names_nobody(ward: Ward, value: str) -> None:
 
 
 @pytest.mark.parametrize("reason", ["", " ", "a\nb", 501 * "x"])
-def test_an_order_without_a_reason_that_can_be_recorded_is_refused(
-    ward: Ward, reason: str
-) -> None:
+def test_an_order_without_a_reason_that_can_be_recorded_is_refused(ward: Ward, reason: str) -> None:
     mark = ward.deleting.plan("study", ["1.2.3"]).mark
     with pytest.raises(NotDeleted, match="1 to 500 characters"):
         ward.deleting.order("study", ["1.2.3"], reason, "jane", mark)

@@ -365,6 +365,13 @@ async def test_a_damaged_file_is_not_taken_for_the_object_that_is_sent_again(
     assert len(bench.listed("quarantine")) == 1
 
 
+async def test_an_object_was_received_when_the_clock_of_the_intake_says(bench: Bench) -> None:
+    bench.intake.now = lambda: 123.0
+    assert await bench.send(FIRST) == Status.SUCCESS
+    row = bench.row()
+    assert row is not None and row.received_at == 123.0
+
+
 async def test_an_unreadable_file_gives_way_to_the_object_that_is_sent_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
