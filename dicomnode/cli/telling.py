@@ -40,7 +40,8 @@ def tell_node(
 
     Raises NodeUnavailable, Refused, CatalogError, OSError: then not all is recorded.
     """
-    if not settings.custody.enabled:
+    is_audited = event is Event.EXPORTED and settings.audit.enabled
+    if not settings.custody.enabled and not is_audited:
         return
     storage = settings.storage
     files = FileStore(storage.directory, durability=storage.durability)
@@ -90,7 +91,7 @@ def _record(
     catalog.open(partial(restore, files))
     try:
         custody = Custody(catalog)
-        for start in range(0, len(rows), _AT_ONCE):
+        for start in range(0, len(rows) if settings.custody.enabled else 0, _AT_ONCE):
             custody.append(
                 Happening(event, row.study_instance_uid, row.sop_instance_uid, details)
                 for row in rows[start : start + _AT_ONCE]
