@@ -34,6 +34,7 @@ PACKAGES = {
     "text2pcap": "tshark",
     "promtool": "prometheus",
     "prometheus": "prometheus",
+    "strace": "strace",
     "systemd-analyze": "systemd",
     "systemd-sysusers": "systemd",
     "systemd-tmpfiles": "systemd",
