@@ -20,27 +20,35 @@ from tests import peers
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table; ``value`` is what ``limit`` bounds, from above unless ``at_least``."""
+    """One line of the table; ``value`` is what ``limit`` bounds, from above unless ``at_least``.
+
+    Without a limit it is there to be compared with.
+    """
 
     what: str
     node: str
     peer: str
     value: float
-    limit: float
+    limit: float | None
     unit: str = ""
     at_least: bool = False
 
     @property
     def met(self) -> bool:
-        """Whether the target is met."""
+        """Whether the target is met, if there is one."""
+        if self.limit is None:
+            return True
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     def row(self) -> str:
         """Return the line of the table."""
-        bound = "≥" if self.at_least else "≤"
+        bound = met = ""
+        if self.limit is not None:
+            bound = f"{'≥' if self.at_least else '≤'} {self.limit:g}{self.unit}"
+            met = "yes" if self.met else "**no**"
         return (
             f"| {self.what} | {self.node} | {self.peer} | {self.value:.2f}{self.unit} "
-            f"| {bound} {self.limit:g}{self.unit} | {'yes' if self.met else '**no**'} |"
+            f"| {bound} | {met} |"
         )
 
 
