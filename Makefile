@@ -6,12 +6,15 @@ WORKERS ?= 2
 CONFIG ?= config/dicomnode.toml
 # How much of the long form of the tests `make proof` runs.
 PROOF ?= 1
+# The parts of docs/performance.md, in the order in which they are measured.
+BENCH ?= limits breakdown store query growth retrieve send worklist commitment verify load
 
 VENV := .venv
 BIN := $(VENV)/bin
 # The stamps are newer than pyproject.toml while the environment holds what it asks for.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_BENCH := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -48,10 +51,10 @@ format: $(INSTALLED_DEV) ## Rewrite the files in the project's style
 package: $(INSTALLED_DEV) ## Build wheel and sdist, install the wheel elsewhere and run it there
 	@.ci/check_package $(BIN)/python
 
-bench: $(INSTALLED_DEV) peers ## Measure against DCMTK and Orthanc; writes docs/benchmarks.md
+bench: $(INSTALLED_BENCH) peers ## Measure, beside DCMTK and Orthanc; writes docs/performance.md; BENCH="store load" does parts
 	@missed=0; \
-	for part in store query retrieve send worklist commitment verify; do \
-		$(BIN)/python -m bench.$$part --write $(BENCH_ARGS) || missed=1; \
+	for part in $(BENCH); do \
+		$(BIN)/python -m bench.$$part --write || missed=1; \
 	done; \
 	exit $$missed
 
@@ -72,3 +75,8 @@ $(INSTALLED_DEV): pyproject.toml
 	@echo "installing dicomnode and its test tools into $(VENV)"
 	@$(PIP) install --editable '.[dev]'
 	@touch $(INSTALLED) $@
+
+$(INSTALLED_BENCH): $(INSTALLED_DEV)
+	@echo "installing what draws and samples into $(VENV)"
+	@$(PIP) install --editable '.[bench]'
+	@touch $@

@@ -186,7 +186,11 @@ def main(arguments: Sequence[str]) -> int:
     measured = []
     for corpus, what in ((LARGE, "512 KB"), (SMALL, "12 KB")):
         every = [each for part in objects(corpus) for each in part]
-        measured.append(measure(what, every, runs))
+        try:
+            measured.append(measure(what, every, runs))
+        except peers.PeerFailed as failed:
+            print(failed, file=sys.stderr)
+            return 1
     words = text(measured, runs)
     print(words)
     if "--write" in arguments:

@@ -41,5 +41,8 @@ def main(
             print(figure.row(), file=sys.stderr, flush=True)
     print(table(figures))
     if options.write:
+        from bench.plots import save_ratios  # needs the extra "bench"
+
         write(section.name, section.text(figures, chosen))
+        save_ratios()
     return 0 if all(figure.met for figure in figures) else 1

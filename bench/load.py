@@ -1,6 +1,6 @@
 """A hundred associations of mixed work beside five hundred idle ones, for as long as one likes.
 
-``python -m bench.load --hours 1`` is what ``make proof`` runs; the ordinary tests have seconds of it.
+``python -m bench.load --hours 1`` is what ``make proof`` runs; ``make test`` has some seconds of it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def text(shown: Shown) -> str:
 
 def main() -> int:
     """Load a node, print what it showed, and say with the exit code whether all was well."""
-    parser = argparse.ArgumentParser(prog="python -m bench.load", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.load", description=(__doc__ or "").partition("\n")[0]
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--seconds", type=float, default=60.0)
     length.add_argument("--hours", type=float)

@@ -58,7 +58,8 @@ def associate_rq(
     ``scp_of`` are the SOP classes that the caller takes the SCP role of (PS3.7 §D.3.3.4), and
     ``scu_too`` whether it keeps that of SCU, ``extended`` the application information of extended
     negotiations (PS3.7 §D.3.3.5), ``identity`` type, primary and secondary field of a user identity
-    (PS3.7 §D.3.3.7), ``window`` the operations that each side may have outstanding (PS3.7 §D.3.3.3).
+    (PS3.7 §D.3.3.7), ``window`` the operations that each side may have outstanding (PS3.7
+    §D.3.3.3).
     """
     items = item(0x10, application_context.encode())
     for context_id, abstract_syntax, transfer_syntaxes in contexts:
