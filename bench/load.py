@@ -1,6 +1,6 @@
 """A hundred associations of mixed work beside five hundred idle ones, for as long as one likes.
 
-``python -m bench.load --hours 1`` is what ``make proof`` runs; ``make test`` has some seconds of it.
+``python -m bench.load --hours 1`` is what ``make proof`` runs; ``make test`` has seconds of it.
 """
 
 from __future__ import annotations
