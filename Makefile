@@ -6,7 +6,8 @@ WORKERS ?= 2
 CONFIG ?= config/dicomnode.toml
 # How much of the long form of the tests `make proof` runs.
 PROOF ?= 1
-# The parts of docs/performance.md, in the order in which they are measured.
+# The parts of docs/performance.md, in the order in which they are measured; RUNS=3 is how often
+# each thing is, where that is left to choose.
 BENCH ?= limits breakdown store query growth retrieve send worklist commitment verify load
 
 VENV := .venv
@@ -54,7 +55,8 @@ package: $(INSTALLED_DEV) ## Build wheel and sdist, install the wheel elsewhere 
 bench: $(INSTALLED_BENCH) peers ## Measure, beside DCMTK and Orthanc; writes docs/performance.md; BENCH="store load" does parts
 	@missed=0; \
 	for part in $(BENCH); do \
-		$(BIN)/python -m bench.$$part --write || missed=1; \
+		case $$part in breakdown|growth|load) runs= ;; *) runs="$(if $(RUNS),--runs $(RUNS))" ;; esac; \
+		$(BIN)/python -m bench.$$part --write $$runs || missed=1; \
 	done; \
 	exit $$missed
 

@@ -15,6 +15,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from bench.breakdown import STAGES, Breakdown
 from bench.growth import Grown
@@ -23,18 +24,14 @@ from bench.measure import MEBIBYTE
 from bench.report import PAGE, sections
 from bench.soak import SERVICES, Shown
 
-_OURS, _THEIRS, _THIRD = "#2b6cb0", "#dd8a2d", "#7a7a7a"
+_OURS, _ORTHANC, _DCMTK, _LIMIT = "#2b6cb0", "#dd8a2d", "#2f855a", "#7a7a7a"
+_NAMES = {_LIMIT: "the limit of the hardware", _ORTHANC: "Orthanc", _DCMTK: "DCMTK"}
 _PEERS = {
-    "Orthanc": "#dd8a2d",
-    "storescp": "#2f855a",
-    "storescu": "#2f855a",
-    "dcmqrscp": "#2f855a",
-    "wlmscpfs": "#2f855a",
-    "plain copy": "#7a7a7a",
-    "flushes": "#7a7a7a",
+    "Orthanc": _ORTHANC,
+    **dict.fromkeys(("storescp", "storescu", "dcmqrscp", "wlmscpfs"), _DCMTK),
+    **dict.fromkeys(("plain copy", "plain copy with SHA-256", "flushes of a log"), _LIMIT),
 }
-_NAMES = {"#dd8a2d": "Orthanc", "#2f855a": "DCMTK", "#7a7a7a": "the limit of the hardware"}
-_ROW = re.compile(r"\| (.+?); (.+?) \| (.+?) \| (.+?) \| ([\d.]+) \| (.*?) \| .*? \|")
+_ROW = re.compile(r"\| (.+?); (.+?) \| .+? \| .+? \| ([\d.]+) \| (.*?) \|")
 
 
 def _save(figure: Figure, name: str) -> None:
@@ -58,40 +55,47 @@ def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[A
 
 def save_ratios() -> None:
     """Draw how many times as fast as each peer the node is, by what the page says."""
-    rows = []
-    for section in sections(PAGE.read_text(encoding="utf-8")).values():
-        for what, peer, _, _, figure, target in _ROW.findall(section):
-            colour = next((c for name, c in _PEERS.items() if peer.startswith(name)), "")
-            if colour and float(figure):
-                faster = float(figure) if target.startswith("≥") else 1 / float(figure)
-                rows.append((f"{what}; {peer}", faster, colour))
-    figure, (axes,) = _axes(10, 1.2 + 0.27 * len(rows))
+    rows = _ratios()
+    figure, (axes,) = _axes(10, 1.2 + 0.25 * len(rows))
     for at, (_, faster, colour) in enumerate(rows):
+        if not colour:
+            continue
         axes.barh(at, faster - 1, left=1, color=colour, height=0.65)
-        axes.annotate(
-            f" {faster:.2g} ",
-            (faster, at),
-            va="center",
-            ha="left" if faster >= 1 else "right",
-            fontsize=8,
-        )
+        side = "left" if faster >= 1 else "right"
+        words = f" {faster:.2f} " if faster < 10 else f" {faster:.0f} "
+        axes.annotate(words, (faster, at), va="center", ha=side, fontsize=8)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8)
-    axes.invert_yaxis()
+    for label, (_, _, colour) in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("normal" if colour else "bold")
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log", base=2)
-    axes.margins(x=0.12, y=0.01)
+    axes.margins(x=0.12)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("times as fast as what is named last (right of 1: dicomnode is faster)")
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in _NAMES]
-    axes.legend(
-        handles,
-        list(_NAMES.values()),
-        loc="lower center",
-        bbox_to_anchor=(0.4, 1),
-        ncols=3,
-        frameon=False,
-    )
+    colours = dict.fromkeys(colour for _, _, colour in rows if colour)
+    patches = [Patch(color=colour, label=_NAMES[colour]) for colour in colours]
+    figure.legend(handles=patches, loc="outside upper center", ncols=3, frameon=False)
     _save(figure, "ratios")
+
+
+def _ratios() -> list[tuple[str, float, str]]:
+    """Return what was compared, how many times as fast the node is, and the peer's colour.
+
+    A section begins with a row of its title alone.
+    """
+    rows: list[tuple[str, float, str]] = []
+    for section in sections(PAGE.read_text(encoding="utf-8")).values():
+        found = []
+        for what, peer, figure, target in _ROW.findall(section):
+            if colour := _PEERS.get(peer.partition(",")[0]):
+                faster = float(figure) if target.startswith("≥") else 1 / max(float(figure), 0.01)
+                found.append((f"{what}; {peer}", faster, colour))
+        if found:
+            title = section.partition("\n")[0].removeprefix("## ")
+            rows += [(title, 1.0, ""), *found]
+    return rows
 
 
 def save_load(shown: Shown) -> None:
@@ -99,19 +103,19 @@ def save_load(shown: Shown) -> None:
     figure, (left, right) = _axes(10, 3.6, 2)
     taken = [percentiles(list(shown.latencies[service])) for service in SERVICES]
     names = ("median", "99th percentile", "maximum")
-    for number, (name, colour) in enumerate(zip(names, (_OURS, _THEIRS, _THIRD), strict=True)):
+    for number, (name, colour) in enumerate(zip(names, (_OURS, _ORTHANC, _LIMIT), strict=True)):
         places = [at + 0.25 * (number - 1) for at in range(len(SERVICES))]
         left.bar(places, [each[number] for each in taken], 0.25, label=name, color=colour)
     left.set_xticks(range(len(SERVICES)), SERVICES, fontsize=9)
     left.set_yscale("log")
     left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     left.set_ylabel("milliseconds")
-    left.legend(frameon=False, fontsize=8)
+    left.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     times = [sample.at for sample in shown.during]
     memory = [sample.resident_bytes / MEBIBYTE for sample in shown.during]
     buffers = [sample.buffer_bytes / MEBIBYTE for sample in shown.during]
     right.plot(times, memory, color=_OURS, label="resident memory")
-    right.plot(times, buffers, color=_THEIRS, label="receive buffers", linewidth=0.8)
+    right.plot(times, buffers, color=_ORTHANC, label="receive buffers", linewidth=0.8)
     right.set_ylim(0, 1.25 * max(memory))
     right.set_xlabel("seconds")
     right.set_ylabel("MiB")
@@ -141,17 +145,16 @@ def save_growth(measured: Sequence[Grown]) -> None:
     held = [each.studies for each in measured]
     for name, colour, values in (
         ("by Study Instance UID", _OURS, [each.by_uid_milliseconds for each in measured]),
-        ("by Patient ID", _THEIRS, [each.by_patient_milliseconds for each in measured]),
+        ("by Patient ID", _ORTHANC, [each.by_patient_milliseconds for each in measured]),
     ):
         left.plot(held, values, marker="o", color=colour, label=name)
     left.set_ylabel("C-FIND, milliseconds")
-    left.legend(frameon=False, fontsize=8)
+    left.legend(frameon=False, fontsize=8, loc="lower left")
     right.plot(held, [each.objects_a_second for each in measured], marker="o", color=_OURS)
     right.set_ylabel("objects of 12 KB stored a second")
     for axes in (left, right):
         axes.set_xscale("log")
-        axes.set_ylim(0)
-        axes.margins(y=0.2)
+        axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
         axes.set_xlabel("studies held")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     _save(figure, "growth")
