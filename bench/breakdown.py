@@ -33,7 +33,7 @@ _RUNS = 3
 _FRAME = re.compile(r"(.+) \((.+?)(?::(\d+))?\)")
 
 # Function, and text of the line that it is in; the first that fits, from the innermost frame.
-_STAGES = (
+RULES = (
     ("flush of the file", r"IncomingFile\.flush", "fdatasync"),
     ("SHA-256", r"IncomingFile\.append", r"update"),
     ("writing the file", r"write_all|begin_writing_back|FileStore\.begin", ""),
@@ -47,7 +47,7 @@ _STAGES = (
 )
 _WAITING = re.compile(r"Event\.wait|Condition\.wait|Queue\.get|_Jobs\.take|_worker")
 _LOOP = "event loop (processor time)"
-STAGES = (_LOOP, *dict.fromkeys(name for name, _, _ in _STAGES))
+STAGES = (_LOOP, *dict.fromkeys(name for name, _, _ in RULES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def stage_of(stack: Sequence[str]) -> str | None:
         return None
     for frame in reversed(frames):
         line = _line(frame[2], int(frame[3] or 0))
-        for name, function, words in _STAGES:
+        for name, function, words in RULES:
             if re.fullmatch(function, frame[1]) and re.search(words, line):
                 return name
     return None
