@@ -8,7 +8,7 @@ CONFIG ?= config/dicomnode.toml
 PROOF ?= 1
 # The parts of docs/performance.md, in the order in which they are measured; RUNS=3 is how often
 # each thing is, where that is left to choose.
-BENCH ?= limits breakdown store query growth retrieve send worklist commitment verify load
+BENCH ?= limits breakdown load retrieve send worklist commitment verify store query growth
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -14,15 +14,16 @@ from bench.report import filled, write
 from bench.soak import SERVICES, Load, Shown, soak
 
 MOST_LATE_DESCRIPTORS = 48
-"""Connections to the index that threads open when they are first needed, and keep."""
+"""Connections to the index that are made when they are first needed, and kept."""
 
 
 def growth_limit_mebibytes(load: Load) -> float:
     """Return by how much memory may differ between the second quarter of a load and the last.
 
-    In the first minute pools and caches still fill.
+    SQLite's caches, of 16 MiB for the writer and 2 MiB for each of its readers, fill while the
+    index is still smaller than they are; that is over in the first quarter of an hour.
     """
-    return 16.0 if load.seconds >= 60 else 32.0
+    return 16.0 if load.seconds >= 3600 else 32.0
 
 
 def percentiles(seconds: list[float]) -> tuple[float, float, float]:
@@ -91,7 +92,9 @@ def text(shown: Shown) -> str:
     notes = """\
 - Objects are CT images of 12 KB, every fiftieth of 512 KB; full durability.
 - A buffer is taken when bytes come and given back when they have been read: an idle association
-  has none."""
+  has none.
+- What memory grows by at first is SQLite's caches, at most 16 MiB for the writer and 2 MiB for each
+  of its readers."""
     picture = "![Latencies, and memory over time](performance/load.svg)"
     parts = ["## Load", filled(" ".join(method.split())), "\n".join(rows), picture]
     return "\n\n".join([*parts, "\n".join(table), notes])

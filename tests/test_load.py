@@ -32,7 +32,7 @@ def sample(mebibytes: int, descriptors: int = 30) -> Sample:
 
 
 GOOD = Shown(
-    Load(seconds=60),
+    Load(seconds=3600),
     {service: array("d", (0.001, 0.002)) for service in SERVICES},
     sample(120),
     sample(124, 530),
