@@ -1,0 +1,7 @@
+"""The rows of the matrix, in the order of the page."""
+
+from __future__ import annotations
+
+from tests.interop.matrix.dcmtk import DCMTK
+
+ROWS = (DCMTK,)
