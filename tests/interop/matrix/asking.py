@@ -5,9 +5,18 @@ from __future__ import annotations
 import json
 
 import pydicom
+from pydicom.tag import Tag
+from pydicom.uid import UID, generate_uid
+from pynetdicom import AE
+from pynetdicom.sop_class import (
+    ModalityPerformedProcedureStep,
+    ModalityPerformedProcedureStepRetrieve,
+)
 
 from tests.interop.matrix.world import STUDY, World
 from tests.interop.samples import Sample
+from tests.interop.test_mpps_pynetdicom import change, create
+from tests.services.performing import completion, creation, series
 
 
 def check_find(world: World, peer: str) -> None:
@@ -44,3 +53,31 @@ def check_names(world: World, peer: str) -> str:
         expected = str(pydicom.dcmread(each.path).PatientName).rstrip("=")
         assert "=".join(parts).rstrip("=") == expected, each.path.name
     return f"{len(world.names)} names"
+
+
+def check_worklist(world: World, peer: str) -> None:
+    """``worklist query`` gets the items of one modality."""
+    told = json.loads(world.command("worklist", "query", peer, "--modality", "MR", "--json"))
+    names = [item["00100010"]["Value"][0]["Alphabetic"] for item in told]
+    assert sorted(names) == ["BACH^ANNA", "BACH^JOHANN"], names
+
+
+def perform_step(world: World, calling: str) -> str:
+    """Create a step at the node as pynetdicom does, complete it and read it; return its UID."""
+    uid = UID(generate_uid())
+    entity = AE(calling)
+    entity.add_requested_context(ModalityPerformedProcedureStep)
+    entity.add_requested_context(ModalityPerformedProcedureStepRetrieve)
+    association = entity.associate(*world.scp, ae_title="DICOMNODE")
+    assert association.is_established
+    try:
+        assert create(association, creation(), uid).Status == 0x0000
+        assert change(association, completion(series(images=1)), uid).Status == 0x0000
+        read, step = association.send_n_get(
+            [Tag("PerformedProcedureStepStatus")], ModalityPerformedProcedureStepRetrieve, uid
+        )
+        assert read.Status == 0x0000 and step is not None
+        assert step.PerformedProcedureStepStatus == "COMPLETED"
+    finally:
+        association.release()
+    return uid

@@ -30,7 +30,9 @@ user identity."""
 _TRAFFIC_SAID = """\
 All connections went through a relay that records them. Wireshark's dissector read {packets:,} packets
 with {pdus:,} DICOM PDUs and found {faults}. What came over TLS is as the node recorded it with
-`dicomnode trace`; what the node sent over TLS was not dissected."""
+`dicomnode trace`; what the node sent over TLS was not dissected. In {fragments} of the packets
+Wireshark took the fragments of compressed pixels, which are JPEG or RLE, for elements: it does so
+whoever sends them, and these are not counted."""
 
 
 def write_page(result: Result, rows: Sequence[Peer], wireshark: str, big: str) -> str:
@@ -47,7 +49,7 @@ def write_page(result: Result, rows: Sequence[Peer], wireshark: str, big: str) -
         parts.append(_remarks(result.outcomes, rows, role))
     found = result.dissected
     faults = "no malformed one and no error" if not found.faults else f"{len(found.faults)} faults"
-    said = _TRAFFIC_SAID.format(packets=found.packets, pdus=found.pdus, faults=faults)
+    said = _TRAFFIC_SAID.format(packets=found.packets, pdus=found.pdus, faults=faults, fragments=found.fragments)
     parts += ["## What went over the wire", said]
     parts += ["\n".join(f"- {each}" for each in found.faults)] if found.faults else []
     return "\n\n".join(part for part in parts if part) + "\n"

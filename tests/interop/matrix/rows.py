@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tests.interop.matrix.dcmtk import DCMTK
+from tests.interop.matrix.pynet import PYNETDICOM
 
-ROWS = (DCMTK,)
+ROWS = (DCMTK, PYNETDICOM)

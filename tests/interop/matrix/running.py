@@ -51,7 +51,8 @@ def run_cell(world: World, cell: Cell, dissected: Dissected) -> Outcome:
     with world.traffic.recorded(cell.name) as capture:
         outcome = _attempted(world, cell)
     found = dissect(capture)
-    capture.unlink()
+    if not found.faults:
+        capture.unlink()
     dissected.add(found)
     if found.faults and outcome.verdict is Verdict.PASS:
         return Outcome(Verdict.FAIL, f"dissection: {found.faults[0]}", foreseen=False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pydicom.uid import generate_uid
 from dicomnode.users import User, change_users, hash_passcode
 from tests import peers, proof
 from tests.authority import Authority, Issued, node_tls
-from tests.cli.commands import STUDY, make_study
+from tests.cli.commands import STUDY, make_study, run
 from tests.interop import worklists
 from tests.interop.holdings import send
 from tests.interop.matrix.traffic import Relay, Traffic
@@ -45,7 +45,9 @@ class World:
     compressed: list[Sample]
     names: list[Sample]
     scp: Address = ("", 0)
+    running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _made: int = 0
+    _shared: dict[str, peers.Peer] = field(default_factory=dict)
     _shown: dict[str, Issued] = field(default_factory=dict)
 
     # -- the node and its peers ------------------------------------------------------------------
@@ -72,15 +74,26 @@ class World:
             self._shown[name] = self.authority.issue(name, "localhost", "127.0.0.1")
         return self._shown[name]
 
-    def command(self, *words: object, timeout: float = 60) -> str:
-        """Run ``dicomnode``; return what it wrote. AssertionError when it fails."""
-        done = peers.run_tool(sys.executable, "-m", "dicomnode", *map(str, words), timeout=timeout)
-        return succeeded(done)
+    def command(self, *words: object) -> str:
+        """Run ``dicomnode``; return its standard output. AssertionError when it fails."""
+        done = run(*words)
+        assert done.code == 0, f"exit code {done.code}: {done.err or done.out}"
+        return done.out
+
+    def commit(self, title: str) -> str:
+        """Have the node ask a peer to commit itself to the study; return what it was told."""
+        return self.command("commit", title, "--study", STUDY, "--config", self.node.config)
 
     def at(self, title: str, peer: Address) -> str:
         """Return how the command line writes a peer, through the recorder."""
         host, port = self.through(peer)
         return f"{title}@{host}:{port}"
+
+    def shared(self, name: str, start: Callable[[], AbstractContextManager[peers.Peer]]) -> peers.Peer:
+        """Return a peer that is started once and runs until the matrix is done."""
+        if name not in self._shared:
+            self._shared[name] = self.running.enter_context(start())
+        return self._shared[name]
 
     # -- objects ---------------------------------------------------------------------------------
 
@@ -185,7 +198,8 @@ def new_world(directory: Path) -> Iterator[World]:
         )
         send(node.dicom_address, [*world.study, *world.compressed, *world.names])
         world.scp = world.through(node.dicom_address)
-        yield world
+        with world.running:
+            yield world
     finally:
         node.close()
         traffic.close()
