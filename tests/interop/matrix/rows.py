@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from tests.interop.matrix.dcmjs import DCMJS
 from tests.interop.matrix.dcmtk import DCMTK
+from tests.interop.matrix.gdcm import GDCM
+from tests.interop.matrix.orthanc import ORTHANC
 from tests.interop.matrix.pynet import PYNETDICOM
 
-ROWS = (DCMTK, PYNETDICOM)
+ROWS = (DCMTK, GDCM, ORTHANC, PYNETDICOM, DCMJS)
