@@ -8,6 +8,7 @@ from textwrap import fill
 
 from tests.interop.matrix.cells import COLUMNS, Key, Outcome, Peer, Role, Verdict
 from tests.interop.matrix.running import Result
+from tests.interop.matrix.traffic import CARRIED_ON
 
 _HEADINGS = {
     Role.SCP: ("The node as SCP", "The peer calls, and the node answers."),
@@ -30,9 +31,10 @@ user identity."""
 _TRAFFIC_SAID = """\
 All connections went through a relay that records them. Wireshark's dissector read {packets:,} packets
 with {pdus:,} DICOM PDUs and found {faults}. What came over TLS is as the node recorded it with
-`dicomnode trace`; what the node sent over TLS was not dissected. In {fragments} of the packets
-Wireshark took the fragments of compressed pixels, which are JPEG or RLE, for elements: it does so
-whoever sends them, and these are not counted."""
+`dicomnode trace`; what the node sent over TLS was not dissected. {carried_on}
+packets of the column compressed are not counted: Wireshark takes fragments of JPEG and RLE for
+elements, and looks for the rest of the last one in the command that follows ("{words}"), whoever
+sends them."""
 
 
 def write_page(result: Result, rows: Sequence[Peer], wireshark: str, big: str) -> str:
@@ -49,7 +51,7 @@ def write_page(result: Result, rows: Sequence[Peer], wireshark: str, big: str) -
         parts.append(_remarks(result.outcomes, rows, role))
     found = result.dissected
     faults = "no malformed one and no error" if not found.faults else f"{len(found.faults)} faults"
-    said = _TRAFFIC_SAID.format(packets=found.packets, pdus=found.pdus, faults=faults, fragments=found.fragments)
+    said = _TRAFFIC_SAID.format(packets=found.packets, pdus=found.pdus, faults=faults, carried_on=found.carried_on, words=CARRIED_ON)
     parts += ["## What went over the wire", said]
     parts += ["\n".join(f"- {each}" for each in found.faults)] if found.faults else []
     return "\n\n".join(part for part in parts if part) + "\n"

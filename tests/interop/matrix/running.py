@@ -50,7 +50,7 @@ def run_cell(world: World, cell: Cell, dissected: Dissected) -> Outcome:
     """Try one cell; whatever it raises is its failure."""
     with world.traffic.recorded(cell.name) as capture:
         outcome = _attempted(world, cell)
-    found = dissect(capture)
+    found = dissect(capture, has_fragments=cell.column == "compressed")
     if not found.faults:
         capture.unlink()
     dissected.add(found)
