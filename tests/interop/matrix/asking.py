@@ -22,7 +22,9 @@ from tests.services.performing import completion, creation, series
 def check_find(world: World, peer: str) -> None:
     """``find`` gets the study, and nothing for a study that is not there."""
     key = ("-k", "PatientName", "-k", "PatientID")
-    told = json.loads(world.command("find", peer, "-k", f"StudyInstanceUID={STUDY}", *key, "--json"))
+    told = json.loads(
+        world.command("find", peer, "-k", f"StudyInstanceUID={STUDY}", *key, "--json")
+    )
     (study,) = told
     assert study["00100010"]["Value"][0]["Alphabetic"] == "Doe^Jane", study
     assert study["00100020"]["Value"] == ["4711"], study

@@ -87,7 +87,9 @@ def find(world: World) -> None:
 def names(world: World) -> str:
     for each in world.names:
         done = script("query.cjs", world.scp, "name", each.study_uid)
-        ((_, told),) = [line.split(" ", 1) for line in done.output.splitlines() if line[:5] == "name "]
+        ((_, told),) = [
+            line.split(" ", 1) for line in done.output.splitlines() if line[:5] == "name "
+        ]
         expected = str(pydicom.dcmread(each.path).PatientName).split("=")
         for part in expected:
             assert part in told, f"{each.path.name}: {part} is not in {told}"
@@ -164,9 +166,7 @@ def identity(world: World) -> None:
 
 
 @contextlib.contextmanager
-def served(
-    world: World, name: str, *words: object
-) -> Iterator[tuple[Peer, subprocess.Popen[str]]]:
+def served(world: World, name: str, *words: object) -> Iterator[tuple[Peer, subprocess.Popen[str]]]:
     """Run a script that listens."""
     port = free_port()
     command = [find_program("node") or "node", name, str(port), *map(str, words)]
@@ -260,9 +260,7 @@ def asked_cancel(world: World) -> None:
         check_cancelled(world, peer)
 
 
-@DCMJS.cell(
-    *(Role.SCU, "character sets"), known="it reads no text of several character sets"
-)
+@DCMJS.cell(*(Role.SCU, "character sets"), known="it reads no text of several character sets")
 def asked_names(world: World) -> str:
     with archive_of(world, *world.names) as peer:
         return check_names(world, peer)

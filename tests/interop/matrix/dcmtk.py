@@ -9,7 +9,13 @@ import pydicom
 from tests import peers
 from tests.interop import worklists
 from tests.interop.matrix import packages
-from tests.interop.matrix.asking import check_cancelled, check_find, check_get, check_names, check_worklist
+from tests.interop.matrix.asking import (
+    check_cancelled,
+    check_find,
+    check_get,
+    check_names,
+    check_worklist,
+)
 from tests.interop.matrix.cells import Role, new_peer
 from tests.interop.matrix.traced import tls_traced
 from tests.interop.matrix.world import BIG_WORDS, PASSCODE, STUDY, USER, World, succeeded

@@ -15,7 +15,7 @@ from tests.interop.samples import Sample
 from tests.peers import Peer, end, eventually, free_port, run_tool, storescp
 
 ODIL = new_peer("odil", lambda: packages.version("odil"), packages.has_odil)
-SCRIPT = Path(__file__).with_name("odil_peer.py")
+SCRIPT = Path(__file__).parent.parent / "odil" / "peer.py"
 LIBRARY = "a library, and nothing was written with it for that"
 ODIL.lacks(Role.SCP, "TLS", "commitment")
 ODIL.lacks(Role.SCU, "TLS", "commitment")

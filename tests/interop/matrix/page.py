@@ -51,7 +51,13 @@ def write_page(result: Result, rows: Sequence[Peer], wireshark: str, big: str) -
         parts.append(_remarks(result.outcomes, rows, role))
     found = result.dissected
     faults = "no malformed one and no error" if not found.faults else f"{len(found.faults)} faults"
-    said = _TRAFFIC_SAID.format(packets=found.packets, pdus=found.pdus, faults=faults, carried_on=found.carried_on, words=CARRIED_ON)
+    said = _TRAFFIC_SAID.format(
+        packets=found.packets,
+        pdus=found.pdus,
+        faults=faults,
+        carried_on=found.carried_on,
+        words=CARRIED_ON,
+    )
     parts += ["## What went over the wire", said]
     parts += ["\n".join(f"- {each}" for each in found.faults)] if found.faults else []
     return "\n\n".join(part for part in parts if part) + "\n"

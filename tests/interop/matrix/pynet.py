@@ -12,7 +12,7 @@ from typing import Any
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from pynetdicom import ALL_TRANSFER_SYNTAXES, AE, AllStoragePresentationContexts, build_role, evt
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from pynetdicom.sop_class import (
@@ -46,9 +46,7 @@ from tests.peers import Address, eventually
 from tests.secure_wire import trusting
 from tests.step_scp import StepSCP, step_scp
 
-PYNETDICOM = new_peer(
-    "pynetdicom", lambda: packages.python_version("pynetdicom"), lambda: True
-)
+PYNETDICOM = new_peer("pynetdicom", lambda: packages.python_version("pynetdicom"), lambda: True)
 FIND = StudyRootQueryRetrieveInformationModelFind
 GET = StudyRootQueryRetrieveInformationModelGet
 MOVE = StudyRootQueryRetrieveInformationModelMove

@@ -8,6 +8,7 @@ from tests.interop.matrix.dcmtk import DCMTK
 from tests.interop.matrix.gdcm import GDCM
 from tests.interop.matrix.odil import ODIL
 from tests.interop.matrix.orthanc import ORTHANC
+from tests.interop.matrix.pixelmed import PIXELMED
 from tests.interop.matrix.pynet import PYNETDICOM
 
-ROWS = (DCMTK, GDCM, ORTHANC, PYNETDICOM, DCMJS, ODIL, CTN)
+ROWS = (DCMTK, GDCM, ORTHANC, PYNETDICOM, DCMJS, ODIL, PIXELMED, CTN)

@@ -190,7 +190,12 @@ def dissect(capture: Path, *, has_fragments: bool = False) -> Dissected:
 
     ``has_fragments``: compressed pixels are in it.
     """
-    fields: tuple[str, ...] = ("frame.number", "_ws.malformed", "_ws.expert.severity", "_ws.expert.message")
+    fields: tuple[str, ...] = (
+        "frame.number",
+        "_ws.malformed",
+        "_ws.expert.severity",
+        "_ws.expert.message",
+    )
     fields += ("dicom.pdu.type",)
     wanted = [argument for each in fields for argument in ("-e", each)]
     done = run_tool(

@@ -90,7 +90,9 @@ class World:
         host, port = self.through(peer)
         return f"{title}@{host}:{port}"
 
-    def shared(self, name: str, start: Callable[[], AbstractContextManager[peers.Peer]]) -> peers.Peer:
+    def shared(
+        self, name: str, start: Callable[[], AbstractContextManager[peers.Peer]]
+    ) -> peers.Peer:
         """Return a peer that is started once and runs until the matrix is done."""
         if name not in self._shared:
             self._shared[name] = self.running.enter_context(start())
@@ -150,7 +152,7 @@ def frames(image: pydicom.Dataset) -> list[bytes]:
     syntax = getattr(image, "file_meta", {}).get("TransferSyntaxUID", ImplicitVRLittleEndian)
     if not UID(syntax).is_compressed:
         return [image.PixelData]
-    return [each.rstrip(b"\0") for each in generateframes(image.PixelData, number_of_frames=1)]
+    return [each.rstrip(b"\0") for each in generate_frames(image.PixelData, number_of_frames=1)]
 
 
 def succeeded(done: Finished, *words: str) -> str:

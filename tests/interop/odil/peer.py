@@ -1,6 +1,6 @@
 """Calls a node with odil, or takes what is sent to it; the system's Python runs this.
 
-odil_peer.py HOST PORT CALLING_TITLE COMMAND [WORD]...; only odil is needed.
+peer.py HOST PORT CALLING_TITLE COMMAND [WORD]...; only odil is needed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ def associated(host, port, title, *contexts, identity=()):
     parameters = association.update_parameters()
     parameters.set_calling_ae_title(title).set_called_ae_title("DICOMNODE")
     proposed = [
-        Context(2 * number + 1, uid, SYNTAXES, role)
-        for number, (uid, role) in enumerate(contexts)
+        Context(2 * number + 1, uid, SYNTAXES, role) for number, (uid, role) in enumerate(contexts)
     ]
     parameters.set_presentation_contexts(proposed)
     if identity:
@@ -41,7 +40,9 @@ def of_study(uid):
 
 
 def echo(call, *identity):
-    association = associated(*call, (odil.registry.Verification, Context.Role.SCU), identity=identity)
+    association = associated(
+        *call, (odil.registry.Verification, Context.Role.SCU), identity=identity
+    )
     odil.EchoSCU(association).echo()
     association.release()
 
