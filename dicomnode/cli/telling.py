@@ -15,7 +15,8 @@ from dicomnode.audit.trail import Options, leave_in_spool
 from dicomnode.cli.asking import call
 from dicomnode.cli.held import own_objects
 from dicomnode.cli.peers import Called
-from dicomnode.errors import DicomnodeError, StoreLocked
+from dicomnode.cli.worklist_access import store_alone, why_no_node
+from dicomnode.errors import DicomnodeError
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.custody import Custody
 from dicomnode.index.entry import InstanceRow
@@ -37,25 +38,19 @@ def tell_node(
     """Have it recorded what happened to objects, durably, and audited what was exported.
 
     By the node while it runs; otherwise here, and the node delivers audit messages when it starts.
-
-    Raises NodeUnavailable, Refused, CatalogError, OSError: then not all is recorded.
+    Raises NodeUnavailable, Refused, CatalogError, OSError, or ends the command: then not all is
+    recorded.
     """
     if not settings.custody.enabled:
         return
-    storage = settings.storage
-    files = FileStore(storage.directory, durability=storage.durability)
-    try:
-        files.open()
-    except StoreLocked:
-        for start in range(0, len(rows), _AT_ONCE):
-            uids = [row.sop_instance_uid for row in rows[start : start + _AT_ONCE]]
-            said = {"event": event.value, "instances": uids, "details": dict(details)}
-            call(settings, "POST", "/api/custody", said)
+    if (unavailable := why_no_node(settings)) is not None:
+        with store_alone(settings, unavailable) as files:
+            _record(settings, files, event, rows, details)
         return
-    try:
-        _record(settings, files, event, rows, details)
-    finally:
-        files.close()
+    for start in range(0, len(rows), _AT_ONCE):
+        uids = [row.sop_instance_uid for row in rows[start : start + _AT_ONCE]]
+        said = {"event": event.value, "instances": uids, "details": dict(details)}
+        call(settings, "POST", "/api/custody", said)
 
 
 def tell_sent(

@@ -1,9 +1,8 @@
-"""What nodes record of objects, with real peers, and what is left of it after they are killed."""
+"""What nodes record of objects, with real peers."""
 
 from __future__ import annotations
 
 import json
-import random
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,10 +18,9 @@ from dicomnode.services import custody_recorder
 from tests import peers
 from tests.audit.reading import read_file
 from tests.cli.commands import run
-from tests.conftest import RunningNode, StartNode, StartNodeProcess
+from tests.conftest import RunningNode, StartNode
 from tests.custody_log import events, recorded
 from tests.faults.scu import Image, associated, files_below, store
-from tests.faults.senders import store_until_killed
 from tests.peers import eventually, run_tool
 from tests.wire import CT_IMAGE_STORAGE, data_set
 
@@ -245,24 +243,6 @@ def test_what_came_while_nothing_was_recorded_is_entered_and_not_taken_for_damag
     first, second = recorded(node.store_directory)
     assert (first.event, second.event) == (Event.RECEIVED, Event.ENTERED)
     assert second.details["recorded_sha256"] == first.details["sha256"]
-
-
-@pytest.mark.timeout(120)
-def test_the_chain_is_whole_and_has_every_acknowledged_object_though_the_node_is_killed(
-    start_node_process: StartNodeProcess, tmp_path: Path
-) -> None:
-    chance, directory = random.Random(7), tmp_path / "node"
-    acknowledged: set[str] = set()
-    head = (0, "0" * 64)
-    for cycle in range(4):
-        node = start_node_process(directory)
-        for sender in store_until_killed(node, cycle, chance):
-            acknowledged |= {image.uid for image in sender.acknowledged}
-        records = recorded(directory / "store")
-        received = {each.sop_instance_uid for each in of(records, Event.RECEIVED)}
-        assert acknowledged <= received
-        assert head == (0, "0" * 64) or records[head[0] - 1].hash == head[1]
-        head = records[-1].sequence, records[-1].hash
 
 
 def test_the_head_of_the_chain_is_noted_in_the_log_and_the_audit_trail(

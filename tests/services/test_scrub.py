@@ -140,7 +140,7 @@ def test_an_object_that_is_no_longer_held_leaves_the_list(bench: Bench) -> None:
     bench.index()
     bench.path(path).unlink()
     scrub = bench.run()
-    bench.catalog.remove_if("1.2.3.4.1", lambda cursor: True)
+    bench.forget("1.2.3.4.1")
     scrub.start()
     scrub._looked_again_at -= 10_000
     scrub._wake.set()
@@ -156,7 +156,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_not_taken_for_damaged(
     (_, before), *_ = bench.run()._records.series_after("")
     path = bench.path(before[0].path)
     path.write_bytes(path.read_bytes() + b"\x09\x00\x01\x00LO\x00\x00")
-    bench.catalog.remove_if("1.2.3.4.1", lambda cursor: True)
+    bench.forget("1.2.3.4.1")
     bench.index()
     assert bench.catalog.get("1.2.3.4.1") != before[0]
     bench.scrub()._examine_all(before)
