@@ -1,6 +1,7 @@
 """``dicomnode export`` and ``verify``, against nodes of ours and other people's tools."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydicom.fileset import FileSet
 
+from dicomnode.integrity.exporting import export
 from tests import peers
 from tests.audit.reading import read_file
 from tests.cli.commands import STUDY, make_study, run, written
 from tests.conftest import RunningNode, StartNode
 from tests.integrity.certificates import ec_signer
-from tests.integrity.exports import ed25519_signer
+from tests.integrity.exports import ed25519_signer, small_object
+from tests.integrity.exports import written as objects_in
 
 
 def filled(node: RunningNode, folder: Path, objects: int = 3) -> list[Path]:
@@ -262,6 +265,14 @@ def test_a_file_without_its_sidecar_proves_nothing(node: RunningNode, tmp_path: 
     as_json = json.loads(run("verify", copy, "--json").out)
     assert as_json["verified"] is False
     assert as_json["findings"][0]["kind"] == "missing"
+
+
+def test_a_name_that_is_no_text_is_told_by_the_json_report_as_well(tmp_path: Path) -> None:
+    export(objects_in(tmp_path / "in", [small_object(1)]), tmp_path / "out")
+    Path(os.fsdecode(bytes(tmp_path / "out") + b"/\xff\x1b[31m.txt")).write_text("x")
+    told = run("verify", tmp_path / "out", "--json")
+    (finding,) = json.loads(told.out)["findings"]
+    assert (told.code, finding["kind"], finding["name"]) == (1, "added", "\udcff\x1b[31m.txt")
 
 
 def test_exports_are_in_the_audit_trail_those_of_a_node_that_does_not_run_once_it_does(
