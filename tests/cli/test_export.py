@@ -93,6 +93,28 @@ def test_a_node_that_does_not_run_is_exported_from_and_has_it_recorded(
     assert run("custody", "--check", "--config", node.config).code == 0
 
 
+def test_all_that_is_named_has_to_be_there_and_of_one_patient(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    paths = make_study(tmp_path / "in", 2)
+    paths += make_study(tmp_path / "in" / "other", 1, study="1.2.9", name="Roe^Richard")
+    for path, born in zip(paths, ("19700131", "19700131", "20010101"), strict=True):
+        image = pydicom.dcmread(path)
+        image.PatientBirthDate = born
+        image.save_as(path)
+    assert run("send", written(node.dicom_address), tmp_path / "in").code == 0
+    for named, words in (
+        (("--patient", "4711", "--patient", "4712"), "holds nothing of 4712; nothing"),
+        (("--study", STUDY, "--study", "1.2"), "holds nothing of 1.2; nothing"),
+        (("--study", STUDY, "--series", "1.2"), "1.2 that is also of the rest that was given"),
+        (("--study", STUDY, "--patient", "4712"), "4712 that is also of the rest"),
+        (("--patient", "4711"), "2 patients have the ID 4711: export their studies"),
+    ):
+        told = run("export", *named, "--to", tmp_path / "out", "--config", node.config)
+        assert told.code == 1 and words in told.err, told.err
+        assert not (tmp_path / "out").exists()
+
+
 def patients(export: Path) -> list[pydicom.Dataset]:
     """Return the patients of a DICOMDIR."""
     records = pydicom.dcmread(export / "DICOMDIR").DirectoryRecordSequence
