@@ -4,6 +4,8 @@
 PYTHON ?= python3
 WORKERS ?= 2
 CONFIG ?= config/dicomnode.toml
+# How much of the long form of the tests `make proof` runs.
+PROOF ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +15,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format package bench peers clean
+.PHONY: help install run test proof lint format package bench peers clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -27,6 +29,9 @@ run: $(INSTALLED) ## Install, then start the node with config/dicomnode.toml
 
 test: $(INSTALLED_DEV) peers ## Set up everything the tests need and run them
 	@$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+proof: $(INSTALLED_DEV) peers ## Run the long form of those that have one: hours; PROOF=0.1 is a tenth
+	@DICOMNODE_PROOF=$(PROOF) $(BIN)/python -m pytest -n $(WORKERS) -m proof $(PYTEST_ARGS)
 
 lint: $(INSTALLED_DEV) ## Check style and types
 	$(BIN)/ruff check

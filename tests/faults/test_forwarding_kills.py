@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import threading
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import proof
 from tests.conftest import StartNode, StartNodeProcess
 from tests.destination import Conversation, destination
 from tests.faults.scu import Image, store
@@ -18,9 +18,8 @@ from tests.peers import eventually, free_port, metric
 from tests.programs import find_program
 
 QUICK = {"retry_seconds": 0.05, "max_retry_seconds": 0.2}
-CYCLES = 6
-# DICOMNODE_FORWARDED_OBJECTS=10000 is the long form.
-OBJECTS = int(os.environ.get("DICOMNODE_FORWARDED_OBJECTS", "1000"))
+CYCLES = proof.count(6, 100)
+OBJECTS = proof.count(1000, 10_000)
 
 
 def whole(conversation: Conversation) -> None:
@@ -28,7 +27,8 @@ def whole(conversation: Conversation) -> None:
     conversation.take()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.proof
+@pytest.mark.timeout(60 + 20 * CYCLES)
 def test_every_acknowledged_object_is_forwarded_though_the_node_is_killed(
     start_node_process: StartNodeProcess, tmp_path: Path
 ) -> None:
@@ -75,6 +75,7 @@ def test_pauses_survive_a_restart(start_node: StartNode, tmp_path: Path) -> None
 
 
 @pytest.mark.interop("storescp")
+@pytest.mark.proof
 @pytest.mark.timeout(180 + OBJECTS / 20)
 def test_everything_arrives_at_a_storescp_that_is_killed_every_so_often(
     start_node: StartNode, tmp_path: Path

@@ -22,6 +22,7 @@ import pytest
 
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import file_meta
+from tests import proof
 from tests.conftest import StartNodeProcess
 from tests.custody_log import recorded
 from tests.destination import destination
@@ -34,7 +35,7 @@ from tests.interop.samples import data_set_bytes
 from tests.peers import NodeProcess, eventually, free_port, http_get, metric, run_tool
 from tests.wire import CT_IMAGE_STORAGE, EXPLICIT_LE
 
-CYCLES = 4
+CYCLES = proof.count(4, 400)
 
 
 @pytest.fixture
@@ -91,7 +92,8 @@ def sent(path: Path) -> Image:
     return Image(number, study, size_bytes=(2000, 400_000)[number % 5 == 0])
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.proof
+@pytest.mark.timeout(120 + 5 * CYCLES)
 def test_every_acknowledged_object_survives_a_power_loss(
     start_node_process: StartNodeProcess, disk: Disk, tmp_path: Path
 ) -> None:
