@@ -26,12 +26,8 @@ def seeds() -> Iterator[bytes]:
             # Of the pixels a few are enough.
             for chosen in range(len(_SYNTAXES)):
                 yield bytes([chosen]) + data[:600]
+                yield bytes([chosen | 8]) + data[:600]
     yield b"\4" + file_meta(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT, source_ae_title="CT_1")
-
-
-def _front(data: bytes, syntax: str) -> Header | None:
-    """Read the first bytes of an object, more than which there would be."""
-    return read_front(data + bytes(WINDOW_BYTES), syntax, is_whole=False)
 
 
 def one(data: bytes) -> None:
@@ -42,6 +38,10 @@ def one(data: bytes) -> None:
     if data[0] & 4:
         with contextlib.suppress(CannotUnderstand):
             parse_file_meta(content)
+        return
+    if data[0] & 8:
+        # The first bytes of an object, more than which there would be.
+        read_front(content.ljust(WINDOW_BYTES, b"\x20"), syntax, is_whole=False)
         return
     fd = os.memfd_create("object")
     try:
@@ -54,7 +54,6 @@ def one(data: bytes) -> None:
 
 
 def _understood(fd: int, content: bytes, syntax: str) -> Header | None:
-    _front(content, syntax)
     header = None
     with contextlib.suppress(CannotUnderstand):
         header = read_header(fd, 0, len(content), syntax)

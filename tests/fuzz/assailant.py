@@ -68,13 +68,13 @@ class _Requestor(asyncio.Protocol):
         await self.wait_for(say.after, _PATIENCE_SECONDS)
         step = -(-len(say.data) // say.pieces)
         for at in range(0, len(say.data), step):
-            if self.transport.is_closing():
+            if self.is_closed or self.transport.is_closing():
                 return
             self.transport.write(say.data[at : at + step])
             await asyncio.sleep(say.stall_seconds / say.pieces)
 
     async def leave(self, end: End) -> None:
-        if self.transport.is_closing():
+        if self.is_closed or self.transport.is_closing():
             return
         if end is End.ABORT:
             self.transport.write(pdu(ABORT, bytes(4)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Iterator
@@ -113,15 +114,23 @@ class Campaign:
     def _held(self, descriptors: int = 1 << 20) -> Held:
         """Return what is held once no association is open, and no more files than before."""
 
-        def settled() -> bool:
-            active = metric(self._node.http_address, "dicomnode_associations_active")
-            return active == 0 and self._descriptors() <= descriptors
+        def active() -> float:
+            return metric(self._node.http_address, "dicomnode_associations_active")
 
-        eventually(settled, f"no association open, and {descriptors} descriptors or fewer")
-        return Held(self._node.resident_bytes(), self._descriptors())
+        eventually(lambda: active() == 0, "no association open")
+        eventually(
+            lambda: len(self._descriptors()) <= descriptors,
+            f"{descriptors} descriptors or fewer, of {self._descriptors()}",
+        )
+        return Held(self._node.resident_bytes(), len(self._descriptors()))
 
-    def _descriptors(self) -> int:
-        return len(list(Path(f"/proc/{self._node.process.pid}/fd").iterdir()))
+    def _descriptors(self) -> list[str]:
+        """Return what the process has open."""
+        opened = []
+        for path in Path(f"/proc/{self._node.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                opened.append(str(path.readlink()))
+        return sorted(opened)
 
     def _cpu_seconds(self) -> float:
         return metric(self._node.http_address, "process_cpu_seconds_total")

@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import zipfile
@@ -164,6 +165,17 @@ def test_hostile_members_of_a_zip_file_are_told_and_nothing_is_unpacked(
         (Kind.CONTAINER, "DICOMDIR"),
     }
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_member_of_a_zip_file_without_a_name_is_told(out: Path, tmp_path: Path) -> None:
+    path = zipped(out, tmp_path / "packed")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("NAMELESS", "x")
+    content = bytearray(path.read_bytes())
+    # APPNOTE 4.3.12: the lengths of name, extra field and comment in the central directory.
+    struct.pack_into("<HHH", content, content.rindex(b"PK\1\2") + 28, 0, 0, len("NAMELESS"))
+    path.write_bytes(content)
+    assert kinds(verify_path(path, Trust())) == {(Kind.CONTAINER, "")}
 
 
 def test_a_zip_bomb_is_not_unpacked(out: Path, tmp_path: Path) -> None:
