@@ -15,9 +15,11 @@ from dicomnode.errors import ExportFailed
 from dicomnode.integrity import canonical, manifest, sidecar
 from dicomnode.integrity.exporting import export
 from dicomnode.integrity.findings import Differs, Kind, Report
-from dicomnode.integrity.signature import Trust
+from dicomnode.integrity.signature import CMS_SIGNATURE, Trust, check
 from dicomnode.integrity.verifying import verify_file, verify_path
 from dicomnode.integrity.writing import writing
+from tests.authority import of_version
+from tests.integrity.certificates import ec_signer
 from tests.integrity.exports import Memory, ed25519_signer, small_object, written
 
 
@@ -297,3 +299,14 @@ def test_a_full_disk_is_explained_and_leaves_nothing_behind(tmp_path: Path, name
     )
     assert done.stdout.startswith(f"no room for the export at {tmp_path}"), done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+# -- certificates ----------------------------------------------------------------------------------
+
+
+def test_a_certificate_of_a_version_that_is_not_known_is_told(tmp_path: Path) -> None:
+    signer = ec_signer()
+    manifest_bytes = manifest.encode({"A": "0" * 64})
+    odd = of_version(signer.public, 7)
+    with pytest.raises(Differs, match="7 is not a valid X509 version"):
+        check(CMS_SIGNATURE, signer.sign(manifest_bytes), manifest_bytes, odd, Trust())
