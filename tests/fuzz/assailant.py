@@ -16,7 +16,7 @@ from tests.wire import ABORT, pdu
 
 #: Not the neighbour's: limits that are for one address are met by this one alone.
 ADDRESS = "127.0.0.2"
-AT_ONCE = 24
+AT_ONCE = 40
 _PATIENCE_SECONDS = 0.2
 _HANDSHAKE_SECONDS = 1.0
 _LINGER_NOT = struct.pack("ii", 1, 0)
@@ -28,6 +28,7 @@ class _Requestor(asyncio.Protocol):
     def __init__(self, *, reads: bool) -> None:
         self._reads = reads
         self._changed = asyncio.Event()
+        self._is_over = asyncio.Event()
         self._received = bytearray()
         self.pdus = 0
         self.is_closed = False
@@ -55,6 +56,7 @@ class _Requestor(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.eof_received()
+        self._is_over.set()
 
     async def wait_for(self, pdus: float, seconds: float) -> None:
         """Return once so many PDUs came, the node closed, or the time is over."""
@@ -86,6 +88,16 @@ class _Requestor(asyncio.Protocol):
             with contextlib.suppress(OSError):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
             self.transport.abort()
+
+    async def be_gone(self, *, at_once: bool) -> None:
+        """Return when nothing is left of the connection; what cannot be said soon is not said."""
+        if not at_once:
+            self.transport.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    await self._is_over.wait()
+        self.transport.abort()
+        await self._is_over.wait()
 
 
 class Assailant:
@@ -119,7 +131,7 @@ class Assailant:
                     await requestor.wait_for(requestor.pdus + 1, _PATIENCE_SECONDS / 4)
                 await requestor.leave(course.end)
             finally:
-                requestor.transport.close() if course.reads else requestor.transport.abort()
+                await requestor.be_gone(at_once=not course.reads)
 
     async def _connected(self, course: Course) -> _Requestor:
         to_tls = course.secure in (Secure.YES, Secure.MISSING)
@@ -132,5 +144,6 @@ class Assailant:
             local_addr=(ADDRESS, 0),
             ssl=self._context if speaks else None,
             ssl_handshake_timeout=_HANDSHAKE_SECONDS if speaks else None,
+            ssl_shutdown_timeout=_HANDSHAKE_SECONDS if speaks else None,
         )
         return requestor

@@ -222,7 +222,9 @@ def _noise(chance: random.Random, turns: Turns) -> None:
 def _title(chance: random.Random, turns: Turns) -> None:
     """Be another application, or call another one (PS3.8 §9.3.2)."""
     if turns[0].pdu[:1] == b"\1" and len(turns[0].pdu) > 74:
-        title = chance.choice((b"", b"SINK", b"DICOMNODE", b"\0\0", b"A\\B", b"\xc3\xa4", b"X" * 16))
+        title = chance.choice(
+            (b"", b"SINK", b"DICOMNODE", b"\0\0", b"A\\B", b"\xc3\xa4", b"X" * 16)
+        )
         at = chance.choice((10, 26))
         data = turns[0].pdu
         _change(turns, 0, data[:at] + title.ljust(16) + data[at + 16 :])
