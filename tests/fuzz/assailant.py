@@ -19,6 +19,8 @@ ADDRESS = "127.0.0.2"
 AT_ONCE = 40
 _PATIENCE_SECONDS = 0.2
 _HANDSHAKE_SECONDS = 1.0
+# A node that does not answer is told of by the neighbour.
+_COURSE_SECONDS = 15.0
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
@@ -121,17 +123,21 @@ class Assailant:
     async def _take(self, course: Course) -> None:
         # Whatever the node does to the connection is right; what it must not do is looked at
         # elsewhere.
-        with contextlib.suppress(OSError, ssl.SSLError):
-            requestor = await self._connected(course)
-            try:
-                for say in course.says:
-                    if not requestor.is_closed:
-                        await requestor.say(say)
-                if course.reads and course.end is not End.RESET:
-                    await requestor.wait_for(requestor.pdus + 1, _PATIENCE_SECONDS / 4)
-                await requestor.leave(course.end)
-            finally:
-                await requestor.be_gone(at_once=not course.reads)
+        with contextlib.suppress(OSError, ssl.SSLError, TimeoutError):
+            async with asyncio.timeout(_COURSE_SECONDS):
+                await self._follow(course)
+
+    async def _follow(self, course: Course) -> None:
+        requestor = await self._connected(course)
+        try:
+            for say in course.says:
+                if not requestor.is_closed:
+                    await requestor.say(say)
+            if course.reads and course.end is not End.RESET:
+                await requestor.wait_for(requestor.pdus + 1, _PATIENCE_SECONDS / 4)
+            await requestor.leave(course.end)
+        finally:
+            await requestor.be_gone(at_once=not course.reads)
 
     async def _connected(self, course: Course) -> _Requestor:
         to_tls = course.secure in (Secure.YES, Secure.MISSING)

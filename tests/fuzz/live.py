@@ -97,7 +97,7 @@ class Campaign:
             where = f"python -m tests.fuzz.replay {seeds.start} {len(seeds)}"
             assert self._node.process.poll() is None, f"the node has ended: {where}"
             assert not (faults := self._faults()), f"{where}\n" + "\n".join(faults)
-            neighbour.check()
+            neighbour.check(where)
 
     def _batches(self, number: int) -> Iterator[range]:
         end = self._next + number

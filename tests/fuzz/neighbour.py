@@ -55,10 +55,11 @@ class Neighbour:
         if exception is None:
             self.check()
 
-    def check(self) -> None:
-        """Raise what failed."""
+    def check(self, where: str = "") -> None:
+        """Raise what failed; ``where`` tells what was going on beside it."""
         if self._failure is not None:
-            raise AssertionError("the well-behaved peer was not served") from self._failure
+            words = f"the well-behaved peer was not served: {self._failure!r} {where}"
+            raise AssertionError(words) from self._failure
 
     def _run(self) -> None:
         try:
