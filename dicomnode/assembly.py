@@ -34,6 +34,7 @@ from dicomnode.parameters import (
     retrieve_rules_of,
 )
 from dicomnode.registry import Registry
+from dicomnode.removal import Removal, make_removal
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
@@ -222,8 +223,23 @@ def make_commitment_requester(base: Base) -> CommitmentRequester:
     return requester
 
 
+def removal_of(base: Base, archive: OpenArchive) -> Removal:
+    """Return what takes objects out of the archive."""
+    return make_removal(
+        base.settings,
+        base.log,
+        base.metrics,
+        base.journal.explanations,
+        base.auditing,
+        base.files,
+        base.catalog,
+        archive.threads.turns,
+        base.custodian,
+    )
+
+
 def make_forwarding(
-    base: Base, outbox: Outbox, intake: Intake, requester: CommitmentRequester
+    base: Base, outbox: Outbox, removal: Removal, requester: CommitmentRequester
 ) -> Forwarding:
     """Return what sends on whatever is in ``outbox``."""
     journal = ForwardingJournal(
@@ -239,10 +255,7 @@ def make_forwarding(
         auditing=base.auditing,
         verified=verified_reads(base),
     )
-    remove = base.auditing.removing(base.catalog, intake.placer.remove)
-    if base.custodian is not None:
-        remove = base.custodian.removing(remove)
-    forwarding.commit_with(requester, remove, journal)
+    forwarding.commit_with(requester, removal.remove_committed, journal)
     return forwarding
 
 

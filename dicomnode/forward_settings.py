@@ -59,19 +59,22 @@ def checked_window(value: str) -> str:
     return value
 
 
-def _title_pattern(value: str) -> str:
+def checked_title_pattern(value: str) -> str:
+    """Check a setting that is a pattern of AE titles; raises ValueError."""
     if not _TITLE_PATTERN.fullmatch(value):
         raise ValueError('must be an AE title, or a pattern of one such as "CT_*"')
     return value
 
 
-def _code_pattern(value: str) -> str:
+def checked_code_pattern(value: str) -> str:
+    """Check a setting that is a pattern of modalities; raises ValueError."""
     if not _CODE_PATTERN.fullmatch(value):
         raise ValueError('must be a modality such as "CT", or a pattern of one')
     return value
 
 
-def _class_pattern(value: str) -> str:
+def checked_class_pattern(value: str) -> str:
+    """Check a setting that is a pattern of SOP classes; raises ValueError."""
     if not _CLASS_PATTERN.fullmatch(value):
         raise ValueError(
             'must be a SOP class such as "CTImageStorage" or its UID, or a pattern such as "CT*"'
@@ -109,10 +112,10 @@ class ForwardRule(BaseModel):
     name: Annotated[str, Field(max_length=64), AfterValidator(checked_name)]
     what: Literal["objects", "mpps"] = "objects"
     sources: Annotated[
-        tuple[Annotated[str, AfterValidator(_title_pattern)], ...], Field(alias="from")
+        tuple[Annotated[str, AfterValidator(checked_title_pattern)], ...], Field(alias="from")
     ] = ()
-    sop_classes: tuple[Annotated[str, AfterValidator(_class_pattern)], ...] = ()
-    modalities: tuple[Annotated[str, AfterValidator(_code_pattern)], ...] = ()
+    sop_classes: tuple[Annotated[str, AfterValidator(checked_class_pattern)], ...] = ()
+    modalities: tuple[Annotated[str, AfterValidator(checked_code_pattern)], ...] = ()
     attributes: dict[str, Annotated[tuple[str, ...], BeforeValidator(_listed)]] = {}
     to: Annotated[tuple[_AETitle, ...], Field(min_length=1)]
     alternate: dict[_AETitle, _AETitle] = {}

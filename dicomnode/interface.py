@@ -11,13 +11,16 @@ from dicomnode.api.access import Access
 from dicomnode.api.activity import activity_routes
 from dicomnode.api.commitment import commitment_routes
 from dicomnode.api.custody import custody_routes
+from dicomnode.api.deletion import deletion_routes
 from dicomnode.api.integrity import integrity_routes
 from dicomnode.api.outbox import outbox_routes
+from dicomnode.api.retention import retention_routes
 from dicomnode.api.trace import trace_routes
 from dicomnode.api.worklist import worklist_routes
 from dicomnode.index.catalog import Catalog
 from dicomnode.observe.trace import Tracing
 from dicomnode.outbox.desk import Desk
+from dicomnode.removal import Removal
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment_request import CommitmentRequester
 from dicomnode.services.custody import Custodian
@@ -35,6 +38,7 @@ class Served:
     requester: CommitmentRequester
     journal: Journal
     tracing: Tracing
+    removal: Removal
     custodian: Custodian | None
     auditing: Auditing
     catalog: Catalog
@@ -50,6 +54,8 @@ def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
         *commitment_routes(served.requester, access),
         *activity_routes(served.journal, served.outbox),
         *trace_routes(served.tracing, access),
+        *deletion_routes(served.removal.deleting, access),
+        *retention_routes(served.removal.retention, access),
         *custody_routes(served.custodian, served.auditing, access),
         *integrity_routes(served.catalog, served.scrub, access),
     ]

@@ -28,6 +28,7 @@ from dicomnode.assembly import (
     make_retrieve,
     make_storage_commitment,
     note_custody,
+    removal_of,
 )
 from dicomnode.dimse.command import (
     CEchoRQ,
@@ -62,6 +63,7 @@ from dicomnode.parameters import (
     tracing_of,
 )
 from dicomnode.reload import Configuration, Reloading
+from dicomnode.removal import Removal, retention_rules_of
 from dicomnode.security import TransportSecurity
 from dicomnode.services.admission import Admission
 from dicomnode.services.auditing import Auditing
@@ -114,6 +116,7 @@ class Node:
         self._commitment_requester: CommitmentRequester
         self._acceptor: Acceptor
         self._forwarding: Forwarding
+        self._removal: Removal
         self._outbox_desk: Desk
         self._fetching: Fetching
         self._http: HTTPServer | None = None
@@ -193,8 +196,11 @@ class Node:
         self._security.started(self._acceptor)
 
     async def _forward(self, base: Base, undo: contextlib.AsyncExitStack) -> None:
+        self._removal = removal_of(base, self._archive)
+        await asyncio.to_thread(self._removal.start)
+        undo.push_async_callback(asyncio.to_thread, self._removal.stop)
         self._forwarding = make_forwarding(
-            base, self._archive.outbox, self._intake, self._commitment_requester
+            base, self._archive.outbox, self._removal, self._commitment_requester
         )
         await self._forwarding.start()
         undo.push_async_callback(self._forwarding.stop, _CLOSE_SECONDS)
@@ -229,6 +235,7 @@ class Node:
             requester=self._commitment_requester,
             journal=self._journal,
             tracing=self._tracing,
+            removal=self._removal,
             custodian=self._archive.custodian,
             auditing=self._auditing,
             catalog=self._archive.catalog,
@@ -361,6 +368,7 @@ class Node:
         self._whereabouts.settings = settings
         self._log.set_level(settings.log.level)
         self._forwarding.follow(rules)
+        self._removal.retention.follow(retention_rules_of(settings))
 
     async def _follow_quotas(self) -> None:
         try:
@@ -407,6 +415,7 @@ class Node:
             "scrub": await asyncio.to_thread(self._archive.scrub.figures),
             "tls": self._security.figures(self._acceptor),
             "audit": self._auditing.audit.figures(),
+            **await asyncio.to_thread(self._removal.figures),
             "custody": await asyncio.to_thread(self._archive.custody_figures),
             **self._journal.figures(),
         }

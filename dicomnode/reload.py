@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     # Commands that reload nothing start without the log.
     from dicomnode.observe.logs import Logger
 
-RELOADABLE: Final = frozenset({"forward", "jwt", "log.level"})
+RELOADABLE: Final = frozenset({"deletion", "forward", "jwt", "log.level", "retention"})
 """The settings that are taken while running; registry and users are, as a whole."""
 
 # Keys whose values are not for the log: secrets, and what may say who a patient is.
@@ -93,6 +93,11 @@ def _rule_mistakes(
 
         document = configuration.read_toml(file)
         problems += fetch.mistakes(settings.fetch, registry, document, strict=strict)
+    if settings.retention:
+        from dicomnode.retention import rules as retention
+
+        document = configuration.read_toml(file)
+        problems += retention.mistakes(settings.retention, registry, document, strict=strict)
     return problems
 
 
@@ -257,9 +262,11 @@ def _merged(current: Configuration, found: Configuration) -> Configuration:
     """Return what is in force after a reload: the settings that need a restart are the old ones."""
     level = {"level": found.settings.log.level}
     update = {
+        "deletion": found.settings.deletion,
         "forward": found.settings.forward,
         "jwt": found.settings.jwt,
         "log": current.settings.log.model_copy(update=level),
+        "retention": found.settings.retention,
     }
     settings = current.settings.model_copy(update=update)
     return Configuration(settings, found.registry, current.file, found.credentials)

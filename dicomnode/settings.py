@@ -31,6 +31,7 @@ from dicomnode.custody_settings import CustodySettings
 from dicomnode.errors import ConfigurationError
 from dicomnode.fetch_settings import FetchRule
 from dicomnode.forward_settings import ForwardingSettings, ForwardRule
+from dicomnode.retention_settings import DeletionSettings, RetentionRule
 from dicomnode.retries import Pause, RetrySettings
 from dicomnode.scrub_settings import ScrubSettings
 from dicomnode.tls.files import ClientCertificates, Profile
@@ -257,6 +258,8 @@ class Settings(BaseSettings):
     forwarding: ForwardingSettings = ForwardingSettings()
     forward: tuple[ForwardRule, ...] = ()
     fetch: tuple[FetchRule, ...] = ()
+    deletion: DeletionSettings = DeletionSettings()
+    retention: tuple[RetentionRule, ...] = ()
 
     @classmethod
     def settings_customise_sources(

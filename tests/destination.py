@@ -132,6 +132,12 @@ class Conversation:
 Behaviour = Callable[[Conversation], None]
 
 
+def whole(conversation: Conversation) -> None:
+    """Take everything: a ``Behaviour``."""
+    conversation.accept()
+    conversation.take()
+
+
 @dataclass
 class Destination:
     """Where the node moves objects; every connection is treated by the same ``behaviour``."""

@@ -326,12 +326,14 @@ def write_config(
     entities: Sequence[Mapping[str, object]] = (),
     forward: Sequence[Mapping[str, object]] = (),
     fetch: Sequence[Mapping[str, object]] = (),
+    retention: Sequence[Mapping[str, object]] = (),
     **sections: Mapping[str, object],
 ) -> Path:
     """Write dicomnode.toml and ae.toml for a node on ports of the system's choice.
 
     ``sections`` are tables of dicomnode.toml whose keys replace those written by default;
-    ``entities`` are the ``[[ae]]`` tables, ``forward`` and ``fetch`` those of that name.
+    ``entities`` are the ``[[ae]]`` tables, ``forward``, ``fetch`` and ``retention`` those of that
+    name.
     """
     directory.mkdir(parents=True, exist_ok=True)
     tables: dict[str, dict[str, object]] = {
@@ -346,6 +348,7 @@ def write_config(
     written = [_toml_table(f"[{name}]", keys) for name, keys in tables.items()]
     written += [_toml_table("[[forward]]", keys) for keys in forward]
     written += [_toml_table("[[fetch]]", keys) for keys in fetch]
+    written += [_toml_table("[[retention]]", keys) for keys in retention]
     path.write_text("\n".join(written))
     write_registry(directory, entities)
     return path
@@ -388,8 +391,8 @@ class NodeProcess:
         self._reader.start()
 
     def _started(self, *arguments: str, program: Sequence[str]) -> subprocess.Popen[str] | Nursling:
-        if self.nursery is not None and not program:
-            return self.nursery.start(arguments)
+        if self.nursery is not None and program[:1] in ((), ("-m",)):
+            return self.nursery.start([*program[2:], *arguments], *program[1:2])
         return subprocess.Popen(
             [sys.executable, *(program or ("-m", "dicomnode")), *arguments],
             stdin=subprocess.DEVNULL,

@@ -17,6 +17,12 @@ ALLOWED = {
     "dimse": {"certificates", "ul", "errors"},
     "storage": {"hardening", "errors"},
     "integrity": {"storage", "errors"},
+    "retention_settings": {"fetch_settings", "forward_settings", "configuration", "value_types"},
+    "retention": {"services", "index", "registry", "observe", "retention_settings"}
+    | {"fetch_settings", "configuration", "errors"},
+    "removal": {"retention", "services", "storage", "index", "observe", "settings"},
+    "offline": {"archive", "assembly", "parameters", "removal", "reload"}
+    | {"outbox", "services", "storage", "index", "observe"},
     "index": {"integrity", "storage", "errors"},
     "deidentification": {"storage", "errors"},
     "configuration": {"ul", "errors"},
@@ -30,7 +36,14 @@ ALLOWED = {
     "forward_settings": {"configuration", "retries", "value_types"},
     "scrub_settings": {"value_types"},
     "settings": {"audit_settings", "fetch_settings", "forward_settings", "retries", "tls"}
-    | {"custody_settings", "scrub_settings", "configuration", "value_types", "errors"},
+    | {
+        "custody_settings",
+        "scrub_settings",
+        "retention_settings",
+        "configuration",
+        "value_types",
+        "errors",
+    },
     "registry": {"certificates", "configuration", "value_types", "errors"},
     "users": {"configuration", "errors"},
     "credentials": {"services", "users", "settings", "configuration", "errors"},
@@ -46,10 +59,11 @@ ALLOWED = {
     "fetch_settings": {"forward_settings", "configuration", "value_types"},
     "sync": {"scu", "services", "dimse", "ul", "storage", "index", "registry", "observe"}
     | {"fetch_settings", "forward_settings", "configuration", "errors"},
-    "api": {"integrity", "outbox", "services", "storage", "index", "registry", "observe", "errors"},
+    "api": {"integrity", "outbox", "services", "storage", "index", "registry", "observe", "errors"}
+    | {"retention"},
     "conformance": {"settings", "registry", "services", "scu", "observe"},
     "whereabouts": {"settings", "registry", "configuration", "errors"},
-    "interface": {"api", "outbox", "services", "index", "observe"},
+    "interface": {"removal", "api", "outbox", "services", "index", "observe"},
     "parameters": {"descriptors", "net", "outbox", "sync", "services", "index", "registry"}
     | {"audit", "audit_settings", "observe", "settings"},
     "hardening": set(),
@@ -57,6 +71,7 @@ ALLOWED = {
     "descriptors": set(),
     "supervision": {"observe"},
     "reload": {
+        "retention",
         "outbox",
         "sync",
         "tls",
@@ -71,6 +86,7 @@ ALLOWED = {
     "archive": {"parameters", "outbox", "services", "storage", "index", "registry", "observe"}
     | {"settings"},
     "assembly": {
+        "removal",
         "archive",
         "parameters",
         "net",
@@ -84,6 +100,7 @@ ALLOWED = {
     | {"audit", "observe", "settings"},
     "security": {"net", "tls", "registry", "observe", "settings", "errors"},
     "node": {
+        "removal",
         "archive",
         "assembly",
         "parameters",
@@ -104,6 +121,8 @@ ALLOWED = {
     | {"security", "settings", "errors"},
     "daemon": {"node", "reload", "supervision", "hardening", "errors"},
     "cli": {
+        "offline",
+        "removal",
         "daemon",
         "archive",
         "audit",

@@ -58,10 +58,11 @@ def test_the_try_out_settings_show_every_key_and_its_default() -> None:
     default = Settings().model_dump(mode="json")
     assert default.pop("forward") == []
     assert default.pop("fetch") == []
+    assert default.pop("retention") == []
     assert {section: set(keys) for section, keys in shown.items()} == {
         section: set(keys) for section, keys in default.items()
     }
-    for section in ("limits", "timeouts", "http", "log", "forwarding"):
+    for section in ("limits", "timeouts", "http", "log", "forwarding", "deletion"):
         assert Settings(**shown).model_dump(mode="json")[section] == default[section]
 
 

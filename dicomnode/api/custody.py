@@ -24,7 +24,7 @@ _MOST_DETAILS: Final = 16
 _MAX_CHARACTERS: Final = 1024
 _KEYS: Final = {"event", "instances", "details"}
 # What commands do and the node cannot see; all else it records itself.
-_TOLD: Final = (Event.EXPORTED, Event.VERIFIED)
+_TOLD: Final = (Event.EXPORTED, Event.FORWARDED, Event.VERIFIED)
 
 
 def custody_routes(custodian: Custodian | None, auditing: Auditing, access: Access) -> list[Route]:

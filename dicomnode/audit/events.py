@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -54,6 +54,14 @@ class Ourselves:
             role=role,
             address=self.hostname,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """On whose order objects are deleted, "" for this node's own, and why."""
+
+    by: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +145,19 @@ def deleted(
     at: float,
     *,
     whole: bool,
+    order: Deletion = Deletion(),
 ) -> Message:
     """PS3.15 §A.5.3.8, or §A.5.3.6 where some of the study is left."""
+    participants = [node.participant(None, is_requestor=not order.by)]
+    if order.by:
+        participants.append(Participant(user_id=order.by, is_requestor=True))
+    details = (("Reason", order.reason.encode()),) if order.reason else ()
     return Message(
         event=Event.STUDY_DELETED if whole else Event.INSTANCES_ACCESSED,
         action="D",
         at=at,
-        participants=(node.participant(None, is_requestor=True),),
-        objects=_study_and_patient(study_instance_uid, study, sop_classes),
+        participants=participants,
+        objects=_study_and_patient(study_instance_uid, study, sop_classes, details),
     )
 
 
@@ -247,7 +260,10 @@ def user_authentication(node: Ourselves, user: str, peer: Peer, *, failure: str 
 
 
 def _study_and_patient(
-    study_instance_uid: str, study: Study, sop_classes: Mapping[str, int]
+    study_instance_uid: str,
+    study: Study,
+    sop_classes: Mapping[str, int],
+    details: Sequence[tuple[str, bytes]] = (),
 ) -> tuple[ParticipantObject, ParticipantObject]:
     """Return the two participant objects of PS3.15 §A.5.3.7."""
     of_study = ParticipantObject(
@@ -259,6 +275,7 @@ def _study_and_patient(
         name=study_instance_uid or _UNKNOWN,
         accession_numbers=(study.accession_number,) if study.accession_number else (),
         sop_classes=sop_classes,
+        details=details,
     )
     of_patient = ParticipantObject(
         object_id=study.patient_id or _UNKNOWN,

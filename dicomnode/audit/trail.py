@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 from dicomnode.audit import events
 from dicomnode.audit.codes import Alert, Outcome
 from dicomnode.audit.delivery import Delivery, Target
-from dicomnode.audit.events import Ourselves, Peer, Study, Transfer
+from dicomnode.audit.events import Deletion, Ourselves, Peer, Study, Transfer
 from dicomnode.audit.messages import AuditSource, Message, to_xml
 from dicomnode.audit.spool import Spool
 from dicomnode.audit.syslog import syslog_message
@@ -278,11 +278,25 @@ class Audit:
 
         self._put(draft)
 
-    def deleted(self, study_instance_uid: str, sop_class_uid: str, study: Study | None) -> None:
-        """An object was deleted here, of a study of which ``study`` was known."""
+    def deleted(
+        self,
+        study_instance_uid: str,
+        sop_class_uid: str,
+        study: Study | None,
+        by: str = "",
+        reason: str = "",
+    ) -> None:
+        """An object was deleted here, of a study of which ``study`` was known.
+
+        ``by`` is on whose order, "" for this node's own.
+        """
         if self._options is not None:
-            kind = Kind("deleted", study_instance_uid)
+            kind = Kind(Deletion(by, reason), study_instance_uid)
             self._conclude(self._transfers.count(kind, sop_class_uid, study)[1])
+
+    def deletion_ended(self, by: str, reason: str) -> None:
+        """Nothing more is deleted on this order for now: write what was."""
+        self.ended(Deletion(by, reason))
 
     def ended(self, association: Hashable) -> None:
         """An association has ended: write what went over it."""
@@ -345,8 +359,15 @@ class Audit:
                 transfer, study, tally.last, created=kind.created, failure=kind.failure
             )
         known = tally.study or study
-        node, counts = self._options.node, tally.sop_classes
-        return events.deleted(node, uid, known, counts, tally.last, whole=not is_held)
+        return events.deleted(
+            self._options.node,
+            uid,
+            known,
+            tally.sop_classes,
+            tally.last,
+            whole=not is_held,
+            order=kind.association if isinstance(kind.association, Deletion) else Deletion(),
+        )
 
     def _run(self) -> None:
         pending: list[tuple[str, bytes]] = []

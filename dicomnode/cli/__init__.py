@@ -24,6 +24,8 @@ _COMMANDS: Final = {
     "show": ("show", "show"),
     "scrub": ("scrub", "scrub"),
     "reindex": ("archive", "reindex"),
+    "delete": ("delete", "delete"),
+    "retention": ("retention", "retention"),
     "custody": ("custody", "custody"),
     "user": ("user", "user"),
     "worklist": ("worklist", "worklist"),

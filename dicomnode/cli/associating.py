@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
 from dicomnode.cli.calling_tls import tls_for
-from dicomnode.cli.common import EXIT_FAILED, explained, fail
+from dicomnode.cli.common import EXIT_FAILED, explained, fail, interruptible
 from dicomnode.cli.event_loop import run
 from dicomnode.cli.peers import Called, Options
 from dicomnode.client import open_association
@@ -23,7 +23,6 @@ from dicomnode.sync import source
 from dicomnode.tls.faults import Cause
 from dicomnode.ul.items import RoleSelection
 
-EXIT_INTERRUPTED: Final = 130
 # The library names the node's settings; here these options stand for them.
 _OPTION_OF: Final = {
     "timeouts.connect_seconds": "-to",
@@ -128,15 +127,6 @@ def _failing(called: Called) -> Iterator[None]:
             yield
     except (AssociationError, ContextNotAccepted) as error:
         fail(words(error, called))
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """End the command with its own exit code on Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        fail("interrupted", EXIT_INTERRUPTED)
 
 
 def refused(answer: Answer, called: Called) -> str:

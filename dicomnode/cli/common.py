@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -12,6 +14,7 @@ import typer
 from dicomnode.errors import ConfigurationError, DicomnodeError
 
 EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
 # sysexits.h: EX_CONFIG; a supervisor can tell that starting again will not help.
 EXIT_CONFIGURATION = 78
 
@@ -23,6 +26,14 @@ ConfigOption = Annotated[
         help="The settings file; without it ./config/dicomnode.toml, then "
         "/etc/dicomnode/dicomnode.toml. The registry ae.toml stands beside it.",
     ),
+]
+
+
+StudyOption = Annotated[
+    list[str] | None, typer.Option("--study", metavar="UID", help="Study Instance UID.")
+]
+SeriesOption = Annotated[
+    list[str] | None, typer.Option("--series", metavar="UID", help="Series Instance UID.")
 ]
 
 
@@ -51,3 +62,20 @@ def explained() -> Iterator[None]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(f"{where}{error.strerror or error}")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """End the command with its own exit code on Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail("interrupted", EXIT_INTERRUPTED)
+
+
+def user_here() -> str:
+    """Return who runs the command, for what is recorded."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"

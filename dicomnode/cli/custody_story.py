@@ -24,6 +24,11 @@ _UNSAID = frozenset(
         "transfer_syntax_uid",
         "replaced_sha256",
         "replaced_file_sha256",
+        "recorded_sha256",
+        "recorded_file_sha256",
+        "found_sha256",
+        "found_file_sha256",
+        "told_over",
     }
 )
 _WORDS = {
@@ -37,10 +42,10 @@ _WORDS = {
     Event.COMMITTED: "storage committed",
     Event.EXPORTED: "exported",
     Event.VERIFIED: "verified",
-    Event.DAMAGED: "found DAMAGED",
-    Event.MISSING: "found MISSING",
-    Event.UNREADABLE: "found UNREADABLE",
-    Event.WHOLE_AGAIN: "found whole again",
+    Event.DAMAGED: "file DAMAGED,",
+    Event.MISSING: "file MISSING,",
+    Event.UNREADABLE: "file UNREADABLE,",
+    Event.WHOLE_AGAIN: "file whole again",
     Event.DELETED: "deleted",
 }
 # Details in the order in which they are said, with words around them; others follow by name.
@@ -59,6 +64,9 @@ _PHRASES = {
     "asked_on": " on association {}",
     "rule": " by rule {}",
     "found_by": " found by {}",
+    "words": ": {}",
+    "against": " against {}",
+    "compared": " {}",
     "transaction_uid": ", transaction {}",
     "converted_to": ", converted to {}",
     "status": ", which answered {}H",

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.cli.associating import associated, fail_with, interruptible, perform, refused, words
-from dicomnode.cli.common import EXIT_FAILED, explained, fail
+from dicomnode.cli.associating import associated, fail_with, perform, refused, words
+from dicomnode.cli.common import EXIT_FAILED, explained, fail, interruptible
 from dicomnode.cli.event_loop import run
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, every_called, with_options
 from dicomnode.errors import AssociationError, ContextNotAccepted

@@ -9,8 +9,15 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.cli.associating import interruptible
-from dicomnode.cli.common import ConfigOption, explained, fail
+from dicomnode.cli.common import (
+    ConfigOption,
+    SeriesOption,
+    StudyOption,
+    explained,
+    fail,
+    interruptible,
+    user_here,
+)
 from dicomnode.cli.deidentifying import (
     AllowBurnedInOption,
     AllowRecognizableOption,
@@ -28,7 +35,6 @@ from dicomnode.cli.deidentifying import (
 )
 from dicomnode.cli.held import OwnObjects, own_objects
 from dicomnode.cli.progress import bar
-from dicomnode.cli.queries import SeriesOption, StudyOption
 from dicomnode.cli.telling import tell_node
 from dicomnode.deidentification.options import Options
 from dicomnode.index.entry import InstanceRow
@@ -200,7 +206,11 @@ class _Chosen:
 
     def tell(self, exported: Exported, to: Path, signer: Signer | None) -> None:
         """Have the node record what is exported; raises where that cannot be done."""
-        details = {"to": to.name, "manifest_sha256": exported.manifest_sha256}
+        details = {
+            "asked_by": user_here(),
+            "to": to.name,
+            "manifest_sha256": exported.manifest_sha256,
+        }
         if signer is not None:
             details["signed_with"] = signer.fingerprint
         rows = self.rows

@@ -9,11 +9,11 @@ from typing import Annotated, Final
 import typer
 
 from dicomnode.cli.associating import perform_fast
-from dicomnode.cli.common import EXIT_FAILED, explained, fail
+from dicomnode.cli.common import EXIT_FAILED, SeriesOption, StudyOption, explained, fail
 from dicomnode.cli.folder import Folder
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, settings_file, with_options
 from dicomnode.cli.progress import bar
-from dicomnode.cli.queries import KeysOption, SeriesOption, StudyOption, add_keys, keys_of
+from dicomnode.cli.queries import KeysOption, add_keys, keys_of
 from dicomnode.cli.target import Target
 from dicomnode.observe.words import duration, escape, size
 from dicomnode.scu.keys import Keys, vr_of

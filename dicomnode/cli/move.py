@@ -9,15 +9,13 @@ import typer
 
 from dicomnode import configuration
 from dicomnode.cli.associating import associated, fail_with, perform, refused
-from dicomnode.cli.common import EXIT_FAILED, explained, fail
+from dicomnode.cli.common import EXIT_FAILED, SeriesOption, StudyOption, explained, fail
 from dicomnode.cli.peers import Called, Options, PeerArgument, called, with_options
 from dicomnode.cli.progress import bar
 from dicomnode.cli.queries import (
     KeysOption,
     LevelOption,
     PatientRootOption,
-    SeriesOption,
-    StudyOption,
     StudyRootOption,
     add_keys,
     at_level,

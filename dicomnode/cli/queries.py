@@ -36,13 +36,6 @@ PatientRootOption = Annotated[
     bool, typer.Option("--patient-root", "-P", help="Use the Patient Root model.")
 ]
 
-StudyOption = Annotated[
-    list[str] | None, typer.Option("--study", metavar="UID", help="Study Instance UID.")
-]
-SeriesOption = Annotated[
-    list[str] | None, typer.Option("--series", metavar="UID", help="Series Instance UID.")
-]
-
 
 def add_keys(query: Keys, keys: list[str] | None) -> None:
     """Add the keys of the command line; ends the command over one that is none."""

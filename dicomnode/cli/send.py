@@ -67,8 +67,8 @@ def send(
         target = called(peer, options)
         found = chain(
             *map(named, paths or ()),
-            _held({"StudyInstanceUID": study or []}, options),
-            _held({"SeriesInstanceUID": series or []}, options),
+            account.of_store(_held({"StudyInstanceUID": study or []}, options)),
+            account.of_store(_held({"SeriesInstanceUID": series or []}, options)),
         )
         try:
             with bar(f"to {target.peer.title}") as shown:
@@ -79,8 +79,10 @@ def send(
             # Broken off: what has been stored by then is worth knowing.
             if account.done:
                 account.tell(target)
+                _record(account, target, options)
             raise
     account.tell(target)
+    _record(account, target, options)
     if account.failures or not account.total:
         raise typer.Exit(EXIT_FAILED)
 
@@ -98,6 +100,18 @@ def _held(unique_keys: dict[str, list[str]], options: Options) -> Found:
     if not is_any:
         wanted = ", ".join(chain(*unique_keys.values()))
         yield Skipped(wanted, "not in the store", is_wanted=True)
+
+
+def _record(account: _Account, target: Called, options: Options) -> None:
+    """Have the node record what of its store has been sent."""
+    if not account.sent_of_store:
+        return
+    from dicomnode.cli.telling import tell_sent
+    from dicomnode.settings import load_settings
+
+    with explained():
+        settings = load_settings(settings_file(options))
+        tell_sent(settings, account.sent_of_store, target, "dicomnode send")
 
 
 async def _send(
@@ -146,7 +160,17 @@ class _Account:
     warned: list[tuple[str, str]] = field(default_factory=list)
     failures: int = 0
     warnings: int = 0
+    # Paths of objects of the node's own store, and the UIDs of those that have been sent.
+    store_paths: set[str] = field(default_factory=set)
+    sent_of_store: list[str] = field(default_factory=list)
     started_at: float = field(default_factory=time.monotonic)
+
+    def of_store(self, found: Found) -> Found:
+        """Pass on what was found in the node's own store, to know it again."""
+        for one in found:
+            if isinstance(one, Item):
+                self.store_paths.add(one.name)
+            yield one
 
     def found(self) -> None:
         """One more is to be sent."""
@@ -166,11 +190,15 @@ class _Account:
 
     def result(self, result: Result) -> None:
         """One has been sent, or has failed."""
+        is_of_store = result.item.name in self.store_paths
+        self.store_paths.discard(result.item.name)
         self.done += 1
         self.by_status[result.summary] += 1
         if result.ok:
             self.stored += 1
             self.stored_bytes += result.item.size
+            if is_of_store:
+                self.sent_of_store.append(result.item.sop_instance_uid)
             if result.status:
                 self._warn(result.item.name, result.words)
         else:

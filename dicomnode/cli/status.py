@@ -79,6 +79,7 @@ def summary(figures: Figures) -> RenderableType:
     parts += _worklist(figures.get("worklist", {}))
     parts += _performed_steps(figures.get("performed_steps", {}))
     parts += _fetches(figures.get("fetch", []))
+    parts += _removal(figures.get("deletions", []), figures.get("retention", {}))
     parts += _audit(figures.get("audit", {}))
     parts += _custody(figures.get("custody", {}))
     parts += _commitments(figures.get("commitments", {}))
@@ -258,6 +259,29 @@ def _fetches(rules: list[Figures]) -> list[RenderableType]:
             lines.append(Text(f"  studies that lack something: {missing:,}", style="yellow"))
         if error := row.get("last_error"):
             lines.append(Text("  ", style="yellow").append_text(plain(error)))
+    return lines
+
+
+def _removal(orders: list[Figures], retention: Figures) -> list[RenderableType]:
+    """Tell what is being deleted, and how it stands with the rules of retention."""
+    lines: list[RenderableType] = [
+        plain(
+            f"deletion {row.get('id')} of {row.get('what')}: {int(row.get('position', 0)):,} of"
+            f" {int(row.get('total', 0)):,} objects"
+        )
+        for row in orders[:_MOST_ROWS]
+    ]
+    for row in retention.get("rules", [])[:_MOST_ROWS]:
+        line = Text("retention ").append_text(_text(row, "name"))
+        line.append(f": {int(row.get('deleted', 0)):,} deleted")
+        line.append(f", last run {_moment(row.get('last_run'))}")
+        if held := int(row.get("held_back", 0)):
+            line.append(f", {held:,} held back (see dicomnode explain)", style="yellow")
+        lines.append(line)
+    if clock := retention.get("clock"):
+        alarm = plain(f"retention does nothing: {clock}")
+        alarm.stylize("bold red")
+        lines.append(alarm)
     return lines
 
 

@@ -21,6 +21,7 @@ from dicomnode.cli.queries import KeysOption
 from dicomnode.cli.sending import Result, Sending
 from dicomnode.cli.sources import Item
 from dicomnode.cli.target import Target
+from dicomnode.cli.telling import tell_sent
 from dicomnode.cli.terminal import console, plain
 from dicomnode.dimse.command import Priority
 from dicomnode.observe.words import counted, duration, escape, size
@@ -180,7 +181,11 @@ class _Sender:
             priority=Priority.MEDIUM,
             on_result=on_result,
         )
-        await sending.send(items)
+        try:
+            await sending.send(items)
+        finally:
+            sent = [uid for uid in objects if uid not in failed]
+            await asyncio.to_thread(tell_sent, self._settings, sent, self._target, "dicomnode sync")
         return failed
 
     def _items(self, objects: Mapping[str, str]) -> list[Item]:

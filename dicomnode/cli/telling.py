@@ -7,11 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+import typer
+
 from dicomnode.audit.events import Study, exported
 from dicomnode.audit.messages import Message
 from dicomnode.audit.trail import Options, leave_in_spool
 from dicomnode.cli.asking import call
-from dicomnode.errors import StoreLocked
+from dicomnode.cli.held import own_objects
+from dicomnode.cli.peers import Called
+from dicomnode.cli.worklist_access import store_alone, why_no_node
+from dicomnode.errors import DicomnodeError
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.custody import Custody
 from dicomnode.index.entry import InstanceRow
@@ -33,25 +38,40 @@ def tell_node(
     """Have it recorded what happened to objects, durably, and audited what was exported.
 
     By the node while it runs; otherwise here, and the node delivers audit messages when it starts.
-
-    Raises NodeUnavailable, Refused, CatalogError, OSError: then not all is recorded.
+    Raises NodeUnavailable, Refused, CatalogError, OSError, or ends the command: then not all is
+    recorded.
     """
     if not settings.custody.enabled:
         return
-    storage = settings.storage
-    files = FileStore(storage.directory, durability=storage.durability)
-    try:
-        files.open()
-    except StoreLocked:
-        for start in range(0, len(rows), _AT_ONCE):
-            uids = [row.sop_instance_uid for row in rows[start : start + _AT_ONCE]]
-            said = {"event": event.value, "instances": uids, "details": dict(details)}
-            call(settings, "POST", "/api/custody", said)
+    if (unavailable := why_no_node(settings)) is not None:
+        with store_alone(settings, unavailable) as files:
+            _record(settings, files, event, rows, details)
         return
+    for start in range(0, len(rows), _AT_ONCE):
+        uids = [row.sop_instance_uid for row in rows[start : start + _AT_ONCE]]
+        said = {"event": event.value, "instances": uids, "details": dict(details)}
+        call(settings, "POST", "/api/custody", said)
+
+
+def tell_sent(
+    settings: Settings, sop_instance_uids: Sequence[str], target: Called, by: str
+) -> None:
+    """Have it recorded which objects of the store a command has sent; ``by`` names the command.
+
+    Where that cannot be done, it is said on standard error: they have been sent all the same.
+    """
+    if not sop_instance_uids or not settings.custody.enabled:
+        return
+    details = {"by": by, "to": target.peer.title, "address": target.where}
     try:
-        _record(settings, files, event, rows, details)
-    finally:
-        files.close()
+        with own_objects(settings) as own:
+            rows = list(own.rows({"SOPInstanceUID": sop_instance_uids}))
+        tell_node(settings, Event.FORWARDED, rows, details)
+    except (DicomnodeError, OSError) as error:
+        typer.echo(f"dicomnode: that they were sent could not be recorded: {error}", err=True)
+    except typer.Exit:
+        # Why the node cannot be told has been said.
+        typer.echo("dicomnode: that they were sent could not be recorded", err=True)
 
 
 def _record(

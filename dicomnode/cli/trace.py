@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import signal
@@ -15,7 +14,7 @@ import typer
 from rich.console import Console
 
 from dicomnode.cli.asking import Streamed, call, stream
-from dicomnode.cli.common import ConfigOption, explained, fail
+from dicomnode.cli.common import ConfigOption, explained, fail, user_here
 from dicomnode.cli.terminal import plain
 from dicomnode.errors import DicomnodeError
 from dicomnode.observe.words import size
@@ -62,7 +61,7 @@ def trace(
             "count": count,
             "seconds": seconds,
             "max_bytes": _bytes(max_bytes),
-            "asked_by": _user(),
+            "asked_by": user_here(),
         }
         if address is not None:
             asked["address"] = address
@@ -154,10 +153,3 @@ def _bytes(text: str) -> int:
     if found is None:
         fail(f"--max-bytes must be a number such as 64M or 2G, not {text!r}")
     return int(found[1]) * _UNITS[found[2]]
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"user {os.getuid()}"

@@ -9,11 +9,16 @@ from typing import Annotated, Final
 
 import typer
 
-from dicomnode.cli.associating import interruptible
-from dicomnode.cli.common import EXIT_FAILED, explained, fail
+from dicomnode.cli.common import (
+    EXIT_FAILED,
+    SeriesOption,
+    StudyOption,
+    explained,
+    fail,
+    interruptible,
+)
 from dicomnode.cli.peers import Options, with_options
 from dicomnode.cli.progress import bar
-from dicomnode.cli.queries import SeriesOption, StudyOption
 from dicomnode.integrity.findings import Finding, Kind, Report
 from dicomnode.integrity.manifest import MANIFEST, SIDECAR_SUFFIX
 from dicomnode.integrity.signature import Trust, load_certificates, load_public_key

@@ -10,7 +10,7 @@ from typing import Any, Final
 import typer
 
 from dicomnode.cli.associating import perform_fast
-from dicomnode.cli.common import EXIT_FAILED, explained, fail
+from dicomnode.cli.common import EXIT_FAILED, explained, fail, user_here
 from dicomnode.cli.held import own_objects
 from dicomnode.cli.peers import Options, called, settings_file
 from dicomnode.cli.progress import bar
@@ -74,10 +74,10 @@ def _record(
 ) -> None:
     """Have the node record of which objects it is proven that the peer holds them, and how."""
     for uids, how in ((comparison.identical, "byte for byte"), (comparison.same, "by elements")):
-        proven = set(uids)
+        proven = uids - comparison.differ.keys() - comparison.pixels_differ
         some = [row for row in rows if row.sop_instance_uid in proven]
         if some:
-            details = {"against": title, "compared": how}
+            details = {"asked_by": user_here(), "against": title, "compared": how}
             tell_node(settings, Event.VERIFIED, some, details)
 
 
@@ -92,6 +92,9 @@ def _tell(comparison: Comparison, title: str, *, values: bool) -> None:
         typer.echo(f"  and {more} more")
     for words, count in comparison.refusals.items():
         typer.echo(f"{words} ({counted(count, 'time', 'times')})", err=True)
+    if not comparison.objects:
+        typer.echo(f"neither the node nor {title} has anything of it")
+        return
     objects = counted(comparison.objects, "object", "objects")
     typer.echo(
         f"{objects} compared with {title}: {len(comparison.identical)} the same byte for byte,"
@@ -105,7 +108,9 @@ def _lines(comparison: Comparison, title: str, *, values: bool) -> list[str]:
         f"extra      {escape(uid)}: {title} has it, the node has not" for uid in comparison.extra
     ]
     lines += [f"unclear    {uid}: {escape(why)}" for uid, why in comparison.unclear.items()]
-    lines += [f"pixels     {uid}: the pixel data differs" for uid in comparison.pixels_differ]
+    lines += [
+        f"pixels     {uid}: the pixel data differs" for uid in sorted(comparison.pixels_differ)
+    ]
     for uid, found in comparison.differ.items():
         lines += [f"element    {uid}: {_element(each, title, values=values)}" for each in found]
     return lines
@@ -157,7 +162,7 @@ def _to_json(comparison: Comparison, title: str, *, values: bool) -> dict[str, A
         "missing": comparison.missing,
         "extra": comparison.extra,
         "unclear": comparison.unclear,
-        "pixels_differ": comparison.pixels_differ,
+        "pixels_differ": sorted(comparison.pixels_differ),
         "differ": {
             uid: [shown(each) for each in found] for uid, found in comparison.differ.items()
         },

@@ -16,6 +16,7 @@ from dicomnode.settings import Settings
 
 if TYPE_CHECKING:
     from dicomnode.services.worklist_desk import WorklistDesk
+    from dicomnode.storage.files import FileStore
 
 _PAGE: Final = 1000
 _ORIGIN: Final = "command"
@@ -96,7 +97,7 @@ class InIndex:
 @contextlib.contextmanager
 def worklist_of(settings: Settings) -> Iterator[WorklistAccess]:
     """Lend the worklist of the node of ``settings``, whether it runs or not."""
-    unavailable = _unavailable(settings)
+    unavailable = why_no_node(settings)
     if unavailable is None:
         yield ThroughNode(settings)
     else:
@@ -104,7 +105,7 @@ def worklist_of(settings: Settings) -> Iterator[WorklistAccess]:
             yield InIndex(desk)
 
 
-def _unavailable(settings: Settings) -> NodeUnavailable | None:
+def why_no_node(settings: Settings) -> NodeUnavailable | None:
     """Return why no running node can be asked, None when one can."""
     directory = settings.storage.directory
     try:
@@ -124,13 +125,26 @@ def _unavailable(settings: Settings) -> NodeUnavailable | None:
 
 @contextlib.contextmanager
 def _opened(settings: Settings, unavailable: NodeUnavailable) -> Iterator[WorklistDesk]:
-    """Open the index of a node that does not run, and keep the node from running meanwhile."""
+    """Open the index of a node that does not run."""
     # Here, since the commands are quicker without SQLAlchemy.
     from dicomnode.index.catalog import Catalog
     from dicomnode.index.steps import Steps
     from dicomnode.index.worklist import WorklistItems
     from dicomnode.services.worklist_desk import WorklistDesk
     from dicomnode.services.worklist_intake import WorklistIntake
+
+    with store_alone(settings, unavailable):
+        durability = settings.storage.durability
+        synchronous: Literal["FULL", "OFF"] = "FULL" if durability == "full" else "OFF"
+        with Catalog(settings.index_url, synchronous=synchronous) as catalog:
+            items = WorklistItems(catalog)
+            steps = Steps(catalog, items)
+            yield WorklistDesk(WorklistIntake(items, steps), steps)
+
+
+@contextlib.contextmanager
+def store_alone(settings: Settings, unavailable: NodeUnavailable) -> Iterator[FileStore]:
+    """Lend the files of a node that does not run, and keep it from running meanwhile."""
     from dicomnode.storage.files import FileStore
 
     storage = settings.storage
@@ -141,15 +155,13 @@ def _opened(settings: Settings, unavailable: NodeUnavailable) -> Iterator[Workli
             f"{unavailable}; {storage.directory} belongs to user {owner}: run this as that user,"
             " or start the node"
         )
+    files = FileStore(storage.directory, durability=storage.durability)
     try:
-        with FileStore(storage.directory, durability=storage.durability):
-            synchronous: Literal["FULL", "OFF"] = "FULL" if storage.durability == "full" else "OFF"
-            with Catalog(settings.index_url, synchronous=synchronous) as catalog:
-                items = WorklistItems(catalog)
-                steps = Steps(catalog, items)
-                yield WorklistDesk(WorklistIntake(items, steps), steps)
+        files.open()
     except StoreLocked as error:
         fail(f"{error}, but {unavailable}; see http.enabled and http.port, or stop the node")
+    with contextlib.closing(files):
+        yield files
 
 
 def _of(key: str) -> str:

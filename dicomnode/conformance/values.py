@@ -176,10 +176,7 @@ def _services(settings: Settings, registry: Registry) -> dict[str, str]:
         "fetching": _fetching(settings),
         "forward_seconds": _seconds(forwarding.give_up_seconds),
         "max_refusals": f"{forwarding.max_refusals} times",
-        "deletes": "An object is deleted once all destinations of a forwarding rule that says so"
-        " have committed to it; nothing else is deleted."
-        if any(rule.delete_when_committed for rule in settings.forward)
-        else "The node deletes nothing of its own accord: there is no limit of time.",
+        "deletes": _deletes(settings),
         "destinations": _titles(reached),
         "in_progress": "It is STARTED while the step is performed."
         if shown
@@ -190,6 +187,27 @@ def _services(settings: Settings, registry: Registry) -> dict[str, str]:
         "commitment_seconds": _seconds(commitment.give_up_seconds),
         "character_sets": ", ".join(own) or "no AE here",
     }
+
+
+def _deletes(settings: Settings) -> str:
+    """Say what is deleted, and that it is not while its commitment is to be reported."""
+    told = []
+    if any(rule.delete_when_committed for rule in settings.forward):
+        told.append(
+            "An object is deleted once all destinations of a forwarding rule that says so have"
+            " committed to it."
+        )
+    if settings.retention:
+        told.append(
+            "Objects are deleted by the retention rules of the configuration, none of them before"
+            " the report of a commitment to it has been delivered."
+        )
+    if not told:
+        told.append("The node deletes nothing of its own accord: there is no limit of time.")
+    told.append(
+        "An operator can delete objects (`dicomnode delete`), which is refused until then too."
+    )
+    return " ".join(told)
 
 
 def _forwarding(settings: Settings, what: str, words: str) -> str:

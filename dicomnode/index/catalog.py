@@ -226,17 +226,27 @@ class Catalog:
             return intake.first_unsettled(connection)
 
     def remove_if(
-        self, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
-    ) -> InstanceRow | None:
-        """Remove an object's row where ``allowed`` says so, with what that changes.
+        self,
+        sop_instance_uids: Sequence[str],
+        chosen: Callable[[DBAPICursor, Sequence[InstanceRow]], Iterable[str]],
+        also: Callable[[DBAPICursor, Sequence[InstanceRow]], None],
+    ) -> list[InstanceRow]:
+        """Remove the rows that ``chosen`` picks of those held, and make the changes of ``also``.
 
-        Returns what it was once that is durable. Blocks; raises CatalogError.
+        All in one transaction; returns what went once that is durable. Blocks; raises CatalogError.
         """
-        return self.transact(
-            lambda cursor: (
-                self._registrar.remove(cursor, sop_instance_uid) if allowed(cursor) else None
-            )
-        )
+        registrar = self._registrar
+
+        def apply(cursor: DBAPICursor) -> list[InstanceRow]:
+            held = [row for uid in sop_instance_uids if (row := registrar.row(cursor, uid))]
+            picked = set(chosen(cursor, held))
+            gone = [row for row in held if row.sop_instance_uid in picked]
+            for row in gone:
+                registrar.remove(cursor, row.sop_instance_uid)
+            also(cursor, gone)
+            return gone
+
+        return self.transact(apply)
 
     def follow_sources(self, titles: Iterable[str], folded: Callable[[str], str]) -> None:
         """Keep count from now on of the bytes held of what ``titles`` sent, see ``held``.
@@ -341,18 +351,6 @@ class Catalog:
         statement = select(schema.intake.c.id).where(schema.intake.c.id == instance_id)
         with self.read() as connection:
             return connection.scalar(statement) is not None
-
-    def unsettled_path(self, sop_instance_uid: str) -> str | None:
-        """Return the path of an object if its contents are kept. Raises CatalogError."""
-        kept, instance = schema.intake, schema.instance
-        statement = (
-            select(kept.c.path)
-            .join(instance, instance.c.id == kept.c.id)
-            .where(instance.c.sop_instance_uid == sop_instance_uid)
-        )
-        with self.read() as connection:
-            path: str | None = connection.scalar(statement)
-        return path
 
     def get(self, sop_instance_uid: str) -> InstanceRow | None:
         """Return what the index holds of an object. Raises CatalogError."""

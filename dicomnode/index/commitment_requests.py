@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
@@ -16,7 +17,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.backend import new_names, new_values
 from dicomnode.index.catalog import Catalog
-from dicomnode.index.records import commitment_request
+from dicomnode.index.records import commitment_request, committed_elsewhere
 
 Instance = tuple[str, str]
 FailedInstance = tuple[str, str, int]
@@ -92,6 +93,9 @@ _ENTERED: Final = (
     "asked_at",
     "changed_at",
 )
+_EVIDENCE: Final = ("sop_instance_uid", "peer_ae_title", "committed_at")
+# Instances in one transaction: whoever receives waits for no more.
+_NOTED_AT_ONCE: Final = 500
 _MOVED: Final = ("state", "why", "changed_at")
 _CONCLUDED: Final = (
     "state",
@@ -131,6 +135,17 @@ class CommitmentRequests:
             .where(of_uid, table.c.report == bindparam("old")),
             [*new_names(_CONCLUDED), "of_uid", "old"],
         )
+        evidence = committed_elsewhere
+        self._add_evidence = prepare(
+            insert(evidence).values(new_values(_EVIDENCE)), new_names(_EVIDENCE)
+        )
+        self._forget_evidence = prepare(
+            delete(evidence).where(
+                evidence.c.sop_instance_uid == bindparam("uid"),
+                evidence.c.peer_ae_title == bindparam("title"),
+            ),
+            ["uid", "title"],
+        )
         self._prune = prepare(
             delete(table).where(table.c.asked_at < bindparam("before")), ["before"]
         )
@@ -153,6 +168,7 @@ class CommitmentRequests:
 
     def conclude(self, transaction_uid: str, outcome: Outcome) -> bool:
         """Keep the outcome of a request; False when there is no such request, or it has one."""
+        self._keep_evidence(transaction_uid, outcome)
         values = (
             outcome.state.value,
             "",
@@ -173,6 +189,24 @@ class CommitmentRequests:
             return bool(cursor.rowcount)
 
         return self._catalog.transact(apply)
+
+    def _keep_evidence(self, transaction_uid: str, outcome: Outcome) -> None:
+        """Note of each instance who keeps it now: that outlives the request."""
+        request = self.get(transaction_uid)
+        if request is None or not outcome.committed:
+            return
+        lacking = {one[1] for one in (*outcome.failed, *outcome.not_mentioned)}
+        kept = [uid for _, uid in self.instances(transaction_uid) if uid not in lacking]
+        peer, now = request.peer_ae_title, time.time()
+
+        for start in range(0, len(kept), _NOTED_AT_ONCE):
+
+            def apply(cursor: DBAPICursor, some: Sequence[str]) -> None:
+                for uid in some:
+                    self._forget_evidence.run(cursor, uid, peer)
+                    self._add_evidence.run(cursor, uid, peer, now)
+
+            self._catalog.transact(partial(apply, some=kept[start : start + _NOTED_AT_ONCE]))
 
     def prune(self, before: float) -> None:
         """Remove what was asked before a time, in seconds since 1970 UTC."""

@@ -275,7 +275,7 @@ class Commitments:
         )
         with self._catalog.read() as connection:
             row = connection.execute(statement).first()
-        return Commitment(Standing(*row[:-1]), _unpack(row[-1]), {}) if row else None
+        return Commitment(Standing(*row[:-1]), unpacked(row[-1]), {}) if row else None
 
     def get(self, id: int) -> Commitment | None:
         """Return a commitment with its instances; None once it is finished."""
@@ -286,7 +286,7 @@ class Commitments:
             row = connection.execute(statement).first()
         if row is None:
             return None
-        return Commitment(Standing(*row[:-2]), _unpack(row[-2]), _unpack_reasons(row[-1]))
+        return Commitment(Standing(*row[:-2]), unpacked(row[-2]), _unpack_reasons(row[-1]))
 
     def destinations(self, now: float, latest: float) -> tuple[list[str], float | None]:
         """Return the requesters whose reports are due, and when the next one after ``now`` is.
@@ -417,7 +417,8 @@ def _pack(references: Sequence[Referenced]) -> bytes:
     return zlib.compress(lines.encode(), _FAST)
 
 
-def _unpack(packed: bytes) -> list[Referenced]:
+def unpacked(packed: bytes) -> list[Referenced]:
+    """Return the instances of the column ``referenced``."""
     pairs = (line.partition(" ") for line in zlib.decompress(packed).decode().splitlines())
     return [(sop_class, sop_instance) for sop_class, _, sop_instance in pairs]
 

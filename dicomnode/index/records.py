@@ -1,8 +1,8 @@
 """Tables of what no stored file holds: kept when the archive's tables are made anew.
 
 Worklist items, performed procedure steps, storage commitments, what is to be forwarded, how
-fetching went, what happened to each object, and what was found as files were read again. A change
-of these tables needs a migration; a new table needs none.
+fetching went, what happened to each object, what was found as files were read again, and what is
+being deleted. A change of these tables needs a migration; a new table needs none.
 """
 
 from __future__ import annotations
@@ -357,4 +357,61 @@ custody = Table(
     Column("details", Text, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Index("custody_by_study", "study_instance_uid", "sop_instance_uid"),
+)
+
+
+# -- Deleting --------------------------------------------------------------------------------------
+
+# A file whose object has been deleted: made in the transaction that removes the object's row, and
+# gone when the file is, durably. Nothing that was answered with Success lies at ``path``.
+removal = Table(
+    "removal",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("sop_instance_uid", Text, nullable=False),
+)
+
+# What somebody ordered to be deleted. ``objects`` is the packed list (``index.deletions``), empty
+# once it is through; so many of it as ``position`` says have been dealt with. ``kept`` counts those
+# that stay, ``last_error`` says why. Times are in seconds since 1970 UTC, 0 for never.
+deletion = Table(
+    "deletion",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("what", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("asked_at", Float(53), nullable=False),
+    Column("ended_at", Float(53), nullable=False),
+    Column("objects", LargeBinary, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("total_bytes", BigInteger, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("deleted", Integer, nullable=False),
+    Column("deleted_bytes", BigInteger, nullable=False),
+    Column("kept", Integer, nullable=False),
+    Column("last_error", Text, nullable=False),
+    Index("deletion_by_end", "ended_at"),
+)
+
+# Who has committed to keep an object (PS3.4 Annex J), and when; for retention rules.
+committed_elsewhere = Table(
+    "committed_elsewhere",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("peer_ae_title", Text, primary_key=True),
+    Column("committed_at", Float(53), nullable=False),
+)
+
+# How it went with each retention rule, by its name. The row without a name holds, as ``ran_at``,
+# the last time at which the clock could be trusted.
+retention_state = Table(
+    "retention_state",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("ran_at", Float(53), nullable=False),
+    Column("deleted", BigInteger, nullable=False),
+    Column("deleted_bytes", BigInteger, nullable=False),
+    Column("kept", BigInteger, nullable=False),
+    Column("last_error", Text, nullable=False),
 )

@@ -36,6 +36,8 @@ _READ_BYTES: Final = 1024 * 1024
 # What the only record of a changed copy says of it.
 _COPY: Final = "de-identified copy"
 
+# More than a custody record has as a rule.
+_RECORD_BYTES: Final = 4096
 _CONTENTS: Final = frozenset((Event.RECEIVED, Event.REPLACED, Event.ENTERED))
 
 # Writes a changed copy of the first file, such as a de-identified one, as the second, which is not
@@ -196,7 +198,8 @@ class _Exporting:
         )
         records = sorted(self._records, key=lambda each: each.sequence)
         self._write(DICOMDIR, 0, self._directory.encoded())
-        self._write(CUSTODY, 0, custody_file.encode(self._target.container, self._at, records))
+        size = len(records) * _RECORD_BYTES
+        self._write(CUSTODY, size, custody_file.encode(self._target.container, self._at, records))
         self._write(README, 0, [text])
         if self._signer is not None:
             self._write(SIGNER, 0, [self._signer.public])

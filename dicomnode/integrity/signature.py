@@ -93,8 +93,8 @@ def load_signer(key: Path, certificate: Path | None, password: bytes | None = No
     data = _content(key)
     try:
         loaded = load_pem_private_key(data, password)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise UnusableKey(f"{key}: no private key in PEM form: {error}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise UnusableKey(f"{key}: no private key in PEM form, or a wrong password") from None
     if certificate is None:
         if not isinstance(loaded, ed25519.Ed25519PrivateKey):
             raise UnusableKey(
@@ -113,8 +113,8 @@ def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
     """Read a file of certificates in PEM form. Raises UnusableKey."""
     try:
         return tuple(x509.load_pem_x509_certificates(_content(path)))
-    except ValueError as error:
-        raise UnusableKey(f"{path}: no certificates in PEM form: {error}") from None
+    except ValueError:
+        raise UnusableKey(f"{path}: no certificates in PEM form") from None
 
 
 def load_public_key(path: Path) -> PublicKeyTypes:
@@ -124,8 +124,8 @@ def load_public_key(path: Path) -> PublicKeyTypes:
         return load_certificates(path)[0].public_key()
     try:
         return load_pem_public_key(data)
-    except _Errors as error:
-        raise UnusableKey(f"{path}: no public key in PEM form: {error}") from None
+    except _Errors:
+        raise UnusableKey(f"{path}: no public key in PEM form") from None
 
 
 def _content(path: Path) -> bytes:

@@ -201,7 +201,9 @@ class _Verification:
                 with self._source.open(CUSTODY) as file:
                     container, self._report.records = custody_file.parse(file)
             except Differs as difference:
-                self._report.findings.append(difference.about(CUSTODY))
+                # Changed bytes have been told of already.
+                if all(each.name != CUSTODY for each in self._report.findings):
+                    self._report.findings.append(difference.about(CUSTODY))
         try:
             self._source.check_container(must_be_sealed=container == custody_file.ZIP)
         except Differs as difference:

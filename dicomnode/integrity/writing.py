@@ -30,6 +30,8 @@ _ZIP64_BYTES: Final = 0xFFFF_0000
 _READ_BYTES: Final = 1024 * 1024
 _REGULAR_FILE: Final = 0o100644 << 16
 _UNIX: Final = 3
+# Of a rename that replaces nothing, and of the hard link in its place: NFS, FAT, directories.
+_NO_SUCH_RENAMING: Final = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -77,14 +79,28 @@ def _name(part: Path, path: Path, *, is_directory: bool) -> None:
     try:
         rename_without_replacing(str(part), str(path))
     except FileExistsError:
-        raise ExportFailed(f"{path} has come into being meanwhile; nothing was exported") from None
-    except PermissionError:
-        # Where a directory can neither be renamed so, nor linked, as on NFS: the usual renaming
-        # replaces nothing but an empty directory.
-        if not is_directory or os.path.lexists(path):
+        raise _came_into_being(path) from None
+    except OSError as error:
+        if error.errno not in _NO_SUCH_RENAMING:
             raise
-        part.rename(path)
+        _rename_onto_own(part, path, is_directory=is_directory)
     fsync_directory(str(path.parent))
+
+
+def _rename_onto_own(part: Path, path: Path, *, is_directory: bool) -> None:
+    """Rename where that cannot be asked to replace nothing: onto something empty of our own."""
+    try:
+        if is_directory:
+            path.mkdir()
+        else:
+            path.touch(exist_ok=False)
+    except FileExistsError:
+        raise _came_into_being(path) from None
+    part.rename(path)
+
+
+def _came_into_being(path: Path) -> ExportFailed:
+    return ExportFailed(f"{path} has come into being meanwhile; nothing was exported")
 
 
 def _remove(part: Path) -> None:

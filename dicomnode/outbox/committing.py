@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from dicomnode.errors import CannotAsk, OutOfResources
+from dicomnode.errors import CannotAsk
 from dicomnode.forward_settings import ForwardingSettings
 from dicomnode.index.commitment_requests import CommitmentRequests, Instance, State
 from dicomnode.index.entry import InstanceRow
 from dicomnode.outbox.commitments import CommitmentRows, Lacking, Sent
+from dicomnode.services.removing import BATCH
 
 # Objects that one request names.
 _MOST_ASKED: Final = 5000
@@ -39,7 +39,11 @@ class Requester(Protocol):
         """Ask a peer; return the Transaction UID. Raises CannotAsk, CatalogError."""
 
 
-Remove = Callable[[str, Callable[[DBAPICursor], bool]], InstanceRow | None]
+# Deletes those of the objects, given by UID, that are picked in the transaction.
+Remove = Callable[
+    [Sequence[str], Callable[[DBAPICursor, Sequence[InstanceRow]], Iterable[str]]],
+    list[InstanceRow],
+]
 
 
 class Observer(Protocol):
@@ -192,15 +196,13 @@ class Committing:
     async def _delete(self) -> None:
         await self._in_thread(self._rows.forget_kept)
         while uids := await self._in_thread(self._rows.deletable):
-            removed = await self._in_thread(self._remove_all, uids)
-            self._observer.deleted([row for row in removed if row is not None])
-            if len(removed) < len(uids):
-                return
+            for start in range(0, len(uids), BATCH):
+                removed = await self._in_thread(self._remove_all, uids[start : start + BATCH])
+                self._observer.deleted(removed)
 
-    def _remove_all(self, uids: Sequence[str]) -> list[InstanceRow | None]:
-        removed: list[InstanceRow | None] = []
-        for uid in uids:
-            # A file that cannot be unlinked is entered anew at the next start, and forwarded again.
-            with contextlib.suppress(OutOfResources):
-                removed.append(self._remove(uid, partial(self._rows.forget, sop_instance_uid=uid)))
-        return removed
+    def _remove_all(self, uids: Sequence[str]) -> list[InstanceRow]:
+        def chosen(cursor: DBAPICursor, held: Sequence[InstanceRow]) -> list[str]:
+            # Of all: the rows of one that is gone already go too.
+            return [uid for uid in uids if self._rows.forget(cursor, sop_instance_uid=uid)]
+
+        return self._remove(uids, chosen)

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 
 from dicomnode import configuration
 from dicomnode.configuration import Document
 from dicomnode.forward_settings import ForwardRule, Window, read_window
+from dicomnode.index.criteria import accepts, class_keywords, may_be_class, names_of_class
 from dicomnode.index.entry import InstanceEntry
 from dicomnode.index.matching import BadKey, Match, read_key
-from dicomnode.index.wildcards import Wild, is_wild
+from dicomnode.index.wildcards import Wild
 from dicomnode.registry import Registry
 from dicomnode.storage.header import HEADER_END, Header
 from dicomnode.storage.json_model import Attributes, text_of
@@ -104,19 +104,19 @@ class Rule:
         """Tell whether a performed step that ``source`` creates satisfies every criterion."""
         modality = text_of(attributes, _MODALITY)
         return (
-            _any(self.sources, (source,))
-            and _any(self.modalities, (modality,))
+            accepts(self.sources, (source,))
+            and accepts(self.modalities, (modality,))
             and all(wanted.accepts_step(attributes) for wanted in self.attributes)
         )
 
     def takes(self, entry: InstanceEntry, source: str) -> bool:
         """Tell whether an object that came from ``source`` satisfies every criterion."""
+        names = names_of_class(entry.sop_class_uid) if self.sop_classes else ()
+        modality = (entry.header.text(_MODALITY, "CS"),) if self.modalities else ()
         return (
-            _any(self.sources, (source,))
-            and _any(self.sop_classes, _names_of(entry.sop_class_uid) if self.sop_classes else ())
-            and _any(
-                self.modalities, (entry.header.text(_MODALITY, "CS"),) if self.modalities else ()
-            )
+            accepts(self.sources, (source,))
+            and accepts(self.sop_classes, names)
+            and accepts(self.modalities, modality)
             and all(wanted.accepts(entry.header) for wanted in self.attributes)
         )
 
@@ -171,15 +171,6 @@ class Rules:
                 if self._fold(destination) != source:
                     found.setdefault(destination, Order(destination, rule))
         return list(found.values())
-
-
-def _any(patterns: Sequence[Wild], values: Iterable[str]) -> bool:
-    return not patterns or any(pattern.accepts(value) for value in values for pattern in patterns)
-
-
-def _names_of(sop_class_uid: str) -> tuple[str, ...]:
-    known = UID_dictionary.get(sop_class_uid)
-    return (sop_class_uid, known[4]) if known else (sop_class_uid,)
 
 
 def _rule(
@@ -264,9 +255,8 @@ def _mistakes_of(rule: ForwardRule, registry: Registry, strict: bool) -> Iterato
             yield "alternate", f"{title!r} is none of the destinations in to"
         yield from (("alternate", words) for words in registry.unreachable(other, strict))
     for pattern in rule.sop_classes:
-        if not _is_class(pattern):
-            known = [entry[4] for entry in UID_dictionary.values() if entry[1] == "SOP Class"]
-            meant = configuration.closest(pattern, known)
+        if not may_be_class(pattern):
+            meant = configuration.closest(pattern, class_keywords())
             hint = f"; did you mean {meant}?" if meant else ""
             yield "sop_classes", f"{pattern!r} is no SOP class of the standard{hint}"
     for name, patterns in rule.attributes.items():
@@ -280,10 +270,3 @@ def _mistakes_of(rule: ForwardRule, registry: Registry, strict: bool) -> Iterato
                 yield key, 'is of objects; a rule with what = "mpps" does not have it'
     elif rule.delete_when_committed and not rule.commit:
         yield "delete_when_committed", "needs commit = true: only then is it known"
-
-
-def _is_class(pattern: str) -> bool:
-    # A UID may be one that the standard does not have.
-    if is_wild(pattern) or not any(letter.isalpha() for letter in pattern):
-        return True
-    return any(entry[4] == pattern for entry in UID_dictionary.values())

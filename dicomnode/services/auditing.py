@@ -6,14 +6,12 @@ Called on the event loop and, where said, from worker threads. Nothing here wait
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
-
-from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.audit.codes import Alert
 from dicomnode.audit.codes import Outcome as AlertOutcome
-from dicomnode.audit.events import Peer
+from dicomnode.audit.events import Peer, Study
 from dicomnode.audit.trail import Audit
 from dicomnode.dimse.channel import Channel, Refused
 from dicomnode.dimse.status import Category, category, describe
@@ -45,8 +43,6 @@ _NOT_AUTHENTICATED: Final = frozenset(
 
 
 _BY_NAME: Final = (UserIdentityKind.USERNAME, UserIdentityKind.USERNAME_AND_PASSCODE)
-
-Remove = Callable[[str, Callable[[DBAPICursor], bool]], InstanceRow | None]
 
 
 class Auditing:
@@ -195,23 +191,25 @@ class Auditing:
 
     # -- objects that are deleted ------------------------------------------------------------------
 
-    def removing(self, catalog: Catalog, remove: Remove) -> Remove:
-        """Return ``remove`` (``Placer.remove``) with every object that it removes audited.
+    def whose(self, catalog: Catalog, sop_instance_uids: Iterable[str]) -> dict[str, Study]:
+        """Return what is known of the studies of objects, by UID of the study.
 
-        Whose the object was is looked up before: the study may go with it. Blocks, as ``remove``.
+        For what may be deleted: the study may go with it. Blocks; raises CatalogError.
         """
+        found: dict[str, Study] = {}
+        for uid in sop_instance_uids if self.audit.enabled else ():
+            row = catalog.get(uid)
+            if row is not None and row.study_instance_uid not in found:
+                found[row.study_instance_uid] = self.audit.study(row.study_instance_uid)
+        return found
 
-        def audited(
-            sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
-        ) -> InstanceRow | None:
-            row = catalog.get(sop_instance_uid) if self.audit.enabled else None
-            study = self.audit.study(row.study_instance_uid) if row is not None else None
-            removed = remove(sop_instance_uid, allowed)
-            if removed is not None:
-                self.audit.deleted(removed.study_instance_uid, removed.sop_class_uid, study)
-            return removed
-
-        return audited
+    def deleted(
+        self, rows: Sequence[InstanceRow], studies: Mapping[str, Study], by: str, reason: str
+    ) -> None:
+        """Objects were deleted here; ``studies`` is from ``whose``."""
+        for row in rows:
+            study = studies.get(row.study_instance_uid)
+            self.audit.deleted(row.study_instance_uid, row.sop_class_uid, study, by, reason)
 
 
 def by_study(rows: Iterable[InstanceRow]) -> dict[str, Counter[str]]:

@@ -55,11 +55,11 @@ class BadFiles:
         self._lock = threading.Lock()
         self._told = 0
         self._kinds = records.bad_paths()
+        self._counts = Counter(self._kinds.values())
 
     def counts(self) -> Counter[str]:
         """Return how many there are of each kind."""
-        counts = Counter(kind.value for kind in list(self._kinds.values()))
-        return Counter({kind.value: counts[kind.value] for kind in Kind})
+        return Counter({kind.value: self._counts[kind] for kind in Kind})
 
     def is_known(self, path: str) -> bool:
         """Tell whether a file is on the list."""
@@ -90,7 +90,7 @@ class BadFiles:
             details = {"found_by": by, "words": fault.words}
             happening = _happening(_EVENTS[fault.kind], row, details)
             self._records.found(bad, lambda cursor: self._record(cursor, happening))
-            self._kinds[row.path] = fault.kind
+            self._set(row.path, fault.kind)
             self._told += 1
             told = self._told
         self._metrics.found(fault.kind.value, by)
@@ -114,9 +114,11 @@ class BadFiles:
         if row.path not in self._kinds:
             return
         with self._lock:
+            if row.path not in self._kinds:
+                return
             happening = _happening(Event.WHOLE_AGAIN, row, {"file_sha256": row.file_sha256})
             self._records.gone(row.path, lambda cursor: self._record(cursor, happening))
-            self._kinds.pop(row.path, None)
+            self._set(row.path, None)
         self._log.info(
             "a stored object is whole again", sop_instance_uid=row.sop_instance_uid, path=row.path
         )
@@ -125,7 +127,16 @@ class BadFiles:
         """Take a file from the list whose object is no longer held. Raises CatalogError."""
         with self._lock:
             self._records.gone(path)
-            self._kinds.pop(path, None)
+            self._set(path, None)
+
+    def _set(self, path: str, kind: Kind | None) -> None:
+        """Remember what is wrong with a file, None for nothing; the lock is held."""
+        before = self._kinds.pop(path, None)
+        if before is not None:
+            self._counts[before] -= 1
+        if kind is not None:
+            self._kinds[path] = kind
+            self._counts[kind] += 1
 
     def _record(self, cursor: DBAPICursor, happening: Happening) -> None:
         """Enter into the custody log what has become of a file, with its place on the list."""

@@ -7,7 +7,7 @@ soon after (``custody_recorder``); a retrieval waits for that before its final r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -22,10 +22,8 @@ from dicomnode.integrity.record import Detail, Event, Happening
 from dicomnode.services.custody_recorder import BATCH, Recorder
 
 NOT_STORED: Final = "its file could not be given its name, and its sender was told so"
-_COMMITTED: Final = "all destinations have committed to it"
 
 Details = Mapping[str, Detail]
-Remove = Callable[[str, Callable[[DBAPICursor], bool]], InstanceRow | None]
 
 
 class Custodian:
@@ -155,27 +153,6 @@ class Custodian:
             [_of(Event.DELETED, row, {**_why(row, reason), "asked_by": asked_by}) for row in rows],
         )
 
-    def removing(self, remove: Remove) -> Remove:
-        """Return ``remove`` (``Placer.remove``) with all that it removes recorded as deleted.
-
-        For what goes because other nodes have committed to it. Blocks, as ``remove``.
-        """
-
-        def recorded(
-            sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
-        ) -> InstanceRow | None:
-            def entered(cursor: DBAPICursor) -> bool:
-                row = self._catalog.get(sop_instance_uid)
-                if not allowed(cursor):
-                    return False
-                if row is not None:
-                    self.leaving(cursor, [row], _COMMITTED, "forwarding")
-                return True
-
-            return remove(sop_instance_uid, entered)
-
-        return recorded
-
     # -- what others tell --------------------------------------------------------------------------
 
     def told(
@@ -254,7 +231,9 @@ class _Entered:
         details = {**_contents(entry), "found_by": self._how}
         event = Event.ENTERED
         if known is not None:
-            event = Event.REPLACED if self._is_other else Event.DAMAGED
+            # Not damaged, which others look for (``known_digests``): it came while nothing was
+            # recorded, or was taking another's place when the node ended.
+            event = Event.REPLACED if self._is_other else Event.ENTERED
             details["recorded_sha256"] = known.get("sha256", "")
             details["recorded_file_sha256"] = known.get("file_sha256", "")
         elif entry.source_ae:

@@ -24,6 +24,7 @@ BATCH: Final = 250
 # What comes within this time becomes durable together, unless somebody waits for it.
 _GATHER_SECONDS: Final = 0.2
 _RETRY_SECONDS: Final = 5.0
+_LONGEST_WAIT_SECONDS: Final = 10.0
 # Some 50 MB, where nothing can be recorded for long.
 _MAX_QUEUED: Final = 50_000
 
@@ -84,7 +85,10 @@ class Recorder:
             self._wake.set()
 
     async def settled(self) -> None:
-        """Wait until all that has been told is durable, or an attempt to record it has failed."""
+        """Wait until all that has been told is durable, or an attempt to record it has failed.
+
+        A disk that hangs is not waited for: that counts as a failure.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
 
@@ -97,7 +101,11 @@ class Recorder:
                 return
             self._waiting.append((self._told, lambda: _call(loop, done)))
         self._hurry.set()
-        await future
+        try:
+            async with asyncio.timeout(_LONGEST_WAIT_SECONDS):
+                await future
+        except TimeoutError:
+            self.failed(TimeoutError(f"it takes longer than {_LONGEST_WAIT_SECONDS:g} s"))
 
     # -- in the thread -----------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ class Kind(StrEnum):
     OPERATION = "operation"
     COMMITMENT = "commitment"
     FORWARDING = "forwarding"
+    DELETION = "deletion"
     INTEGRITY = "integrity"
     ASSOCIATION = "association"
     CONTEXT = "presentation context"
@@ -181,6 +182,12 @@ class Explanations:
             [Finding(words)],
             advice,
         )
+
+    def not_deleted(
+        self, asked_by: str, asked: str, answer: str, findings: Sequence[Finding], *advice: str
+    ) -> None:
+        """Remember why less was deleted than was ordered, or than a rule says."""
+        self._remember(Kind.DELETION, asked_by, "", asked, answer, findings, advice)
 
     def not_whole(self, by: str, kind: str, words: str, *advice: str) -> None:
         """Remember that a stored file is not what was received; ``by`` met it."""

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, assert_never
 
-from sqlalchemy.engine.interfaces import DBAPICursor
-
 from dicomnode.dimse.channel import Channel
 from dicomnode.dimse.status import Status
 from dicomnode.errors import CannotUnderstand, CatalogError, OutOfResources, StatusError
@@ -27,6 +25,7 @@ from dicomnode.index.catalog import (
     InstanceRow,
     ObjectAttachment,
 )
+from dicomnode.index.removals import Removals
 from dicomnode.services.custody import Custodian, Details, came_from
 from dicomnode.services.turns import Turns
 from dicomnode.services.workers import Workers
@@ -116,6 +115,7 @@ class Placer:
         self.workers = workers
         self.journal = journal
         self.on_conflict = on_conflict
+        self.removals = Removals(catalog)
         self.custodian = custodian
         self._turns = turns
         self._forwarding = forwarding
@@ -129,25 +129,6 @@ class Placer:
 
         if self._turns.take(arrival.sop_instance_uid, wake):
             placement.run()
-
-    def remove(
-        self, sop_instance_uid: str, allowed: Callable[[DBAPICursor], bool]
-    ) -> InstanceRow | None:
-        """Take an object out of the archive, if ``allowed`` (see ``Catalog.remove_if``).
-
-        None of its UID is placed meanwhile, so that no file of another goes. A crash between row
-        and file leaves a file that is entered anew at the next start. Returns the row that there
-        was. Blocks; raises CatalogError, OutOfResources.
-        """
-        with self._turns.alone(sop_instance_uid):
-            path = self.catalog.unsettled_path(sop_instance_uid)
-            if path is not None:
-                # Its bytes go with the row; a file that a crash leaves must be a whole one.
-                self.files.flush_object(path)
-            row = self.catalog.remove_if(sop_instance_uid, allowed)
-            if row is not None:
-                self.files.remove(row.path)
-        return row
 
     def free(self, placement: Placement) -> None:
         """Let the next object of the same UID be placed."""
@@ -309,8 +290,15 @@ class Placement:
         return self._place()
 
     def _clear_way(self) -> None:
-        """Move a file that nobody was told is stored; it may not survive a power loss."""
-        if self._is_copied_at(self._path):
+        """Move a file that nobody was told is stored; it may not survive a power loss.
+
+        One that should have gone with a deleted object goes now.
+        """
+        removals = self._placer.removals
+        if removals.is_to_go(self._path):
+            self._placer.files.remove_all([self._path])
+            removals.forget([self._path])
+        elif self._is_copied_at(self._path):
             self._placer.files.remove(self._path)
         else:
             self._placer.files.park(self._path, "placed, but never acknowledged")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -34,6 +34,7 @@ from dicomnode.observe.logs import Logger
 from dicomnode.services.custody import Custodian
 from dicomnode.services.known_digests import Damage, KnownDigests
 from dicomnode.services.placing import Forwarding
+from dicomnode.services.removing import finish_removals
 from dicomnode.storage.disk import disk_errors
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.header import HEADER_END, read_header, read_to_end
@@ -110,9 +111,11 @@ def reconcile(
     run = _Run(
         files, catalog, log, progress, total=None, forwarding=forwarding, custodian=custodian
     )
-    run.enter(run.replacements(), is_other=True)
+    deleted = finish_removals(files, catalog)
+    run.report_left(deleted)
+    run.enter((path for path in run.replacements() if path not in deleted), is_other=True)
     run.clear_incoming()
-    run.enter(_orphans(files, catalog, run))
+    run.enter(path for path in _orphans(files, catalog, run) if path not in deleted)
     run.known.forget_entered()
     return run.report
 
@@ -135,10 +138,13 @@ def rebuild(
             f" cannot be written: {catalog.unrestored}"
         )
     total = sum(len(_objects(names)) for _, names in files.walk())
+    deleted = finish_removals(files, catalog)
     catalog.truncate()
     run = _Run(files, catalog, log, progress, total, custodian=custodian, occasion=_REINDEX)
+    run.report_left(deleted)
     run.clear_incoming()
-    run.enter(f"{series}/{name}" for series, names in files.walk() for name in _objects(names))
+    paths = (f"{series}/{name}" for series, names in files.walk() for name in _objects(names))
+    run.enter(path for path in paths if path not in deleted)
     run.known.forget_entered()
     return run.report
 
@@ -329,6 +335,11 @@ class _Run:
         self._room.release()
 
     # -- what else is found -----------------------------------------------------------------------
+
+    def report_left(self, paths: Mapping[str, str]) -> None:
+        """Report the files of deleted objects that cannot be removed, and why."""
+        for path, why in paths.items():
+            self.problem(f"{path} is of a deleted object, and cannot be removed ({why})")
 
     def replacements(self) -> Iterator[str]:
         """Yield the objects that were taking another's place when the node ended.

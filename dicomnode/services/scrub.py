@@ -26,12 +26,14 @@ from dicomnode.storage.paths import stem
 
 _DAY_SECONDS: Final = 86400.0
 # Opening a file takes the disk and the processor as long as so many bytes do.
-_LEAST_BYTES: Final = 64 * 1024
+_LEAST_BYTES: Final = 256 * 1024
 # What was not read while nothing could be is not caught up on.
 _MOST_AHEAD_SECONDS: Final = 1.0
 _KEEP_SECONDS: Final = 10.0
 # What is on the list may have been sent again, or restored.
 _LOOK_AGAIN_SECONDS: Final = 600.0
+# Until there is an object whose age can be told.
+_EMPTY_SECONDS: Final = 5.0
 _PAUSE_AFTER_FAILURE_SECONDS: Final = 60.0
 # At full speed: reading one file while another is hashed.
 _READERS: Final = 3
@@ -44,9 +46,9 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How fast files are read, and how often; None bytes: as fast as the disk gives them."""
+    """How fast files are read, and how often a run begins."""
 
-    bytes_per_second: int | None
+    bytes_per_second: int
     every_seconds: float
     enabled: bool = True
 
@@ -78,7 +80,6 @@ class Scrub:
         self._asked = False
         self._at_full_speed = False
         self._ready_at = 0.0
-        self._pacing = threading.Lock()
         self._going_on, self._ended = records.passes()
         self._proven_since = records.proven_since()
         self._looked_again_at = time.monotonic()
@@ -174,11 +175,13 @@ class Scrub:
     def _step(self) -> None:
         """Wait until it is time, or run through what is left of the files."""
         if self._asked:
+            self._wake.clear()
             self._asked = False
             self._at_full_speed = True
             self._going_on = self._begin()
-        elif self._going_on is None and (wait := self._seconds_to_next()) > 0:
-            self._wake.wait(min(wait, _LOOK_AGAIN_SECONDS))
+        elif (wait := self._seconds_to_next()) > 0:
+            is_empty = self._proven_since is None
+            self._wake.wait(min(wait, _EMPTY_SECONDS if is_empty else _LOOK_AGAIN_SECONDS))
             self._wake.clear()
             self._look_again()
             return
@@ -197,6 +200,8 @@ class Scrub:
     def _seconds_to_next(self) -> float:
         if not self.rules.enabled:
             return _LOOK_AGAIN_SECONDS
+        if self._going_on is not None:
+            return 0.0
         began_at = self._ended.began_at if self._ended is not None else 0.0
         return began_at + self.rules.every_seconds - time.time()
 
@@ -283,7 +288,7 @@ class Scrub:
 
     def _examine_all(self, rows: Sequence[InstanceRow]) -> int:
         """Read the files of ``rows``; return how many bytes they should have."""
-        if self._at_full_speed or self.rules.bytes_per_second is None:
+        if self._at_full_speed:
             self._examine_at_once(rows)
         else:
             for row in rows:
@@ -328,14 +333,12 @@ class Scrub:
 
     def _paced(self, size: int) -> None:
         """Wait until so many bytes may have been read. Raises Stopped."""
-        rate = self.rules.bytes_per_second
-        if rate is not None and not self._at_full_speed:
+        if not self._at_full_speed:
             now = time.monotonic()
-            with self._pacing:
-                self._ready_at = max(self._ready_at, now - _MOST_AHEAD_SECONDS) + size / rate
-                wait = self._ready_at - now
-            if wait > 0:
-                self._stopping.wait(wait)
+            seconds = size / self.rules.bytes_per_second
+            self._ready_at = max(self._ready_at, now - _MOST_AHEAD_SECONDS) + seconds
+            if (wait := self._ready_at - now) > 0:
+                self._wake.wait(wait)
         if self._stopping.is_set() or self._asked:
             raise Stopped
 

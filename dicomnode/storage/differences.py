@@ -63,9 +63,8 @@ class Value:
 
     def is_same(self, other: Value) -> bool:
         """Tell whether two values say the same."""
-        if "SQ" in (self.vr, other.vr):
-            return self == other
-        if self.is_digest or other.is_digest:
+        # Of sequences the length counts items.
+        if self.is_digest or other.is_digest or "SQ" in (self.vr, other.vr):
             return (self.length, self.data) == (other.length, other.data)
         vr = other.vr if self.vr == "UN" else self.vr
         if self.data == other.data and (vr not in TEXT_VRS or self.encodings == other.encodings):
@@ -174,7 +173,8 @@ class _Reader:
             self._elements[*self._path, tag] = Value(name, length, digest, (), is_digest=True)
         else:
             data = b"".join(pieces)
-            self._elements[*self._path, tag] = Value(name, length, data, self._encodings[-1])
+            encodings = self._encodings[-1] if name in TEXT_VRS else ()
+            self._elements[*self._path, tag] = Value(name, length, data, encodings)
 
     def _is_nested(self, source: Source, element: Element) -> bool:
         """Take a sequence apart that came as UN of defined length; tell whether it was one."""

@@ -18,7 +18,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -203,6 +203,20 @@ class FileStore:
         with disk_errors():
             os.unlink(self.abs_path(rel))
             self._forget_empty(rel)
+
+    def remove_all(self, rels: Iterable[str]) -> None:
+        """Delete files of one series; returns when they are gone durably.
+
+        Those that are gone already do no harm. Raises OutOfResources.
+        """
+        with disk_errors():
+            last = ""
+            for last in rels:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    os.unlink(self.abs_path(last))
+            if last:
+                with suppress(FileNotFoundError):  # all that led there is gone too
+                    self._forget_empty(last)
 
     def park(self, rel: str, reason: str, *, sha256: str = "", name: str = "") -> str:
         """Move a file of the store to the quarantine; return its path there, relative.
@@ -454,8 +468,10 @@ class FileStore:
                 self.forget_directory(directory)
                 try:
                     os.rmdir(self.abs_path(directory))
+                except (FileNotFoundError, NotADirectoryError):
+                    pass
                 except OSError:
-                    if self.flushes:
-                        fsync_directory(self.abs_path(directory))
-                    return
+                    break
                 directory = os.path.dirname(directory)
+            if self.flushes:
+                fsync_directory(self.abs_path(directory))

@@ -55,10 +55,10 @@ class Comparison:
     """
 
     objects: int = 0
-    identical: list[str] = field(default_factory=list)
-    same: list[str] = field(default_factory=list)
+    identical: set[str] = field(default_factory=set)
+    same: set[str] = field(default_factory=set)
     differ: dict[str, list[Difference]] = field(default_factory=dict)
-    pixels_differ: list[str] = field(default_factory=list)
+    pixels_differ: set[str] = field(default_factory=set)
     unclear: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     extra: list[str] = field(default_factory=list)
@@ -66,8 +66,12 @@ class Comparison:
 
     @property
     def verified(self) -> bool:
-        """Whether the peer holds what is held here, no less and no more."""
-        return self.objects > 0 and len(self.identical) + len(self.same) == self.objects
+        """Whether the peer holds what is held here, no less and no more.
+
+        A peer may send an object several times, and not the same each time.
+        """
+        wrong = self.differ or self.pixels_differ or self.unclear or self.missing or self.extra
+        return not wrong and 0 < self.objects == len(self.identical | self.same)
 
 
 class Against:
@@ -98,17 +102,18 @@ class Against:
         Raises AssociationError, ContextNotAccepted, StatusError, Unreadable.
         """
         found = await self._find(wanted)
+        known = {uid: held for uid, held in found.items() if uid in self._rows}
         report = Report()
         bringing = Bringing(
             self._source,
             self,
             report,
-            on_progress=lambda report: self._on_progress(report.received, len(found)),
+            on_progress=lambda report: self._on_progress(report.received, len(known)),
             take=self._take,
             by_series=takes_whole_series(wanted),
         )
         try:
-            await bringing.bring(dict(found), _per_series(found))
+            await bringing.bring(dict(known), _per_series(found))
         finally:
             await self._converters.close()
         comparison = self.comparison
@@ -116,7 +121,7 @@ class Against:
         comparison.objects = len(found.keys() | self._rows.keys())
         for uid in self._rows.keys() - found.keys():
             comparison.missing[uid] = "the peer does not have it"
-        for uid in found.keys() & report.missing.keys() & self._rows.keys():
+        for uid in known.keys() & report.missing.keys():
             comparison.missing[uid] = report.missing[uid]
         comparison.refusals = report.refusals
         return comparison
@@ -150,19 +155,18 @@ class Against:
 
     async def _take(self, held: Held, arriving: ReceivedObject) -> Brought:
         uid = arriving.sop_instance_uid
+        row = self._rows.get(uid)
+        if row is None:
+            raise StatusError("not asked for", status=Status.CANNOT_UNDERSTAND)
         digest = hashlib.sha256()
         path = self._scratch / f"{token_hex(8)}.dcm"
         size = await save(arriving, path, on_piece=digest.update)
         try:
-            row = self._rows.get(uid)
-            if row is None:
-                if uid != held.sop_instance_uid:
-                    raise StatusError("not asked for", status=Status.CANNOT_UNDERSTAND)
-            elif (arriving.transfer_syntax_uid, digest.hexdigest()) == (
+            if (arriving.transfer_syntax_uid, digest.hexdigest()) == (
                 row.transfer_syntax_uid,
                 row.sha256,
             ):
-                self.comparison.identical.append(uid)
+                self.comparison.identical.add(uid)
             else:
                 await self._look_closer(row, path)
         finally:
@@ -190,11 +194,11 @@ class Against:
             if found:
                 comparison.differ[uid] = found
             if pixels is False:
-                comparison.pixels_differ.append(uid)
+                comparison.pixels_differ.add(uid)
             if pixels is None:
                 comparison.unclear[uid] = "pixel data that is compressed with loss on one side"
             elif pixels and not found:
-                comparison.same.append(uid)
+                comparison.same.add(uid)
 
     async def _pixels(self, our: _Read, their: _Read) -> bool | None:
         """Tell whether pixel data is the same; None where that cannot be told."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from dicomnode.api.access import Access
 from dicomnode.api.custody import custody_routes
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.custody import Custody
+from dicomnode.index.entry import InstanceRow
 from dicomnode.integrity.record import CustodyRecord, faults
 from dicomnode.observe.custody_metrics import CustodyMetrics
 from dicomnode.observe.http import build_app
@@ -32,8 +34,13 @@ class Served:
     """The routes over an index that holds the object ``UID``; ``custodian`` None: it is off."""
 
     def __init__(self, custodian: Custodian | None) -> None:
-        routes = custody_routes(custodian, Access((TOKEN,)))
+        self.audited: list[tuple[list[str], str]] = []
+        auditing: Any = SimpleNamespace(exported=self._exported)
+        routes = custody_routes(custodian, auditing, Access((TOKEN,)))
         self._app = build_app(Metrics(lambda title: False), dict, dict, list, routes)
+
+    def _exported(self, rows: list[InstanceRow], media: str) -> None:
+        self.audited.append(([row.sop_instance_uid for row in rows], media))
 
     def request(self, method: str, path: str, token: str = TOKEN, **more: Any) -> tuple[int, Any]:
         """Make a request; return status and body."""
@@ -64,14 +71,16 @@ def test_what_a_command_tells_is_recorded_and_shown(served: Served) -> None:
         200,
         {"recorded": 1, "not_held": ["1.2.9"]},
     )
-    verified = {"event": "verified", "instances": [UID]}
-    assert served.request("POST", "/api/custody", json=verified)[0] == 200
+    for event in ("forwarded", "verified"):
+        told = {"event": event, "instances": [UID]}
+        assert served.request("POST", "/api/custody", json=told)[0] == 200
     status, shown = served.request("GET", f"/api/instances/{UID}/custody")
     records = [CustodyRecord.from_json(each) for each in shown["records"]]
     assert status == 200 and not list(faults(records))
-    assert [record.event for record in records] == ["exported", "verified"]
+    assert [record.event for record in records] == ["exported", "forwarded", "verified"]
     assert records[0].study_instance_uid == "1.2.3"
     assert records[0].details == {"to": "/media/usb", "by": "jane", "told_over": "HTTP"}
+    assert served.audited == [([UID], "/media/usb")]
 
 
 def test_nobody_is_let_in_without_a_token(served: Served) -> None:

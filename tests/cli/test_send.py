@@ -9,9 +9,11 @@ import pytest
 
 from dicomnode.cli.sending import Sending
 from dicomnode.cli.sources import Item
+from dicomnode.integrity.record import Event
 from tests import peers
 from tests.cli.commands import STUDY, make_study, run, written
 from tests.conftest import RunningNode, StartNode
+from tests.custody_log import recorded
 
 
 def test_a_folder_arrives_byte_for_byte(node: RunningNode, tmp_path: Path) -> None:
@@ -63,6 +65,9 @@ def test_a_study_of_the_store_is_sent_while_the_node_runs(
     ended = run("send", written(theirs.dicom_address), "--study", STUDY, "--config", ours.config)
     assert ended.code == 0, ended.err
     assert len(theirs.files()) == 3
+    told = [each for each in recorded(ours.store_directory) if each.event is Event.FORWARDED]
+    assert len(told) == 3 and {each.details["by"] for each in told} == {"dicomnode send"}
+    assert {each.details["address"] for each in told} == {"{}:{}".format(*theirs.dicom_address)}
     missing = run("send", written(theirs.dicom_address), "--study", "1.2", "--config", ours.config)
     assert missing.code == 1
     assert "failed 1.2: not in the store" in missing.err

@@ -1,4 +1,4 @@
-"""Forwarding while the node, or the destination, is killed again and again."""
+"""Forwarding while the destination is killed again and again, and after a restart."""
 
 from __future__ import annotations
 
@@ -10,49 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests import proof
-from tests.conftest import StartNode, StartNodeProcess
-from tests.destination import Conversation, destination
+from tests.conftest import StartNode
 from tests.faults.scu import Image, store
-from tests.faults.senders import store_until_killed
-from tests.peers import eventually, free_port, metric
+from tests.peers import eventually, free_port
 from tests.programs import find_program
 
 QUICK = {"retry_seconds": 0.05, "max_retry_seconds": 0.2}
-CYCLES = proof.count(6, 100)
 OBJECTS = proof.count(1000, 10_000)
-
-
-def whole(conversation: Conversation) -> None:
-    conversation.accept()
-    conversation.take()
-
-
-@pytest.mark.proof
-@pytest.mark.timeout(60 + 20 * CYCLES)
-def test_every_acknowledged_object_is_forwarded_though_the_node_is_killed(
-    start_node_process: StartNodeProcess, tmp_path: Path
-) -> None:
-    chance = random.Random(11)
-    directory = tmp_path / "node"
-    acknowledged: list[Image] = []
-    again: list[Image] = []
-    with destination(whole) as target:
-        settings = {
-            "entities": [target.entity("D0")],
-            "forward": [{"name": "all", "to": ["D0"]}],
-            "forwarding": QUICK,
-        }
-        for cycle in range(CYCLES):
-            node = start_node_process(directory, **settings)
-            for sender in store_until_killed(node, cycle, chance):
-                acknowledged += sender.acknowledged
-                again.append(sender.image(len(sender.acknowledged) + 1))
-        # What was on its way comes again, stored or not, and is forwarded too.
-        node = start_node_process(directory, **settings)
-        assert store(node.dicom_address, *again) == [0] * len(again)
-        eventually(lambda: metric(node.http_address, "dicomnode_outbox_depth") == 0, timeout=60)
-        missing = {image.uid for image in (*acknowledged, *again)} - set(target.stored)
-        assert not missing
 
 
 def test_pauses_survive_a_restart(start_node: StartNode, tmp_path: Path) -> None:

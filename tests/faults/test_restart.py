@@ -1,8 +1,7 @@
-"""What a node finds when it starts: after kill -9, after loss, beside another node."""
+"""What a node finds when it starts: after loss, beside another node."""
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
 import sys
@@ -18,39 +17,10 @@ from tests.faults.scu import (
     files_below,
     indexed_paths,
     store,
-    temporary_files,
 )
-from tests.faults.senders import store_until_killed
 from tests.interop.samples import data_set_bytes
 from tests.peers import NodeProcess, PeerFailed, metric, run_tool, write_config
 from tests.wire import CT_IMAGE_STORAGE, Wire
-
-CYCLES = 8
-
-
-@pytest.mark.timeout(120)
-def test_every_acknowledged_object_survives_kill_9(
-    start_node_process: StartNodeProcess, tmp_path: Path
-) -> None:
-    chance = random.Random(7)
-    directory = tmp_path / "node"
-    acknowledged: list[Image] = []
-    for cycle in range(CYCLES):
-        node = start_node_process(directory)
-        for sender in store_until_killed(node, cycle, chance):
-            acknowledged += sender.acknowledged
-            assert sender.refusal == 0, f"{sender.refusal:04X}H"
-    node = start_node_process(directory)
-    where = directory / "store"
-    indexed = indexed_paths(where)
-    assert len(acknowledged) > CYCLES
-    for image in acknowledged:
-        assert image.is_stored_whole(where), image
-        assert where / indexed[image.uid] == image.path(where)
-    objects = files_below(where, "objects")
-    assert {where / path for path in indexed.values()} == set(objects), "a row for every file"
-    assert metric(node.http_address, "dicomnode_objects") == len(objects)
-    assert temporary_files(where) == []
 
 
 def test_a_second_node_on_the_same_storage_refuses_to_start(

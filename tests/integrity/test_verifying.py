@@ -1,5 +1,6 @@
 """Exports of unknown origin: what is missing, added, or meant to do harm."""
 
+import errno
 import os
 import shutil
 import stat
@@ -272,6 +273,23 @@ def test_what_comes_into_being_meanwhile_is_not_written_over(tmp_path: Path, nam
         (tmp_path / name).write_text("somebody else's")
     assert (tmp_path / name).read_text() == "somebody else's"
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["out", "out.zip"])
+def test_filesystems_that_cannot_rename_without_replacing_are_exported_to(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: str, target: str) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", source)
+
+    monkeypatch.setattr("dicomnode.integrity.writing.rename_without_replacing", refuse)
+    export(written(tmp_path / "in", [small_object()]), tmp_path / name)
+    assert verify_path(tmp_path / name, Trust()).verified
+    with pytest.raises(ExportFailed, match="meanwhile"), writing(tmp_path / f"2{name}") as target:
+        target.write("FILE", 1, [b"x"])
+        target.finish()
+        (tmp_path / f"2{name}").write_text("somebody else's")
+    assert (tmp_path / f"2{name}").read_text() == "somebody else's"
 
 
 @pytest.mark.parametrize("name", ["out", "out.zip"])

@@ -12,9 +12,10 @@ from pydicom.data import get_testdata_file
 
 from dicomnode.cli.asking import call
 from dicomnode.settings import load_settings
+from tests import peers
 from tests.cli.commands import run
 from tests.conftest import RunningNode, StartNode
-from tests.peers import Finished, http_get, run_tool
+from tests.peers import Finished, eventually, http_get, run_tool
 from tests.storage.damage import flip_bit
 
 pytestmark = pytest.mark.interop("storescu", "getscu")
@@ -81,3 +82,23 @@ def test_a_damaged_object_is_refused_found_and_whole_again_when_it_is_sent_again
         assert node.metric("dicomnode_scrub_bad_files", kind="damaged") == 0
     everything = run("scrub", "--now", "--json", *config)
     assert json.loads(everything.out)["ended"]["objects"] == 2
+
+
+@pytest.mark.interop("storescp")
+def test_a_damaged_object_is_not_forwarded(
+    start_node: StartNode, storescp: peers.Peer, tmp_path: Path
+) -> None:
+    host, port = storescp.dicom_address
+    rule = {"name": "all", "to": ["PACS"], "when": "study_stable", "stable_seconds": 1.0}
+    node = start_node(
+        entities=[{"title": "PACS", "host": host, "port": port}],
+        storage={"verify_on_read": "always"},
+        forward=[rule],
+    )
+    sent = str(get_testdata_file("MR_small.dcm"))
+    store = ("storescu", "-aec", "DICOMNODE", *map(str, node.dicom_address), sent)
+    assert run_tool(*store).returncode == 0
+    (stored,) = node.files()
+    flip_bit(stored, stored.stat().st_size - 3)
+    eventually(lambda: node.metric("dicomnode_scrub_found_total", by="forwarding") == 1)
+    assert list(storescp.directory.iterdir()) == []

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,13 +47,16 @@ class Ward:
         self.committing = Committing(
             rows,
             self,
-            self.bench.catalog.remove_if,
+            self.remove,
             SETTINGS,
             self,
             self.threads,
             self.woken.append,
             now=self.bench.clock,
         )
+
+    def remove(self, uids: Sequence[str], chosen: Any) -> list[InstanceRow]:
+        return self.bench.catalog.remove_if(uids, chosen, lambda cursor, rows: None)
 
     def close(self) -> None:
         self.threads.shutdown()

@@ -221,13 +221,9 @@ def test_a_refused_tls_connection_and_a_trace_are_security_alerts(audited: Audit
 def test_whose_an_object_was_is_looked_up_before_it_is_deleted(audited: Audited) -> None:
     catalog: Any = SimpleNamespace(get=lambda uid: row() if uid == "1.2.3.4" else None)
 
-    def remove(uid: str, allowed: Any) -> InstanceRow | None:
-        audited.trail.studies.clear()
-        return row() if uid == "1.2.3.4" else None
-
-    removing = audited.auditing.removing(catalog, remove)
-    assert removing("1.2.3.4", lambda cursor: True) == row()
-    assert removing("1.2.3.5", lambda cursor: True) is None
+    known = audited.auditing.whose(catalog, ["1.2.3.4", "1.2.3.5"])
+    audited.trail.studies.clear()
+    audited.auditing.deleted([row()], known, "jane", "sent twice")
     (told,) = audited.told()
     assert (told.event, told.action, told.study) == ("110105", "D", "1.2.3")
     assert told.patient == (JANE.patient_id, JANE.patient_name)

@@ -88,6 +88,21 @@ async def test_what_cannot_be_recorded_holds_nobody_up_and_is_recorded_later(log
     await asyncio.to_thread(log.recorder.stop)
 
 
+async def test_a_disk_that_hangs_is_not_waited_for_for_ever(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(custody_recorder, "_LONGEST_WAIT_SECONDS", 0.01)
+    goes_on = threading.Event()
+    monkeypatch.setattr(log.recorder, "_append", lambda some: goes_on.wait(20))
+    log.recorder.start()
+    log.recorder.tell(TOLD[0])
+    await log.recorder.settled()
+    assert log.metric("failures") == 1 and "takes longer" in log.lines[0]
+    goes_on.set()
+    await asyncio.to_thread(log.recorder.stop)
+    assert log.recorder.waiting == 0 and log.metric("lost") == 0
+
+
 async def test_what_is_lost_in_the_end_is_counted_and_said(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:

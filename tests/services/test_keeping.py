@@ -194,43 +194,6 @@ async def test_an_object_that_never_gets_its_name_holds_nobody_for_ever(
     assert bench.settler._settle()
 
 
-async def test_an_unsettled_object_that_is_removed_leaves_no_torn_file_behind(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file that a crash leaves without a row is entered anew, and forwarded again."""
-    flushed = Flushed(monkeypatch)
-    assert await bench.send(FIRST) == Status.SUCCESS
-
-    def crash(path: str) -> None:
-        raise OutOfResources("the power is gone")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(bench.files, "remove", crash)
-        with pytest.raises(OutOfResources):
-            bench.intake.placer.remove(UID, lambda cursor: True)
-    assert bench.row() is None and bench.catalog.counts().unsettled == 0
-    bench.lose_power(flushed)
-    assert bench.listed("objects") != [] and bench.torn("objects") == []
-
-
-async def test_an_object_that_cannot_be_flushed_is_not_removed(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert await bench.send(FIRST) == Status.SUCCESS
-
-    def fail(path: str) -> None:
-        raise OutOfResources("disk input/output error")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(bench.files, "flush_object", fail)
-        with pytest.raises(OutOfResources):
-            bench.intake.placer.remove(UID, lambda cursor: True)
-    assert bench.holds(FIRST) and bench.catalog.counts().unsettled == 1
-    assert bench.intake.placer.remove(UID, lambda cursor: True) is not None
-    assert bench.row() is None and bench.listed("objects") == []
-    assert await bench.send(FIRST) == Status.SUCCESS
-
-
 class Forwarder:
     """Forwards everything, as far as one row in ``meta``; its sender reads when it is told."""
 

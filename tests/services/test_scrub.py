@@ -13,6 +13,7 @@ import pytest
 
 from dicomnode.index.custody import Custody
 from dicomnode.integrity.record import faults
+from dicomnode.services import scrub as scrub_module
 from dicomnode.services.recovery import rebuild
 from dicomnode.storage import files as stored_files
 from dicomnode.storage.disk import OpenFile
@@ -139,7 +140,7 @@ def test_an_object_that_is_no_longer_held_leaves_the_list(bench: Bench) -> None:
     bench.index()
     bench.path(path).unlink()
     scrub = bench.run()
-    bench.catalog.remove_if("1.2.3.4.1", lambda cursor: True)
+    bench.forget("1.2.3.4.1")
     scrub.start()
     scrub._looked_again_at -= 10_000
     scrub._wake.set()
@@ -155,7 +156,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_not_taken_for_damaged(
     (_, before), *_ = bench.run()._records.series_after("")
     path = bench.path(before[0].path)
     path.write_bytes(path.read_bytes() + b"\x09\x00\x01\x00LO\x00\x00")
-    bench.catalog.remove_if("1.2.3.4.1", lambda cursor: True)
+    bench.forget("1.2.3.4.1")
     bench.index()
     assert bench.catalog.get("1.2.3.4.1") != before[0]
     bench.scrub()._examine_all(before)
@@ -233,12 +234,36 @@ def test_the_age_counts_from_the_reception_until_a_run_has_ended(bench: Bench) -
     assert bench.scrub().age_seconds() < 60
 
 
-def test_a_scrub_that_is_off_reads_nothing_until_it_is_asked(bench: Bench) -> None:
-    bench.put(1)
+def test_the_age_is_told_as_soon_as_there_is_an_object(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrub_module, "_EMPTY_SECONDS", 0.01)
+    scrub = bench.scrub()
+    scrub.start()
+    soon(lambda: scrub.figures()["ended_at"] is not None)
+    assert scrub.age_seconds() == 0
+    path = bench.put(1)
+    os.utime(bench.path(path), (1.0e9, 1.0e9))
     bench.index()
+    # It was read as it was entered, after that run.
+    soon(lambda: scrub.age_seconds() > 0)
+    assert scrub.figures()["proven_since"] == scrub.figures()["ended_began_at"]
+    scrub.close()
+
+
+def test_a_scrub_that_is_off_reads_nothing_until_it_is_asked(bench: Bench) -> None:
+    for study in range(1, 4):
+        bench.put(1, f"1.{study}")
+    bench.index()
+    scrub = bench.scrub(**SLOW)
+    scrub.start()
+    soon(lambda: scrub.figures()["objects"] >= 1)
+    scrub.close()
+    assert scrub.figures()["ended_at"] is None
     scrub = bench.scrub(enabled=False)
     scrub.start()
     assert not scrub.figures()["is_running"]
     scrub.now()
-    soon(lambda: scrub.figures()["ended_objects"] == 1)
+    soon(lambda: scrub.figures()["ended_objects"] == 3)
     scrub.close()
+    assert "dicomnode_scrub_objects_total 3.0" in bench.metrics()
