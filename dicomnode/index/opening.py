@@ -13,7 +13,6 @@ from dicomnode.index.backend import Backend
 from dicomnode.index.earlier import keep_of_version
 from dicomnode.index.intake import Restore
 
-
 _UNFILLED: Final = "unfilled"
 _IS_UNFILLED: Final = select(schema.meta.c.value).where(schema.meta.c.name == _UNFILLED)
 # As literals: whoever runs these has no parameters.
