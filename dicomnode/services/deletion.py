@@ -123,7 +123,7 @@ class Deleting:
             raise NotDeleted(f"an empty {KEYWORDS[level]} names nothing")
         what = _what(level, values)
         for value in values if level == "patient" else ():
-            if (number := patients_of(self._catalog, value)) > 1:
+            if (number := patients_of(self._catalog.read, value)) > 1:
                 raise NotDeleted(
                     f"{number} patients have the ID {value!r}: delete their studies one by one"
                 )
