@@ -4,6 +4,8 @@
 PYTHON ?= python3
 WORKERS ?= 2
 CONFIG ?= config/dicomnode.toml
+# For how long `make fuzz` runs each target.
+FUZZ_SECONDS ?= 60
 # How much of the long form of the tests `make proof` runs.
 PROOF ?= 1
 # The parts of docs/performance.md, in the order in which they are measured; RUNS=3 is how often
@@ -16,10 +18,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_BENCH := $(VENV)/.installed-bench
+INSTALLED_FUZZ := $(VENV)/.installed-fuzz
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test proof lint format package bench peers clean
+.PHONY: help install run test proof fuzz lint format package bench peers clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -39,6 +42,13 @@ proof: $(INSTALLED_DEV) peers ## Run the long form of those that have one: hours
 	DICOMNODE_PROOF=$(PROOF) $(BIN)/python -m pytest -n $(WORKERS) -m proof $(PYTEST_ARGS) || failed=1; \
 	$(BIN)/python -m bench.load --hours $(PROOF) || failed=1; \
 	exit $$failed
+
+fuzz: $(INSTALLED_FUZZ) ## Fuzz every reader of bytes of unknown origin, FUZZ_SECONDS=60 each
+	@for target in $$($(BIN)/python -c "import fuzz; print(*fuzz.TARGETS)"); do \
+		echo "$$target"; \
+		$(BIN)/python -m fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) -timeout=20 \
+			-print_final_stats=1 -verbosity=0 || exit 1; \
+	done
 
 lint: $(INSTALLED_DEV) ## Check style and types
 	$(BIN)/ruff check
@@ -64,7 +74,7 @@ peers: ## Install DCMTK, Orthanc, GDCM, tshark and promtool, where apt-get is th
 	@.ci/install_peers
 
 clean: ## Remove the environment and the caches, never the stored objects under var/
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench .fuzz
 
 $(INSTALLED): pyproject.toml
 	@.ci/make_venv "$(PYTHON)" $(VENV)
@@ -81,4 +91,9 @@ $(INSTALLED_DEV): pyproject.toml
 $(INSTALLED_BENCH): $(INSTALLED_DEV)
 	@echo "installing what draws and samples into $(VENV)"
 	@$(PIP) install --editable '.[bench]'
+	@touch $@
+
+$(INSTALLED_FUZZ): $(INSTALLED_DEV)
+	@echo "installing atheris into $(VENV)"
+	@$(PIP) install --editable '.[fuzz]'
 	@touch $@
