@@ -8,12 +8,16 @@ CONFIG ?= config/dicomnode.toml
 FUZZ_SECONDS ?= 60
 # How much of the long form of the tests `make proof` runs.
 PROOF ?= 1
+# The parts of docs/performance.md, in the order in which they are measured; RUNS=3 is how often
+# each thing is, where that is left to choose.
+BENCH ?= limits breakdown load retrieve send worklist commitment verify store query growth
 
 VENV := .venv
 BIN := $(VENV)/bin
 # The stamps are newer than pyproject.toml while the environment holds what it asks for.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_BENCH := $(VENV)/.installed-bench
 INSTALLED_FUZZ := $(VENV)/.installed-fuzz
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -34,7 +38,10 @@ test: $(INSTALLED_DEV) peers ## Set up everything the tests need and run them
 	@$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 proof: $(INSTALLED_DEV) peers ## Run the long form of those that have one: hours; PROOF=0.1 is a tenth
-	@DICOMNODE_PROOF=$(PROOF) $(BIN)/python -m pytest -n $(WORKERS) -m proof $(PYTEST_ARGS)
+	@failed=0; \
+	DICOMNODE_PROOF=$(PROOF) $(BIN)/python -m pytest -n $(WORKERS) -m proof $(PYTEST_ARGS) || failed=1; \
+	$(BIN)/python -m bench.load --hours $(PROOF) || failed=1; \
+	exit $$failed
 
 fuzz: $(INSTALLED_FUZZ) ## Fuzz every reader of bytes of unknown origin, FUZZ_SECONDS=60 each
 	@for target in $$($(BIN)/python -c "import fuzz; print(*fuzz.TARGETS)"); do \
@@ -55,10 +62,11 @@ format: $(INSTALLED_DEV) ## Rewrite the files in the project's style
 package: $(INSTALLED_DEV) ## Build wheel and sdist, install the wheel elsewhere and run it there
 	@.ci/check_package $(BIN)/python
 
-bench: $(INSTALLED_DEV) peers ## Measure against DCMTK and Orthanc; writes docs/benchmarks.md
+bench: $(INSTALLED_BENCH) peers ## Measure, beside DCMTK and Orthanc; writes docs/performance.md; BENCH="store load" does parts
 	@missed=0; \
-	for part in store query retrieve send worklist commitment verify; do \
-		$(BIN)/python -m bench.$$part --write $(BENCH_ARGS) || missed=1; \
+	for part in $(BENCH); do \
+		case $$part in breakdown|growth|load) runs= ;; *) runs="$(if $(RUNS),--runs $(RUNS))" ;; esac; \
+		$(BIN)/python -m bench.$$part --write $$runs || missed=1; \
 	done; \
 	exit $$missed
 
@@ -79,6 +87,11 @@ $(INSTALLED_DEV): pyproject.toml
 	@echo "installing dicomnode and its test tools into $(VENV)"
 	@$(PIP) install --editable '.[dev]'
 	@touch $(INSTALLED) $@
+
+$(INSTALLED_BENCH): $(INSTALLED_DEV)
+	@echo "installing what draws and samples into $(VENV)"
+	@$(PIP) install --editable '.[bench]'
+	@touch $@
 
 $(INSTALLED_FUZZ): $(INSTALLED_DEV)
 	@echo "installing atheris into $(VENV)"
