@@ -80,12 +80,14 @@ class Campaign:
         with Neighbour(self._node.dicom_address) as neighbour:
             self._assail(neighbour, number)
         seconds, cpu_seconds = time.monotonic() - began, self._cpu_seconds() - cpu_began
+        after = self._held(before.descriptors)
+        assert not (faults := self._faults()), "\n".join(faults)
         return Figures(
             associations=warm_up + number,
             seconds=seconds,
             cpu_seconds=cpu_seconds,
             before=before,
-            after=self._held(before.descriptors),
+            after=after,
             operations=neighbour.operations,
             longest_seconds=neighbour.longest_seconds,
             stalls=self._stalls() - stalls,

@@ -16,7 +16,7 @@ from tests.fuzz.mutations import course
 from tests.fuzz.recordings import recordings
 
 _WARM_UP = proof.count(short=300, long=5000)
-_NUMBER = proof.count(short=1200, long=100_000)
+_NUMBER = proof.count(short=1000, long=100_000)
 # A long run begins anywhere, unless DICOMNODE_FUZZ_SEED says where; a short one is always the same.
 _FIRST = int(
     os.environ.get("DICOMNODE_FUZZ_SEED") or (random.randrange(10**9) if proof.long else 1)
