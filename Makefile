@@ -31,7 +31,11 @@ test: $(INSTALLED_DEV) peers ## Set up everything the tests need and run them
 	@$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 proof: $(INSTALLED_DEV) peers ## Run the long form of those that have one: hours; PROOF=0.1 is a tenth
-	@DICOMNODE_PROOF=$(PROOF) $(BIN)/python -m pytest -n $(WORKERS) -m proof $(PYTEST_ARGS)
+	@failed=0; \
+	DICOMNODE_PROOF=$(PROOF) $(BIN)/python -m pytest -n $(WORKERS) -m proof $(PYTEST_ARGS) || \
+		failed=1; \
+	DICOMNODE_PROOF=$(PROOF) $(BIN)/python -m tests.interop.matrix --write || failed=1; \
+	exit $$failed
 
 lint: $(INSTALLED_DEV) ## Check style and types
 	$(BIN)/ruff check
