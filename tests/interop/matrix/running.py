@@ -57,10 +57,13 @@ def run_cell(world: World, cell: Cell, dissected: Dissected) -> Outcome:
     found = dissect(
         capture,
         has_fragments=cell.column == "compressed",
+        is_big=cell.column == "big object",
         peer_is=None if cell.column in BOTH_WAYS else side,
     )
     if not found.faults and not found.of_peers:
         capture.unlink()
+    if cell.column == "big object":
+        world.tidy()
     dissected.add(found)
     if found.faults and outcome.verdict is Verdict.PASS:
         return Outcome(Verdict.FAIL, f"dissection: {found.faults[0]}", foreseen=False)

@@ -196,11 +196,13 @@ def dissect(
     capture: Path,
     *,
     has_fragments: bool = False,
+    is_big: bool = False,
     peer_is: Literal["requestor", "acceptor"] | None = None,
 ) -> Dissected:
     """Have tshark read a capture; the faults are malformed packets and errors.
 
-    ``has_fragments``: compressed pixels are in it. ``peer_is`` says which side of its associations
+    ``has_fragments``: compressed pixels are in it. ``is_big``: the fragments of a message are not put
+    together, which takes tshark minutes for 300 MB. ``peer_is`` says which side of its associations
     the peer is; without it all faults are taken for the node's.
     """
     fields = (
@@ -208,8 +210,20 @@ def dissect(
         *("_ws.expert.message", "dicom.pdu.type"),
     )
     wanted = [argument for each in fields for argument in ("-e", each)]
+    whole = ("-o", f"dicom.pdv_reassemble:{str(not is_big).upper()}")
     done = run_tool(
-        *("tshark", "-r", capture, "-d", "tcp.port==104,dicom", "-Q", "-T", "fields", *wanted),
+        *(
+            "tshark",
+            "-r",
+            capture,
+            *whole,
+            "-d",
+            "tcp.port==104,dicom",
+            "-Q",
+            "-T",
+            "fields",
+            *wanted,
+        ),
         timeout=300,
     )
     if done.returncode:
