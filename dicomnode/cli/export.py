@@ -177,16 +177,7 @@ class _Chosen:
         self._copying = copying
         self._own = own
         self.rows: list[InstanceRow] = list(own.rows(keys))
-        held = {
-            uid
-            for row in self.rows
-            for uid in (row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)
-        }
-        missing = [uid for keyword, uids in keys.items() if keyword != "PatientID" for uid in uids]
-        if absent := [uid for uid in missing if uid not in held]:
-            fail(f"the archive holds nothing of {escape(', '.join(absent))}; nothing was exported")
-        if not self.rows:
-            fail("the archive holds nothing that matches; nothing was exported")
+        _refuse_absent(own, keys, self.rows)
 
     def originals(self) -> Iterator[Original]:
         """Yield the objects, study by study."""
@@ -218,6 +209,40 @@ class _Chosen:
             details["deidentified_for"] = self._copying.project.name
             rows = [row for row in rows if Path(row.path).stem in self._copying.copied]
         tell_node(self._settings, Event.EXPORTED, rows, details)
+
+
+def _refuse_absent(
+    own: OwnObjects, keys: Mapping[str, Sequence[str]], rows: Sequence[InstanceRow]
+) -> None:
+    """End the command unless all that was named is there, and each Patient ID is of one patient."""
+    held = {
+        uid
+        for row in rows
+        for uid in (row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)
+    }
+    named = keys.get("PatientID", ())
+    absent = [
+        uid
+        for keyword, uids in keys.items()
+        if keyword != "PatientID"
+        for uid in uids
+        if uid not in held
+    ]
+    absent += [
+        one
+        for one in named
+        if not own.selection.select_instances({**keys, "PatientID": [one]}, None)
+    ]
+    if absent:
+        also = "" if len(keys) == 1 else " that is also of the rest that was given"
+        what = escape(", ".join(absent))
+        fail(f"the archive holds nothing of {what}{also}; nothing was exported")
+    for patient_id in named if len(keys) == 1 else ():
+        if (number := own.patients(patient_id)) > 1:
+            fail(
+                f"{number} patients have the ID {escape(patient_id)}: export their studies, by"
+                " --study; nothing was exported"
+            )
 
 
 def _signer(key: Path, certificate: Path | None) -> Signer:

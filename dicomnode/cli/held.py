@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from dicomnode.cli.sources import Item, Skipped
@@ -18,6 +19,7 @@ from dicomnode.index.entry import InstanceRow
 from dicomnode.index.schema import SCHEMA_VERSION, meta
 from dicomnode.index.search import Search
 from dicomnode.index.selection import Selection
+from dicomnode.index.summaries import patients_of
 from dicomnode.scu.objects import file_instance
 from dicomnode.settings import Settings
 from dicomnode.sync.own import OwnIndex
@@ -60,6 +62,11 @@ class OwnObjects:
 
     selection: Selection
     custody: CustodyRecords
+    connect: Callable[[], AbstractContextManager[Connection]]
+
+    def patients(self, patient_id: str) -> int:
+        """Return how many patients are told apart that have a Patient ID."""
+        return patients_of(self.connect, patient_id)
 
     def rows(self, unique_keys: Mapping[str, Sequence[str]]) -> Iterator[InstanceRow]:
         """Yield the objects that have, of each key, one of the values: study by study."""
@@ -72,7 +79,8 @@ class OwnObjects:
 def own_objects(settings: Settings) -> Iterator[OwnObjects]:
     """Read index and custody log of the node of ``settings``. Raises CatalogError."""
     with opened_index(settings) as backend:
-        yield OwnObjects(Selection(backend), CustodyRecords(backend.reader.connect))
+        connect = backend.reader.connect
+        yield OwnObjects(Selection(backend), CustodyRecords(connect), connect)
 
 
 class _Index:

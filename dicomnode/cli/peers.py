@@ -358,7 +358,7 @@ def _registered(title: str, options: Options) -> Entity:
     if meant is not None:
         words = f"did you mean {meant}?"
     else:
-        words = f"there are {', '.join(titles)}" if titles else "none is registered"
+        words = f"there are {', '.join(titles)}." if titles else "none is registered."
     fail(
         f"{title!r} is not in {configuration.registry_path(file)}: {words}"
         " Or write it as TITLE@host:port"

@@ -38,6 +38,8 @@ def retention(
     """Show how it stands with the retention rules, or what they would delete."""
     if dry_run + run + trust_clock > 1:
         fail("give one of --dry-run, --run and --trust-clock")
+    if within and not dry_run:
+        fail("--within goes with --dry-run")
     with explained(), archive_of(config) as archive:
         if dry_run:
             shown = archive.retention_plan(within)

@@ -72,6 +72,7 @@ def _report(settings: Settings, study: str) -> dict[str, Any]:
 
     from dicomnode.cli.held import opened_index
     from dicomnode.index.schema import instance
+    from dicomnode.index.schema import study as studies
     from dicomnode.index.scrubbing import ScrubReport
 
     with opened_index(settings) as backend:
@@ -79,6 +80,9 @@ def _report(settings: Settings, study: str) -> dict[str, Any]:
         going_on, ended = read.passes()
         with backend.reader.connect() as connection:
             total = connection.scalar(select(func.count()).select_from(instance))
+            of_uid = select(studies.c.id).where(studies.c.study_instance_uid == study)
+            if study and connection.scalar(of_uid) is None:
+                fail(f"there is no study {study} in the archive")
         files = read.bad_files(_MOST_LISTED, study or None)
         return {
             "time": time.time(),

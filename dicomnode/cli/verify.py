@@ -133,7 +133,7 @@ def _is_zip(path: Path) -> bool:
 
 def _tell(report: Report, path: Path, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
+        typer.echo(json.dumps(report.to_json()))
     else:
         typer.echo(headline(verified=report.verified))
         for each in report.findings[:_MOST_TOLD]:

@@ -198,7 +198,8 @@ class Rewriter:
 
     def _element(self, element: Element) -> None:
         tag = element.tag
-        if is_removed(tag):
+        # What should be a sequence and is none holds nothing that the table knows of.
+        if is_removed(tag) or (element.length and implicit_vr(tag) == b"SQ"):
             self._report.count(tag, done.REMOVED)
             return
         in_item = element.data_set.around is not None

@@ -10,6 +10,7 @@ from pydicom.datadict import keyword_for_tag
 
 from dicomnode.deidentification.options import Column
 from dicomnode.deidentification.profile import Action, action_of, row_of
+from dicomnode.deidentification.values import STRING_VRS, WRITTEN_VRS
 from dicomnode.storage.elements import implicit_vr
 
 PATIENT_IDENTITY_REMOVED: Final = 0x0012_0062
@@ -24,9 +25,14 @@ STATEMENTS: Final = frozenset(
     )
 )
 # Not in the table, and worth nothing or too much in a copy: Length to End, Private Data Element
-# Characteristics, Encrypted Attributes, MAC Parameters. The table would have dummies as Graphic
-# Annotation; no object needs any.
-_REMOVED: Final = STATEMENTS | {0x0008_0001, 0x0008_0300, 0x0400_0500, 0x4FFE_0001, 0x0070_0001}
+# Characteristics, Encrypted Attributes, MAC Parameters; Signature and Encrypted Content that have
+# lost their sequences. The table would have dummies as Graphic Annotation; no object needs any.
+_REMOVED: Final = STATEMENTS | {
+    *(0x0008_0001, 0x0008_0300, 0x0400_0500, 0x4FFE_0001),
+    *(0x0400_0120, 0x0400_0520, 0x0070_0001),
+}
+# Of baggage and those who carry it, not of patients.
+_SECURITY_GROUP: Final = 0x4010
 _FIRST_GROUP: Final = 0x0008
 # UIDs that say what something is, not which: PS3.3 §8.
 _OF_KINDS: Final = frozenset((0x0008_010C, 0x0008_010D, 0x0008_0117, 0x0008_0118))
@@ -34,12 +40,16 @@ _MOMENTS: Final = frozenset(("DA", "DT", "TM"))
 # Where people write what they like, and links, which are made of names and numbers.
 _FREE_TEXTS: Final = frozenset(("LT", "ST", "UT"))
 _LINK: Final = "UR"
+# Words, and strings of a fixed form; all others are binary.
+_TEXTS: Final = WRITTEN_VRS | {"CS"}
+_STRICT: Final = STRING_VRS - _TEXTS
 # Of those the ones that say what a code means: Coding Scheme URL, URN Code Value, and External ID,
 # Name and Responsible Organization of a coding scheme.
 _OF_CODES: Final = frozenset((0x0008_010E, 0x0008_0120, 0x0008_0114, 0x0008_0115, 0x0008_0116))
 # Other attributes of the dictionary that are about people, orders or places all the same.
 _TELLING: Final = re.compile(
     "Comment|Notes|AlternativeCalendar|OrderNumber|Contact|Owner|Address|DocumentAuthor|Documenting"
+    "|BreedRegistrationNumber|WelderIDs|RecordedSound"
 )
 
 
@@ -47,6 +57,8 @@ def is_removed(tag: int) -> bool:
     """Tell whether an element has no place in any copy, whatever the options."""
     group, number = tag >> 16, tag & 0xFFFF
     if group < _FIRST_GROUP or group & 1 or number == 0 or tag in _REMOVED:
+        return True
+    if group == _SECURITY_GROUP:
         return True
     # Curves, and overlays as wholes: without its data none is valid.
     if group >> 8 in (0x50, 0x60):
@@ -82,7 +94,13 @@ def treatment_of(
         return Action.REMOVE
     if vrs & _FREE_TEXTS:
         return Action.CLEAN if Column.DESCRIPTORS in columns else Action.REMOVE
-    return Action.KEEP
+    return Action.REMOVE if _is_at_odds(vrs) else Action.KEEP
+
+
+def _is_at_odds(vrs: frozenset[str]) -> bool:
+    """Tell whether VRs are of values with nothing in common, so that it may say anything."""
+    kinds = {(vr in _TEXTS, vr in _STRICT) for vr in vrs if vr != "UN"}
+    return len(kinds) > 1
 
 
 def _is_of_kind(tag: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import MetaData, inspect, select
+from sqlalchemy import Connection, MetaData, delete, inspect, select
 
 from dicomnode.errors import CatalogError, OutOfResources
 from dicomnode.index import intake, records, schema
@@ -68,11 +68,20 @@ def _drop_archive(backend: Backend) -> None:
     held = MetaData()
     with backend.writer.begin() as connection:
         keep_of_version(connection)
+        _keep_newcomers(connection)
         held.reflect(connection)
         for table in records.metadata.tables:
             if table in held.tables:
                 held.remove(held.tables[table])
         held.drop_all(connection)
+
+
+def _keep_newcomers(connection: Connection) -> None:
+    """Forget what was to be removed where an object has come since: soon no row tells of that."""
+    there = inspect(connection)
+    if there.has_table(records.removal.name) and there.has_table(schema.instance.name):
+        held = select(schema.instance.c.path)
+        connection.execute(delete(records.removal).where(records.removal.c.path.in_(held)))
 
 
 def _restore(backend: Backend, restore: Restore | None, found: str) -> tuple[int, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.schema import instance, patient, series, study
@@ -60,8 +61,8 @@ def summaries(catalog: Catalog, study_instance_uids: Iterable[str]) -> list[Stud
     return [found[uid] for uid in uids if uid in found]
 
 
-def patients_of(catalog: Catalog, patient_id: str) -> int:
-    """Return how many patients are told apart that have a Patient ID. Raises CatalogError."""
+def patients_of(connect: Callable[[], AbstractContextManager[Connection]], patient_id: str) -> int:
+    """Return how many patients are told apart that have a Patient ID. Raises as ``connect``."""
     statement = select(func.count()).where(patient.c.patient_id == patient_id)
-    with catalog.read() as connection:
+    with connect() as connection:
         return int(connection.scalar(statement.select_from(patient)) or 0)

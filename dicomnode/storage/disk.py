@@ -31,6 +31,9 @@ _WORDS = {
 }
 
 
+_SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+
+
 class disk_errors:
     """Turn OSError into OutOfResources; the comment goes to peers and names no path.
 
@@ -55,6 +58,15 @@ class disk_errors:
             code = error.errno or 0
             words = _WORDS.get(code) or f"disk error {errno.errorcode.get(code, code)}"
             raise OutOfResources(words) from error
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Tell whether a file could not be read for what the process lacked: that is no fault of it.
+
+    ``error`` is an OSError, or what ``disk_errors`` made of one.
+    """
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _SHORTAGES
 
 
 def write_all(fd: int, buffers: Sequence[memoryview | bytes]) -> int:

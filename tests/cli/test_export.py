@@ -1,6 +1,7 @@
 """``dicomnode export`` and ``verify``, against nodes of ours and other people's tools."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydicom.fileset import FileSet
 
+from dicomnode.integrity.exporting import export
 from tests import peers
 from tests.audit.reading import read_file
 from tests.cli.commands import STUDY, make_study, run, written
 from tests.conftest import RunningNode, StartNode
 from tests.integrity.certificates import ec_signer
-from tests.integrity.exports import ed25519_signer
+from tests.integrity.exports import ed25519_signer, small_object
+from tests.integrity.exports import written as objects_in
 
 
 def filled(node: RunningNode, folder: Path, objects: int = 3) -> list[Path]:
@@ -88,6 +91,28 @@ def test_a_node_that_does_not_run_is_exported_from_and_has_it_recorded(
     events = json.loads(run("custody", STUDY, "--json", "--config", node.config).out)
     assert [each["event"] for each in events].count("exported") == 3
     assert run("custody", "--check", "--config", node.config).code == 0
+
+
+def test_all_that_is_named_has_to_be_there_and_of_one_patient(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    paths = make_study(tmp_path / "in", 2)
+    paths += make_study(tmp_path / "in" / "other", 1, study="1.2.9", name="Roe^Richard")
+    for path, born in zip(paths, ("19700131", "19700131", "20010101"), strict=True):
+        image = pydicom.dcmread(path)
+        image.PatientBirthDate = born
+        image.save_as(path)
+    assert run("send", written(node.dicom_address), tmp_path / "in").code == 0
+    for named, words in (
+        (("--patient", "4711", "--patient", "4712"), "holds nothing of 4712; nothing"),
+        (("--study", STUDY, "--study", "1.2"), "holds nothing of 1.2; nothing"),
+        (("--study", STUDY, "--series", "1.2"), "1.2 that is also of the rest that was given"),
+        (("--study", STUDY, "--patient", "4712"), "4712 that is also of the rest"),
+        (("--patient", "4711"), "2 patients have the ID 4711: export their studies"),
+    ):
+        told = run("export", *named, "--to", tmp_path / "out", "--config", node.config)
+        assert told.code == 1 and words in told.err, told.err
+        assert not (tmp_path / "out").exists()
 
 
 def patients(export: Path) -> list[pydicom.Dataset]:
@@ -264,18 +289,28 @@ def test_a_file_without_its_sidecar_proves_nothing(node: RunningNode, tmp_path: 
     assert as_json["findings"][0]["kind"] == "missing"
 
 
+def test_a_name_that_is_no_text_is_told_by_the_json_report_as_well(tmp_path: Path) -> None:
+    export(objects_in(tmp_path / "in", [small_object(1)]), tmp_path / "out")
+    Path(os.fsdecode(bytes(tmp_path / "out") + b"/\xff\x1b[31m.txt")).write_text("x")
+    told = run("verify", tmp_path / "out", "--json")
+    (finding,) = json.loads(told.out)["findings"]
+    assert (told.code, finding["kind"], finding["name"]) == (1, "added", "\udcff\x1b[31m.txt")
+
+
+@pytest.mark.parametrize("custody", [True, False], ids=["with custody", "without custody"])
 def test_exports_are_in_the_audit_trail_those_of_a_node_that_does_not_run_once_it_does(
-    start_node: StartNode, tmp_path: Path
+    start_node: StartNode, tmp_path: Path, custody: bool
 ) -> None:
     trail, directory = tmp_path / "audit.xml", tmp_path / "node"
     audit = {"enabled": True, "file": str(trail)}
-    node = start_node(directory=directory, audit=audit)
+    more = {"audit": audit, "custody": {"enabled": custody}}
+    node = start_node(directory=directory, **more)
     filled(node, tmp_path / "in")
     for name in ("running", "stopped"):
         told = run("export", "--study", STUDY, "--to", tmp_path / name, "--config", node.config)
         assert told.code == 0, told.err
         node.stop()
-    start_node(directory=directory, audit=audit).stop()
+    start_node(directory=directory, **more).stop()
     messages = [each for each in read_file(trail) if each.event == "110106"]
     assert [each.participants[1]["UserID"] for each in messages] == ["running", "stopped"]
     assert {(each.study, each.patient) for each in messages} == {(STUDY, ("4711", "Doe^Jane"))}

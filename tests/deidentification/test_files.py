@@ -287,6 +287,41 @@ def test_identifiers_are_found_behind_a_vr_that_is_not_theirs(tmp_path: Path) ->
     assert b"Doe" not in target.read_bytes() and b"Quack" not in target.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("tag", "vr"),
+    [
+        (0x00081140, b"LO"),  # Referenced Image Sequence
+        (0x00081140, b"OB"),
+        (0x00180050, b"UC"),  # Slice Thickness
+        (0x00280106, b"LO"),  # Smallest Image Pixel Value
+        (0x00280106, b"CS"),
+        (0x00282000, b"SH"),  # ICC Profile
+    ],
+)
+def test_what_has_a_vr_of_another_kind_may_say_anything_and_goes(
+    tmp_path: Path, tag: int, vr: bytes
+) -> None:
+    source = appended(tmp_path, original(), (tag, vr, b"seen by Erna"))
+    target = tmp_path / "copy.dcm"
+    deidentify(source, lambda names: target, PROJECT, Options())
+    assert b"Erna" not in target.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("EncryptedContent", b"Erna"),
+        ("Signature", b"Erna"),
+        ("BoardingPassID", "Erna"),
+        ("BreedRegistrationNumber", "Erna"),
+        ("ReferenceToRecordedSound", "Erna"),
+    ],
+)
+def test_strays_that_may_name_somebody_go(tmp_path: Path, keyword: str, value: Any) -> None:
+    _, path, _ = copied(tmp_path, original(**{keyword: value}))
+    assert b"Erna" not in path.read_bytes()
+
+
 def test_pixels_and_values_that_stay_are_the_same_bytes(tmp_path: Path) -> None:
     pixels = bytes(range(256)) * 8192
     image = original(Rows=1024, Columns=1024, BitsAllocated=16, ConvolutionKernel="STANDARD")

@@ -37,6 +37,7 @@ def test_what_a_broken_promise_costs_at_a_power_loss_is_found(
                     modalities = people.work(node, (1,), OPERATIONS)
                     disk.cut()
                 finally:
+                    node.process.kill()
                     node.close()
                 for modality in modalities:
                     modality.join(20)
@@ -46,7 +47,6 @@ def test_what_a_broken_promise_costs_at_a_power_loss_is_found(
                 again.signal(signal.SIGKILL)
                 again.wait()
             if found:
-                print(found)
                 break
         assert found, "nothing was lost"
 

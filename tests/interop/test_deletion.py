@@ -161,6 +161,7 @@ def test_a_rule_deletes_what_its_dry_run_shows_and_a_reload_changes_it(
     soon = json.loads(run(*command, "--dry-run", "--within", 31, "--json").out)
     assert soon["going"]["objects"] == 0
     assert [(each["objects"], each["goes"]) for each in soon["listed"]] == [(4, False)]
+    assert run(*command, "--within", 31).err == "dicomnode: --within goes with --dry-run\n"
     peers.write_config(directory, retention=[rule | {"keep_days": 30}])
     assert node.reload()
     due = json.loads(run(*command, "--dry-run", "--json").out)

@@ -74,6 +74,9 @@ def test_a_damaged_object_is_refused_found_and_whole_again_when_it_is_sent_again
         assert report.code == 1
         assert "1 file is not whole" in report.out and str(stored.stem) in report.out
         assert run("show", stored.stem, *config).code == 1
+        mistyped = run("scrub", "--study", "1.2.3", *config)
+        assert (mistyped.code, mistyped.out) == (1, "")
+        assert mistyped.err == "dicomnode: there is no study 1.2.3 in the archive\n"
         assert node.metric("dicomnode_scrub_bad_files", kind="damaged") == 1
 
         assert run_tool(*store, path).returncode == 0

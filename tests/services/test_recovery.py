@@ -425,6 +425,21 @@ def test_what_an_index_of_version_3_said_of_objects_is_not_forgotten(
         assert after.file_sha256 == ("" if damaged else before.file_sha256)
 
 
+def test_a_custody_record_that_somebody_has_changed_says_nothing_of_a_file(
+    files: FileStore, catalog: Catalog, lines: Lines
+) -> None:
+    placed(files, 1, "1.2", "1.2.4")
+    with recording(Settings(), catalog) as custodian:
+        assert custodian is not None
+        reconciled(files, catalog, lines, custodian)
+        before = catalog.get("1.2.4.1")
+        catalog.truncate()
+        for change in ("DELETE FROM earlier_digest", "UPDATE custody SET details = 'rubbish'"):
+            catalog.transact(lambda cursor, change=change: cursor.execute(change) and None)  # type: ignore[misc]
+        assert reconciled(files, catalog, lines, custodian).damaged == 0
+    assert catalog.get("1.2.4.1") == before
+
+
 def test_damage_is_told_by_the_custody_log_where_nothing_else_knows_of_the_object(
     files: FileStore, catalog: Catalog, lines: Lines
 ) -> None:

@@ -202,8 +202,8 @@ def dissect(
     """Have tshark read a capture; the faults are malformed packets and errors.
 
     ``has_fragments``: compressed pixels are in it. ``is_big``: the fragments of a message are not
-    put together, which takes tshark minutes for 300 MB. ``peer_is`` says which side of its associations
-    the peer is; without it all faults are taken for the node's.
+    put together, which takes tshark minutes for 300 MB. ``peer_is`` says which side of its
+    associations the peer is; without it all faults are taken for the node's.
     """
     fields = (
         *("frame.number", "tcp.srcport", "_ws.malformed", "_ws.expert.severity"),
