@@ -40,6 +40,7 @@ test: $(INSTALLED_DEV) peers ## Set up everything the tests need and run them
 proof: $(INSTALLED_DEV) peers ## Run the long form of those that have one: hours; PROOF=0.1 is a tenth
 	@failed=0; \
 	DICOMNODE_PROOF=$(PROOF) $(BIN)/python -m pytest -n $(WORKERS) -m proof $(PYTEST_ARGS) || failed=1; \
+	DICOMNODE_PROOF=$(PROOF) $(BIN)/python -m tests.interop.matrix --write || failed=1; \
 	$(BIN)/python -m bench.load --hours $(PROOF) || failed=1; \
 	exit $$failed
 

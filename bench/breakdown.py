@@ -156,9 +156,9 @@ def measure(what: str, every: Sequence[Object], runs: int) -> Breakdown:
 def text(measured: Sequence[Breakdown], runs: int) -> str:
     """Return the section of the page."""
     method = f"""One association stores, each object after the answer to the one before, with full
-    durability, into an empty node ({runs} of them); times are those of one object. What threads were at
-    py-spy saw {_SAMPLES_A_SECOND} times a second in runs of its own, without stopping them; the
-    stages of an object overlap, and what remains is the sender, the wire, and waiting for a
+    durability, into an empty node ({runs} of them); times are those of one object. What threads
+    were at py-spy saw {_SAMPLES_A_SECOND} times a second in runs of its own, without stopping them;
+    the stages of an object overlap, and what remains is the sender, the wire, and waiting for a
     turn."""
     head = "| one object | " + " | ".join(each.what for each in measured) + " |"
     rows = {

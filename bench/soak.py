@@ -63,6 +63,8 @@ _OPERATIONS_OF_AN_ASSOCIATION = 50
 _SMALL_BYTES, _LARGE_BYTES, _LARGE_EVERY = 12 * 1024, 512 * 1024, 50
 _WARM_UP_SECONDS, _WARM_UP_ASSOCIATIONS = 2.0, 8
 _SAMPLES = 240
+# Whatever else the node writes is a warning, an error or a traceback.
+_FINE = re.compile(r"\S+Z info ")
 _CPU = "process_cpu_seconds_total"
 
 
@@ -133,9 +135,7 @@ def soak(load: Load) -> Shown:
         shown = asyncio.run(_soak(node, load))
         node.signal(signal.SIGTERM)
         code = node.wait(60)
-        shown.complaints = [
-            line for line in node.lines if " ERROR" in line or "Traceback" in line or "WARN" in line
-        ]
+        shown.complaints = [line for line in node.lines if not _FINE.match(line)]
     if code:
         raise peers.PeerFailed(f"the node ended with {code}")
     return shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from importlib import import_module
 from typing import Any, Final
 
@@ -91,4 +92,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal or a file that lacks a peer's characters still gets the rest.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if not sys.warnoptions:
+        # Of odd values in objects: where they matter, the command says so itself.
+        warnings.filterwarnings("ignore", module="pydicom")
     app(prog_name="dicomnode")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -71,6 +72,27 @@ def interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         fail("interrupted", EXIT_INTERRUPTED)
+
+
+@contextlib.contextmanager
+def cleaned_up() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end the block as Ctrl-C does, so that it leaves nothing behind."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL  # nohup has SIGHUP ignored
+    ]
+    for number in numbers:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def user_here() -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dicomnode.cli.common import explained, fail
+from dicomnode.cli.common import cleaned_up, explained, fail, interruptible
 from dicomnode.cli.deidentifying import (
     AllowBurnedInOption,
     AllowRecognizableOption,
@@ -100,7 +100,7 @@ def deidentify(
     for path in paths:
         if to.resolve().is_relative_to(path.resolve()):
             fail(f"--to is within {path}: the copies would be copied, too")
-    with explained():
+    with explained(), interruptible(), cleaned_up():
         run = _Run(project_of(project), options, to, as_json)
         with bar("de-identifying") as progress:
             for path in paths:

@@ -13,6 +13,7 @@ from dicomnode.cli.common import (
     ConfigOption,
     SeriesOption,
     StudyOption,
+    cleaned_up,
     explained,
     fail,
     interruptible,
@@ -133,7 +134,7 @@ def export(
         fail("--project and the options of de-identified copies need --deidentify")
     if deidentify and project is None:
         fail("--deidentify needs --project KEYFILE; dicomnode deidentify-key makes one")
-    with explained(), interruptible():
+    with explained(), interruptible(), cleaned_up():
         copying = Copying(project_of(project), options, skip_refused) if project else None
         signer = _signer(sign, certificate) if sign is not None else None
         exported = _export(load_settings(config), keys, to, signer, copying)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import typer
 
 from dicomnode.cli.associating import perform_fast
-from dicomnode.cli.common import EXIT_FAILED, explained, fail, user_here
+from dicomnode.cli.common import EXIT_FAILED, cleaned_up, explained, fail, user_here
 from dicomnode.cli.held import own_objects
 from dicomnode.cli.peers import Options, called, settings_file
 from dicomnode.cli.progress import bar
@@ -42,7 +42,7 @@ def verify_against(
         fail("--against: say what to compare: --study UID, or --series UID")
     wanted = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
     keys = {keyword: uids for keyword, uids in wanted.items() if uids}
-    with explained():
+    with explained(), cleaned_up():
         settings = load_settings(settings_file(options))
         target = called(peer, options)
         title = target.peer.title

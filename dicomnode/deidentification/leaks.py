@@ -35,6 +35,9 @@ _PIECE_BYTES: Final = 1024 * 1024
 _OVERLAP_BYTES: Final = 256
 # Numbers of all kinds: that one equals a patient's number says nothing.
 _NUMERIC_VRS: Final = frozenset(("AS", "DA", "DS", "DT", "IS", "TM"))
+# As long, one is found with other characters around it, too: ID471100, MUELLER2.
+_LEAST_OF_PART: Final = 6
+_LETTERS: Final = re.compile(rf"[^\W\d_]{{{_LEAST_OF_PART},}}")
 _CODE_MEANING: Final = 0x0008_0104
 
 
@@ -89,7 +92,9 @@ class LeakCheck:
 
     def _leaks(self, text: str, tag: int, vr: str) -> bool:
         plain = unicodedata.normalize("NFKC", text).casefold()
-        held = self._words.intersection(words_of(text))
+        held = self._words.intersection(words_of(text)) | self._words.intersection(
+            _LETTERS.findall(plain)
+        )
         held.update(word for word in self._strange if word in plain)
         if held and (vr == "CS" or tag == _CODE_MEANING):
             held -= words()
@@ -103,8 +108,18 @@ class LeakCheck:
 
 
 def _pattern(identifiers: set[str]) -> re.Pattern[str] | None:
-    """Return a pattern for the identifiers where they stand alone, in small letters."""
+    """Return a pattern for the identifiers where they stand alone, in small letters.
+
+    Digits around letters, or letters around digits, do not hide a long one.
+    """
     plain = sorted(unicodedata.normalize("NFKC", one).casefold() for one in identifiers)
     if not plain:
         return None
-    return re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, plain))})(?![^\W_])")
+    return re.compile("|".join(map(_alone, plain)))
+
+
+def _alone(one: str) -> str:
+    before, after = (
+        r"\d" if one[end].isdigit() and len(one) >= _LEAST_OF_PART else r"[^\W_]" for end in (0, -1)
+    )
+    return rf"(?<!{before}){re.escape(one)}(?!{after})"

@@ -40,7 +40,7 @@ class Replacements:
         if patient_id:
             self._patient = (issuer or composed(options.issuer), patient_id)
         self._days = project.days(*self._patient)
-        self._identifying = frozenset(found.words).union(*map(words_of, found.identifiers))
+        self._identifying = found.words.union(found.short, *map(words_of, found.identifiers))
         self._found = found
 
     @property

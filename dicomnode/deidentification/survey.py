@@ -116,7 +116,8 @@ class Survey:
     """Facts of a data set; texts are in Unicode.
 
     ``schemes`` are by the start of the item they stand in. ``words`` are parts of names, in small
-    letters, ``identifiers`` whole values: what may be found nowhere in the copy.
+    letters, ``identifiers`` whole values: what may be found nowhere in the copy. ``short`` are
+    those too short for that, which only a cleaned text may not have.
     ``embedded_overlay`` is whether the pixels hold an overlay in bits of their own.
     """
 
@@ -126,6 +127,7 @@ class Survey:
     schemes: dict[int, str] = field(default_factory=dict)
     words: set[str] = field(default_factory=set)
     identifiers: set[str] = field(default_factory=set)
+    short: set[str] = field(default_factory=set)
     has_pixels: bool = False
     has_document: bool = False
     has_content: bool = False
@@ -180,7 +182,7 @@ def survey(source: Source, encoding: Encoding) -> Survey:
         for tag in _UNIQUE
         if len(uid := found.fact(tag)) >= _LEAST_OF_UID and uid not in UID_dictionary
     )
-    if len(found.words) + len(found.identifiers) > _MAX_TERMS:
+    if len(found.words) + len(found.identifiers) + len(found.short) > _MAX_TERMS:
         raise NotDeidentified("the object holds too many names and numbers of people to look for")
     return found
 
@@ -200,7 +202,10 @@ def _note(found: Survey, source: Source, element: Element) -> None:
     elif tag == ENCAPSULATED_DOCUMENT:
         found.has_document = True
     elif tag in _IDENTIFIERS:
-        _add_identifiers(found, _text(found, source, element))
+        text = _text(found, source, element)
+        _add_identifiers(found, text)
+        if tag == PATIENT_ID:
+            found.short.update(words_of(text))
     elif "PN" in vrs_of(element):
         _add_words(found, _text(found, source, element))
     if of_object and tag in _FACTS:
@@ -239,6 +244,8 @@ def _add_words(found: Survey, text: str) -> None:
         # an ideograph, says as much as a word.
         if len(word) >= _LEAST_CHARACTERS or unicodedata.category(word[0]) == "Lo":
             found.words.update((word, _plain(word), _plain(word.translate(_UMLAUTS))))
+        else:
+            found.short.add(word)
 
 
 def _plain(word: str) -> str:

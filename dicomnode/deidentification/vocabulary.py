@@ -7,7 +7,7 @@ meanings in PS3.16, and those that protocols are called by.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from functools import lru_cache
 from typing import Final
 
@@ -66,7 +66,7 @@ def _words_of(meaning: str) -> Iterable[str]:
     )
 
 
-def cleaned(text: str, identifying: frozenset[str]) -> str:
+def cleaned(text: str, identifying: Set[str]) -> str:
     """Return what of a description may stay; ``identifying`` are words of this patient that go.
 
     They are in small letters. Punctuation goes where a word beside it does.

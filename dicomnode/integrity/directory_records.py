@@ -209,6 +209,8 @@ def _record(record_type: str, attributes: Attributes, invented: list[str]) -> At
         held = attributes.get(key)
         if name == "ContentSequence":
             held = _modifiers(attributes)
+        if held and held.get("vr") not in dictionary_VR(int(key, 16)).split(" or "):
+            held = None  # a directory with another VR than that of PS3.6 would be no directory
         if held and (held.get("Value") or held.get("InlineBinary")):
             record[key] = held
         elif name == word:

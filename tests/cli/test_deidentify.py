@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pydicom
@@ -119,3 +121,19 @@ def test_a_key_that_others_can_read_is_noted(tmp_path: Path, key: Path) -> None:
     key.chmod(0o644)
     ended = run("deidentify", CT, "--to", tmp_path / "to", "--project", key)
     assert ended.code == 0 and "chmod 600" in ended.err
+
+
+def test_what_a_library_warns_of_is_not_put_among_the_commands_own_words(
+    tmp_path: Path, key: Path
+) -> None:
+    odd = original()
+    odd.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
+    odd.add_new(0x00081030, "OB", b"\x1b(ZX ")
+    path = written(odd, tmp_path / "odd.dcm")
+    path.write_bytes(
+        path.read_bytes().replace(b"\x08\x00\x30\x10OB\0\0", b"\x08\x00\x30\x10UT\0\0")
+    )
+    command = (sys.executable, "-m", "dicomnode", "deidentify", path, "--to", tmp_path / "copies")
+    options = ("--project", key, "--clean-descriptors")
+    ended = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pydicom
@@ -113,6 +115,30 @@ def test_all_that_is_named_has_to_be_there_and_of_one_patient(
         told = run("export", *named, "--to", tmp_path / "out", "--config", node.config)
         assert told.code == 1 and words in told.err, told.err
         assert not (tmp_path / "out").exists()
+
+
+def test_an_export_that_is_stopped_leaves_nothing(node: RunningNode, tmp_path: Path) -> None:
+    filled(node, tmp_path / "in", 1)
+    (tmp_path / "to").mkdir()
+    slow = (
+        "import dicomnode.integrity.exporting as exporting, signal\n"
+        "def describe(file):\n    print('waiting', flush=True)\n    signal.pause()\n"
+        "exporting.describe = describe\n"
+        "from dicomnode.cli import main\nmain()\n"
+    )
+    options = ("--study", STUDY, "--to", tmp_path / "to" / "out", "--config", node.config)
+    command = (sys.executable, "-c", slow, "export", *options)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "waiting\n"
+            assert list((tmp_path / "to").iterdir())
+            process.send_signal(number)
+            _, told = process.communicate(timeout=60)
+        assert (process.returncode, told) == (130, "dicomnode: interrupted\n")
+        assert list((tmp_path / "to").iterdir()) == []
 
 
 def patients(export: Path) -> list[pydicom.Dataset]:

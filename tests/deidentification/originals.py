@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -14,6 +15,8 @@ from dicomnode.deidentification.files import deidentify
 from dicomnode.deidentification.options import Options
 from dicomnode.deidentification.project import Project
 from dicomnode.deidentification.report import Report
+from dicomnode.errors import NotDeidentified
+from dicomnode.storage.encoding import EXPLICIT_LITTLE
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ROOT = "1.2.826.0.1.3680043.10.1666.77"
@@ -74,3 +77,22 @@ def copied(
     target = directory / f"copy{number}.dcm"
     report = deidentify(source, lambda names: target, project, options or Options())
     return pydicom.dcmread(target), target, report
+
+
+def appended(directory: Path, data_set: Dataset, *elements: tuple[int, bytes, bytes]) -> Path:
+    """Write a data set, and elements after it as no library would: (tag, VR, value)."""
+    path = written(data_set, directory / "odd.dcm")
+    with path.open("ab") as file:
+        for tag, vr, value in elements:
+            file.write(EXPLICIT_LITTLE.header(tag, vr, len(value)) + value)
+    return path
+
+
+def refused(directory: Path, data_set: Dataset, options: Options | None = None) -> str:
+    """De-identify a data set that is refused, of which nothing is left; return why."""
+    before = set(directory.iterdir())
+    with pytest.raises(NotDeidentified) as caught:
+        copied(directory, data_set, options)
+    left = {path.name for path in set(directory.iterdir()) - before}
+    assert all(name.startswith("original") for name in left)
+    return str(caught.value)

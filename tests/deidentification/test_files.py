@@ -22,7 +22,16 @@ from dicomnode.deidentification.options import Dates, Options
 from dicomnode.deidentification.project import Project
 from dicomnode.errors import NotDeidentified
 from dicomnode.storage.encoding import EXPLICIT_LITTLE, IMPLICIT_LITTLE, UNDEFINED
-from tests.deidentification.originals import CT, PROJECT, ROOT, copied, original, written
+from tests.deidentification.originals import (
+    CT,
+    PROJECT,
+    ROOT,
+    appended,
+    copied,
+    original,
+    refused,
+    written,
+)
 
 SHIFTED = Options(dates=Dates.SHIFTED)
 KEPT = Options(dates=Dates.KEPT)
@@ -35,15 +44,6 @@ def item(**attributes: Any) -> Dataset:
     for keyword, value in attributes.items():
         setattr(made, keyword, value)
     return made
-
-
-def appended(directory: Path, data_set: Dataset, *elements: tuple[int, bytes, bytes]) -> Path:
-    """Write a data set, and elements after it as no library would: (tag, VR, value)."""
-    path = written(data_set, directory / "odd.dcm")
-    with path.open("ab") as file:
-        for tag, vr, value in elements:
-            file.write(EXPLICIT_LITTLE.header(tag, vr, len(value)) + value)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -287,41 +287,6 @@ def test_identifiers_are_found_behind_a_vr_that_is_not_theirs(tmp_path: Path) ->
     assert b"Doe" not in target.read_bytes() and b"Quack" not in target.read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("tag", "vr"),
-    [
-        (0x00081140, b"LO"),  # Referenced Image Sequence
-        (0x00081140, b"OB"),
-        (0x00180050, b"UC"),  # Slice Thickness
-        (0x00280106, b"LO"),  # Smallest Image Pixel Value
-        (0x00280106, b"CS"),
-        (0x00282000, b"SH"),  # ICC Profile
-    ],
-)
-def test_what_has_a_vr_of_another_kind_may_say_anything_and_goes(
-    tmp_path: Path, tag: int, vr: bytes
-) -> None:
-    source = appended(tmp_path, original(), (tag, vr, b"seen by Erna"))
-    target = tmp_path / "copy.dcm"
-    deidentify(source, lambda names: target, PROJECT, Options())
-    assert b"Erna" not in target.read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("keyword", "value"),
-    [
-        ("EncryptedContent", b"Erna"),
-        ("Signature", b"Erna"),
-        ("BoardingPassID", "Erna"),
-        ("BreedRegistrationNumber", "Erna"),
-        ("ReferenceToRecordedSound", "Erna"),
-    ],
-)
-def test_strays_that_may_name_somebody_go(tmp_path: Path, keyword: str, value: Any) -> None:
-    _, path, _ = copied(tmp_path, original(**{keyword: value}))
-    assert b"Erna" not in path.read_bytes()
-
-
 def test_pixels_and_values_that_stay_are_the_same_bytes(tmp_path: Path) -> None:
     pixels = bytes(range(256)) * 8192
     image = original(Rows=1024, Columns=1024, BitsAllocated=16, ConvolutionKernel="STANDARD")
@@ -360,15 +325,6 @@ def test_cleaned_sequences_keep_published_codes_and_known_words(tmp_path: Path) 
     assert codes[0].ProtocolContextSequence[0].ValueType == "NUMERIC"
     assert (codes[1].CodeValue, codes[1].CodeMeaning) == ("", "Head")
     assert "RequestAttributesSequence" not in copied(tmp_path, asked)[0]
-
-
-def refused(directory: Path, data_set: Dataset, options: Options | None = None) -> str:
-    before = set(directory.iterdir())
-    with pytest.raises(NotDeidentified) as caught:
-        copied(directory, data_set, options)
-    left = {path.name for path in set(directory.iterdir()) - before}
-    assert all(name.startswith("original") for name in left)
-    return str(caught.value)
 
 
 def image(**attributes: Any) -> Dataset:

@@ -115,6 +115,22 @@ def test_patients_and_studies_stand_once_and_in_unicode(tmp_path: Path) -> None:
     ]
 
 
+def test_a_vr_that_is_not_that_of_the_attribute_does_not_come_into_the_directory(
+    tmp_path: Path,
+) -> None:
+    odd = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))
+    for tag in (0x0008_0020, 0x0020_0011, 0x0008_1030):
+        odd[tag] = pydicom.DataElement(tag, "UT", "an essay")
+    odd.save_as(tmp_path / "odd.dcm")
+    out = exported([tmp_path / "odd.dcm"], tmp_path / "out")
+    _, study, series, _ = pydicom.dcmread(out / "DICOMDIR").DirectoryRecordSequence
+    assert [(each.VR, each.value) for each in (study["StudyDate"], series["SeriesNumber"])] == [
+        ("DA", "19000101"),
+        ("IS", 0),
+    ]
+    assert (study["StudyDescription"].VR, study.StudyDescription) == ("LO", "")
+
+
 def test_what_an_object_lacks_has_a_stand_in_in_the_directory_alone(tmp_path: Path) -> None:
     path = tmp_path / "1.dcm"
     path.write_bytes(small_object())

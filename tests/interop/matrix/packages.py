@@ -50,4 +50,4 @@ def has_odil() -> bool:
 
 def has_pixelmed() -> bool:
     """Tell whether PixelMed's toolkit and a compiler for Java are installed."""
-    return PIXELMED_JAR.is_file() and has("java")
+    return PIXELMED_JAR.is_file() and has("javac")

@@ -18,23 +18,26 @@ _HEADINGS = {
         " procedure step on, and to ask for storage commitment.",
     ),
 }
-_SIGNS = {Verdict.PASS: "pass", Verdict.FAIL: "**fail**", Verdict.NO: "–", Verdict.NOT_TRIED: ""}
+_SIGNS = {Verdict.PASS: "pass", Verdict.FAIL: "**fail**", Verdict.NO: "no", Verdict.NOT_TRIED: ""}
 _COLUMNS_SAID = """\
-A cell is one exchange that a program tries and whose result it checks: which objects came, with which
-pixels and patients, which matches, which final status. `pass` is where all of it was right; `–` is
-where the peer does not have the service in the role that it would need; an empty cell was not tried.
-Move is with a second association to the peer (the node as SCP) or to the node (as SCU); cancel is
-C-CANCEL of a query; TLS is with certificates on both sides; compressed is objects in JPEG 2000, RLE
-and JPEG as they are; character sets is names of patients in the character sets of pydicom's samples;
-user identity is name and passcode, a wrong one of which is rejected. The node's own commands send no
-user identity."""
+A cell is one exchange that a program tries and whose result it checks: which objects came, with
+which pixels and patients, which matches, which final status. `pass` is where all of it was right;
+`no` is where the peer does not have the service in the role that it would need; an empty cell was
+not tried. Move is with a second association to the peer (the node as SCP) or to the node (as SCU);
+cancel is C-CANCEL of a query; TLS is with certificates on both sides; compressed is objects in
+JPEG 2000, RLE and JPEG as they are; character sets is names of patients in the character sets of
+pydicom's samples; user identity is name and passcode, a wrong one of which is rejected. The node's
+own commands send no user identity."""
 _TRAFFIC_SAID = """\
-All connections went through a relay that records them. Wireshark's dissector read {packets:,} packets
-with {pdus:,} DICOM PDUs and found {faults}. What came over TLS is as the node recorded it with
-`dicomnode trace`; what the node sent over TLS was not dissected. {carried_on}
-packets of the column compressed are not counted: Wireshark takes fragments of JPEG and RLE for
-elements, and looks for the rest of the last one in the command that follows ("{words}"), whoever
-sends them."""
+All connections went through a relay that records them. Wireshark's dissector read {packets:,}
+packets with {pdus:,} DICOM PDUs; in what the node sent it found {faults}. What came over TLS is as
+the node recorded it with `dicomnode trace`; what the node sent over TLS was not dissected.
+{carried_on} packets of the column compressed are not counted: Wireshark takes fragments of JPEG and
+RLE for elements, and looks for the rest of the last one in the command that follows ("{words}"),
+whoever sends them. Of the big objects PDUs were dissected, but not put together."""
+_NOT_TO_BE_HAD = """\
+Not to be had as packages of Debian, PyPI or npm: dcm4che. dicom-dimse-native (npm) is DCMTK again,
+and left out. CTN's archive, worklist and commitment servers need MySQL, and are left out."""
 
 
 def write_page(result: Result, rows: Sequence[Peer], wireshark: str, big: str) -> str:
@@ -45,6 +48,7 @@ def write_page(result: Result, rows: Sequence[Peer], wireshark: str, big: str) -
         f"Written by `python -m tests.interop.matrix --write` on {today}; `make proof` runs it.",
         _COLUMNS_SAID + f" The big object has {big}.",
         _versions(rows, wireshark),
+        _NOT_TO_BE_HAD,
     ]
     for role, (heading, words) in _HEADINGS.items():
         parts += [f"## {heading}", fill(words, 100), _table(result.outcomes, rows, role)]
@@ -59,7 +63,10 @@ def write_page(result: Result, rows: Sequence[Peer], wireshark: str, big: str) -
         words=CARRIED_ON,
     )
     parts += ["## What went over the wire", said]
-    parts += ["\n".join(f"- {each}" for each in found.faults)] if found.faults else []
+    parts.append("\n".join(f"- {each}" for each in found.faults))
+    if found.of_peers:
+        parts.append("What peers sent has faults, which the node bore:")
+        parts.append("\n".join(f"- {each}" for each in found.of_peers))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from tests.interop.matrix.cells import Cell, Key, Outcome, Peer, Verdict
+from tests.interop.matrix.cells import Cell, Key, Outcome, Peer, Role, Verdict
 from tests.interop.matrix.traffic import Dissected, dissect
 from tests.interop.matrix.world import World
 
 _MOST_WORDS = 160
+BOTH_WAYS = ("move", "commitment", "MPPS")
+"""Columns in which the node and the peer call each other."""
 
 
 @dataclass(slots=True)
@@ -50,9 +53,17 @@ def run_cell(world: World, cell: Cell, dissected: Dissected) -> Outcome:
     """Try one cell; whatever it raises is its failure."""
     with world.traffic.recorded(cell.name) as capture:
         outcome = _attempted(world, cell)
-    found = dissect(capture, has_fragments=cell.column == "compressed")
-    if not found.faults:
+    side: Literal["requestor", "acceptor"] = "requestor" if cell.role is Role.SCP else "acceptor"
+    found = dissect(
+        capture,
+        has_fragments=cell.column == "compressed",
+        is_big=cell.column == "big object",
+        peer_is=None if cell.column in BOTH_WAYS else side,
+    )
+    if not found.faults and not found.of_peers:
         capture.unlink()
+    if cell.column == "big object":
+        world.tidy()
     dissected.add(found)
     if found.faults and outcome.verdict is Verdict.PASS:
         return Outcome(Verdict.FAIL, f"dissection: {found.faults[0]}", foreseen=False)

@@ -9,10 +9,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from dicomnode.observe import pcapng
 from tests.peers import Address, run_tool
 
+ACCEPTOR = str(pcapng.DICOM_PORT)
+"""The port of the acceptor in captures."""
 ERROR = 0x80_0000
 """The severity of an error in Wireshark's expert information."""
 CARRIED_ON = "Early termination of tag"
@@ -24,12 +27,15 @@ rest of the last one in the command that follows; it does so whoever sends them.
 class Dissected:
     """How many packets and PDUs were looked at, and what is wrong with some.
 
+    ``of_peers`` are the faults of what a peer, and not the node, sent.
+
     ``carried_on`` are those that Wireshark itself gets wrong (CARRIED_ON).
     """
 
     packets: int = 0
     pdus: int = 0
     faults: list[str] = field(default_factory=list)
+    of_peers: list[str] = field(default_factory=list)
     carried_on: int = 0
 
     def add(self, other: Dissected) -> None:
@@ -37,6 +43,7 @@ class Dissected:
         self.packets += other.packets
         self.pdus += other.pdus
         self.faults += other.faults
+        self.of_peers += other.of_peers
         self.carried_on += other.carried_on
 
 
@@ -185,21 +192,38 @@ class Traffic:
             relay.close()
 
 
-def dissect(capture: Path, *, has_fragments: bool = False) -> Dissected:
+def dissect(
+    capture: Path,
+    *,
+    has_fragments: bool = False,
+    is_big: bool = False,
+    peer_is: Literal["requestor", "acceptor"] | None = None,
+) -> Dissected:
     """Have tshark read a capture; the faults are malformed packets and errors.
 
-    ``has_fragments``: compressed pixels are in it.
+    ``has_fragments``: compressed pixels are in it. ``is_big``: the fragments of a message are not
+    put together, which takes tshark minutes for 300 MB. ``peer_is`` says which side of its
+    associations the peer is; without it all faults are taken for the node's.
     """
-    fields: tuple[str, ...] = (
-        "frame.number",
-        "_ws.malformed",
-        "_ws.expert.severity",
-        "_ws.expert.message",
+    fields = (
+        *("frame.number", "tcp.srcport", "_ws.malformed", "_ws.expert.severity"),
+        *("_ws.expert.message", "dicom.pdu.type"),
     )
-    fields += ("dicom.pdu.type",)
     wanted = [argument for each in fields for argument in ("-e", each)]
+    whole = ("-o", f"dicom.pdv_reassemble:{str(not is_big).upper()}")
     done = run_tool(
-        *("tshark", "-r", capture, "-d", "tcp.port==104,dicom", "-Q", "-T", "fields", *wanted),
+        *(
+            "tshark",
+            "-r",
+            capture,
+            *whole,
+            "-d",
+            "tcp.port==104,dicom",
+            "-Q",
+            "-T",
+            "fields",
+            *wanted,
+        ),
         timeout=300,
     )
     if done.returncode:
@@ -209,12 +233,14 @@ def dissect(capture: Path, *, has_fragments: bool = False) -> Dissected:
         values = line.split("\t")
         if len(values) != len(fields):
             continue
-        number, malformed, severities, messages, types = values
+        number, sender, malformed, severities, messages, types = values
         found.packets += 1
         found.pdus += len(types.split(",")) if types else 0
         worst = max((int(each, 0) for each in severities.split(",") if each), default=0)
         if has_fragments and CARRIED_ON in messages:
             found.carried_on += 1
         elif malformed or worst >= ERROR:
-            found.faults.append(f"{capture.stem} packet {number}: {malformed or messages}")
+            fault = f"{capture.stem}, packet {number}: {messages or malformed}"
+            is_of_peer = peer_is is not None and (sender == ACCEPTOR) is (peer_is == "acceptor")
+            (found.of_peers if is_of_peer else found.faults).append(fault)
     return found

@@ -117,6 +117,11 @@ class World:
         pixels = bytes(range(256)) * (2 * BIG_SIDE**2 // 256)
         return self.fresh(None, Rows=BIG_SIDE, Columns=BIG_SIDE, PixelData=pixels)
 
+    def tidy(self) -> None:
+        """Remove what the cells so far have written, but for what runs still."""
+        for path in self.directory.glob("cell*/fresh.dcm"):
+            path.unlink()
+
     def check_stored(self, *sent: Sample) -> None:
         """Check that the node has objects with the pixels and patients that were sent."""
         for each in sent:

@@ -11,6 +11,7 @@ import odil
 
 Context = odil.AssociationParameters.PresentationContext
 SYNTAXES = [odil.registry.ExplicitVRLittleEndian, odil.registry.ImplicitVRLittleEndian]
+SUCCESS = 0x0000
 STUDY_ROOT = "StudyRootQueryRetrieveInformationModel"
 
 
@@ -79,13 +80,14 @@ def serve(call, folder):
         uid = data_set.as_string("SOPInstanceUID")[0].decode()
         with odil.open(f"{folder}/{uid}.dcm", "wb") as stream:
             odil.Writer.write_file(data_set, stream)
-        return odil.messages.Response.Success
+        return SUCCESS
 
     while True:
         association = odil.Association()
         association.receive_association("v4", int(call[1]))
-        echoes = odil.EchoSCP(association, lambda request: odil.messages.Response.Success)
-        stores = odil.StoreSCP(association, store)
+        echoes, stores = odil.EchoSCP(association), odil.StoreSCP(association)
+        echoes.set_callback(lambda request: SUCCESS)
+        stores.set_callback(store)
         dispatcher = odil.SCPDispatcher(association)
         dispatcher.set_echo_scp(echoes)
         dispatcher.set_store_scp(stores)
