@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests import peers
 from tests.authority import Authority
@@ -29,6 +30,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault(
     "PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / "dicomnode-tests-bytecode")
 )
+
+# How long an example takes says nothing where tests share the machine.
+settings.register_profile("without deadline", settings(), deadline=None)
+settings.load_profile("without deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -74,7 +74,7 @@ def data_sets(draw: st.DrawFn, depth: int = 3) -> Dataset:
     return made
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     data_sets(),
     st.sampled_from((ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)),
@@ -106,7 +106,7 @@ def test_no_value_that_identifies_is_in_the_copy(
         assert [e for e in left if not any(kind in e.keyword for kind in KEPT_KINDS)] == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_text_that_the_table_leaves_alone_is_refused_if_it_holds_a_name(
     data: st.DataObject,
@@ -127,7 +127,7 @@ def test_text_that_the_table_leaves_alone_is_refused_if_it_holds_a_name(
             assert SECRET.lower().encode() not in target.read_bytes().lower()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.binary(max_size=200), st.integers(0, 400))
 def test_no_bytes_make_it_fail_otherwise_than_by_a_refusal(noise: bytes, at: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -128,7 +128,7 @@ def test_the_recorded_answer_is_valid() -> None:
 
 @given(st.lists(st.integers(1, 3000), max_size=12))
 @example([1] * 3000)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_however_the_stream_is_cut_the_messages_are_the_same(sizes: list[int]) -> None:
     endpoint = Endpoint()
     endpoint.receive(RECORDED[0])
@@ -142,7 +142,7 @@ def test_however_the_stream_is_cut_the_messages_are_the_same(sizes: list[int]) -
 
 
 @given(roles, st.lists(st.binary(max_size=300), max_size=5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_random_bytes_before_the_association(role: Role, chunks: list[bytes]) -> None:
     check(Endpoint(role), chunks)
 
@@ -152,13 +152,13 @@ def test_random_bytes_before_the_association(role: Role, chunks: list[bytes]) ->
     st.integers(0, 5),
     st.lists(st.binary(max_size=100) | framed_noise() | pdv_noise(), min_size=1, max_size=5),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_random_pdus_within_the_association(role: Role, after: int, noise: list[bytes]) -> None:
     check(Endpoint(role), [*_STREAMS[role][:after], *noise])
 
 
 @given(st.data(), roles, st.integers(0, 2000))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_a_damaged_recording(data: st.DataObject, role: Role, cut: int) -> None:
     pdus = data.draw(damaged_recordings(role))
     stream = b"".join(pdus)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomnode.errors import StatusError
@@ -66,7 +66,6 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorklistItems]:
         yield items
 
 
-@settings(deadline=None)
 @given(st.fixed_dictionaries({keyword: st.sampled_from(each) for keyword, each in ASKED.items()}))
 def test_sql_and_the_rules_agree(items: WorklistItems, keys: dict[str, Any]) -> None:
     worked_out = plan(**keys)
@@ -106,14 +105,12 @@ def test_what_is_matched_is_named() -> None:
     assert worked_out.unsupported == (0x00080070,)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_query_or_are_refused_with_a_status(data: bytes) -> None:
     with contextlib.suppress(StatusError):
         make_plan(data, Asked(EXPLICIT, "DICOMNODE", tuple(State)), Bounds(10_000, 100))
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_query_is_a_query_or_is_refused_with_a_status(data: st.DataObject) -> None:
     keys = data.draw(st.fixed_dictionaries({k: st.sampled_from(v) for k, v in ASKED.items()}))
