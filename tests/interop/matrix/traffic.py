@@ -214,7 +214,6 @@ def dissect(
             "tshark",
             "-r",
             capture,
-            *whole,
             "-d",
             "tcp.port==104,dicom",
             "-Q",
