@@ -34,7 +34,7 @@ packets with {pdus:,} DICOM PDUs; in what the node sent it found {faults}. What 
 the node recorded it with `dicomnode trace`; what the node sent over TLS was not dissected.
 {carried_on} packets of the column compressed are not counted: Wireshark takes fragments of JPEG and
 RLE for elements, and looks for the rest of the last one in the command that follows ("{words}"),
-whoever sends them. Of the big objects PDUs were dissected, but not put together."""
+whoever sends them."""
 _NOT_TO_BE_HAD = """\
 Not to be had as packages of Debian, PyPI or npm: dcm4che. dicom-dimse-native (npm) is DCMTK again,
 and left out. CTN's archive, worklist and commitment servers need MySQL, and are left out."""

@@ -57,7 +57,6 @@ def run_cell(world: World, cell: Cell, dissected: Dissected) -> Outcome:
     found = dissect(
         capture,
         has_fragments=cell.column == "compressed",
-        is_big=cell.column == "big object",
         peer_is=None if cell.column in BOTH_WAYS else side,
     )
     if not found.faults and not found.of_peers:

@@ -196,27 +196,24 @@ def dissect(
     capture: Path,
     *,
     has_fragments: bool = False,
-    is_big: bool = False,
     peer_is: Literal["requestor", "acceptor"] | None = None,
 ) -> Dissected:
     """Have tshark read a capture; the faults are malformed packets and errors.
 
-    ``has_fragments``: compressed pixels are in it. ``is_big``: the fragments of a message are not
-    put together, which takes tshark minutes for 300 MB. ``peer_is`` says which side of its
-    associations the peer is; without it all faults are taken for the node's.
+    ``has_fragments``: compressed pixels are in it. ``peer_is`` says which side of
+    its associations the peer is; without it all faults are taken for the node's. A message of
+    300 MB takes minutes.
     """
     fields = (
         *("frame.number", "tcp.srcport", "_ws.malformed", "_ws.expert.severity"),
         *("_ws.expert.message", "dicom.pdu.type"),
     )
     wanted = [argument for each in fields for argument in ("-e", each)]
-    whole = ("-o", f"dicom.pdv_reassemble:{str(not is_big).upper()}")
     done = run_tool(
         *(
             "tshark",
             "-r",
             capture,
-            *whole,
             "-d",
             "tcp.port==104,dicom",
             "-Q",
