@@ -101,9 +101,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
     judge.catalog.close()
 
 
-often = settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+often = settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @often
