@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from bench.report import Figure, Section, table, write
-
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 # Takes how often to run; most parts give one figure, some that share their servers give several.
 Part = Callable[[int], Figure | Sequence[Figure]]
@@ -28,7 +25,7 @@ def main(
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
     parser.add_argument("--runs", type=int, default=runs, help=f"runs of each (default {runs})")
     parser.add_argument("--quick", action="store_true", help="one run, and less of everything")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md")
     options = parser.parse_args(arguments)
     if unknown := set(options.parts) - set(parts):
         parser.error(f"unknown part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
@@ -44,5 +41,8 @@ def main(
             print(figure.row(), file=sys.stderr, flush=True)
     print(table(figures))
     if options.write:
-        write(PAGE, section, figures, chosen)
+        from bench.plots import save_ratios  # needs the extra "bench"
+
+        write(section.name, section.text(figures, chosen))
+        save_ratios()
     return 0 if all(figure.met for figure in figures) else 1

@@ -83,20 +83,21 @@ def _value(vr: str, value: object) -> dict[str, object]:
     return {"vr": vr, "Value": [value]}
 
 
+def fill(store: Path, items: int) -> None:
+    """Make the index of a node that is to start there, with so many items."""
+    store.mkdir(parents=True)
+    with Catalog(f"sqlite:///{store / 'index.sqlite'}", synchronous="OFF") as catalog:
+        WorklistItems(catalog).put(
+            [NewItem(f"{number:06}", "command", "", "", _item(number)) for number in range(items)]
+        )
+
+
 @contextlib.contextmanager
 def _node(items: int) -> Iterator[QueryWire]:
     """Start the node with so many items, and an association with it."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dicomnode-bench-")))
-        store = scratch / "node" / "store"
-        store.mkdir(parents=True)
-        with Catalog(f"sqlite:///{store / 'index.sqlite'}", synchronous="OFF") as catalog:
-            WorklistItems(catalog).put(
-                [
-                    NewItem(f"{number:06}", "command", "", "", _item(number))
-                    for number in range(items)
-                ]
-            )
+        fill(scratch / "node" / "store", items)
         limits = {"max_matches": 0}
         node = stack.enter_context(peers.node_process(scratch / "node", limits=limits))
         yield stack.enter_context(_asking(node.dicom_address))
@@ -134,8 +135,8 @@ def _asked(*, modality: str = "", station: str = "", date: str = "", name: str =
         _STEP_ID: "",
     }
     patient = {ACCESSION_NUMBER: "", PATIENT_NAME: name, PATIENT_ID: "", STUDY_INSTANCE_UID: ""}
-    item = element(_ITEM, identifier(keys))
-    return identifier({**patient, _STEP_SEQUENCE: item, _PROCEDURE_ID: ""})
+    step = element(_ITEM, identifier(keys))
+    return identifier({**patient, _STEP_SEQUENCE: step, _PROCEDURE_ID: ""})
 
 
 def _turns(
@@ -160,7 +161,8 @@ def _of_today(turn: int) -> bytes:
     return _asked(modality=_MODALITIES[turn % 10], date=f"{_TODAY:%Y%m%d}")
 
 
-def _of_station(turn: int) -> bytes:
+def of_station(turn: int) -> bytes:
+    """Return an identifier for what is scheduled today at one station."""
     return _asked(station=f"{_MODALITIES[turn % 10]}_{turn % 5}", date=f"{_TODAY:%Y%m%d}")
 
 
@@ -172,7 +174,7 @@ def today(runs: int) -> list[Figure]:
     """What is scheduled today, among 10,000 items, against wlmscpfs."""
     queries = {
         "one modality's 50 items of today": (_of_today, 50, 0.05),
-        "one station's 10 items of today": (_of_station, 10, 0.05),
+        "one station's 10 items of today": (of_station, 10, 0.05),
         "33 items by a name with wild cards": (lambda turn: _asked(name="FAMILY123*"), 33, 0.25),
         "everything": (lambda turn: _asked(), ITEMS, 1.5),
     }
@@ -191,7 +193,7 @@ def growth(runs: int) -> list[Figure]:
     """What is scheduled today, among 100,000 items, against 10,000."""
     queries = {
         "one modality's 50 items of today": (_of_today, 50),
-        "one station's 10 items of today": (_of_station, 10),
+        "one station's 10 items of today": (of_station, 10),
     }
     figures = []
     with ExitStack() as stack:

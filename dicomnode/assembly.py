@@ -34,7 +34,7 @@ from dicomnode.parameters import (
     retrieve_rules_of,
 )
 from dicomnode.registry import Registry
-from dicomnode.removal import Removal, make_removal
+from dicomnode.removal import Removal, make_removal, reception_clock
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.commitment import StorageCommitment
 from dicomnode.services.commitment_journal import CommitmentJournal
@@ -103,6 +103,7 @@ def make_intake(base: Base, archive: OpenArchive) -> Intake:
         forwarding=archive.outbox,
         auditing=base.auditing,
         custodian=base.custodian,
+        now=reception_clock(base.settings, base.catalog),
     )
 
 

@@ -56,6 +56,6 @@ def routes_of(served: Served, tokens: Iterable[str]) -> list[BaseRoute]:
         *trace_routes(served.tracing, access),
         *deletion_routes(served.removal.deleting, access),
         *retention_routes(served.removal.retention, access),
-        *custody_routes(served.custodian, served.auditing, access),
+        *custody_routes(served.custodian, served.catalog, served.auditing, access),
         *integrity_routes(served.catalog, served.scrub, access),
     ]

@@ -50,6 +50,7 @@ from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
 from dicomnode.observe.http import OK, HTTPServer, build_app
 from dicomnode.observe.logs import Log, Logger
+from dicomnode.observe.loop_lag import noted_loop_lag
 from dicomnode.observe.metrics import Metrics
 from dicomnode.observe.refusals import Refusals
 from dicomnode.outbox.desk import Desk
@@ -170,6 +171,7 @@ class Node:
             noting = note_custody(self._archive, self.log, self._auditing)
             await undo.enter_async_context(noting)
             await self._listen(undo)
+            await undo.enter_async_context(noted_loop_lag(self._metrics.registry))
             self._undo = undo.pop_all()
 
     async def _listen(self, undo: contextlib.AsyncExitStack) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,8 +11,10 @@ from dicomnode.index.entry import InstanceRow
 from dicomnode.observe.deletion_metrics import DeletionMetrics
 from dicomnode.observe.logs import Logger
 from dicomnode.observe.metrics import Metrics
+from dicomnode.retention.clock import received_now
 from dicomnode.retention.rules import Rules
 from dicomnode.retention.running import Retention
+from dicomnode.retention.state import States
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.custody import Custodian
 from dicomnode.services.deletion import Deleting
@@ -59,6 +61,12 @@ def retention_rules_of(settings: Settings) -> Rules:
     """Return which objects are deleted by rule, and how."""
     strict = settings.node.strict_ae_titles
     return Rules(settings.retention, settings.deletion, strict=strict)
+
+
+def reception_clock(settings: Settings, catalog: Catalog) -> Callable[[], float]:
+    """Return what tells when objects are received. Raises CatalogError."""
+    rules = retention_rules_of(settings)
+    return received_now(States(catalog).trusted_at(), rules.max_jump_seconds)
 
 
 def make_removal(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -136,6 +137,14 @@ def _general(name: str) -> x509.GeneralName:
     with contextlib.suppress(ValueError):
         return x509.IPAddress(ip_address(name))
     return x509.DNSName(name)
+
+
+def of_version(pem: bytes, version: int) -> bytes:
+    """Return one certificate or list as if it were of another version (RFC 5280 §4.1, §5.1)."""
+    begin, *lines, end = pem.strip().splitlines()
+    der = bytearray(base64.b64decode(b"".join(lines)))
+    der[der.index(b"\x02\x01") + 2] = version
+    return b"\n".join((begin, base64.b64encode(der), end, b""))
 
 
 def node_tls(authority: Authority, **keys: Any) -> Mapping[str, Any]:

@@ -99,12 +99,13 @@ class Nursery:
             )
         return ours
 
-    def start(self, arguments: Sequence[str]) -> Nursling:
-        """Run ``dicomnode`` with ``arguments``, its output in a pipe, in the current directory."""
+    def start(self, arguments: Sequence[str], module: str = "dicomnode") -> Nursling:
+        """Run a module with ``arguments``, its output in a pipe, in the current directory."""
         self._asked = self._asked or self._open()
         status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reading, writing = os.pipe()
         wanted = {
+            "module": module,
             "arguments": list(arguments),
             "directory": os.getcwd(),
             "environment": dict(os.environ),
@@ -162,8 +163,8 @@ def _run(wanted: dict[str, Any]) -> NoReturn:
     os.chdir(wanted["directory"])
     os.environ.clear()
     os.environ.update(wanted["environment"])
-    sys.argv = ["dicomnode", *wanted["arguments"]]
-    runpy.run_module("dicomnode", run_name="__main__", alter_sys=True)
+    sys.argv = [wanted["module"], *wanted["arguments"]]
+    runpy.run_module(wanted["module"], run_name="__main__", alter_sys=True)
     sys.exit(0)
 
 

@@ -391,8 +391,8 @@ class NodeProcess:
         self._reader.start()
 
     def _started(self, *arguments: str, program: Sequence[str]) -> subprocess.Popen[str] | Nursling:
-        if self.nursery is not None and not program:
-            return self.nursery.start(arguments)
+        if self.nursery is not None and program[:1] in ((), ("-m",)):
+            return self.nursery.start([*program[2:], *arguments], *program[1:2])
         return subprocess.Popen(
             [sys.executable, *(program or ("-m", "dicomnode")), *arguments],
             stdin=subprocess.DEVNULL,

@@ -48,16 +48,18 @@ def associate_rq(
     protocol_version: int = 1,
     application_context: str = APPLICATION_CONTEXT,
     scp_of: Sequence[str] = (),
+    scu_too: bool = False,
     extended: Mapping[str, bytes] | None = None,
     identity: tuple[int, bytes, bytes] | None = None,
     window: tuple[int, int] | None = None,
 ) -> bytes:
     """Return an A-ASSOCIATE-RQ (PS3.8 §9.3.2).
 
-    ``scp_of`` are the SOP classes that the caller takes the SCP role of (PS3.7 §D.3.3.4),
-    ``extended`` the application information of extended negotiations (PS3.7 §D.3.3.5),
-    ``identity`` type, primary and secondary field of a user identity (PS3.7 §D.3.3.7), ``window``
-    the operations that each side may have outstanding (PS3.7 §D.3.3.3).
+    ``scp_of`` are the SOP classes that the caller takes the SCP role of (PS3.7 §D.3.3.4), and
+    ``scu_too`` whether it keeps that of SCU, ``extended`` the application information of extended
+    negotiations (PS3.7 §D.3.3.5), ``identity`` type, primary and secondary field of a user identity
+    (PS3.7 §D.3.3.7), ``window`` the operations that each side may have outstanding (PS3.7
+    §D.3.3.3).
     """
     items = item(0x10, application_context.encode())
     for context_id, abstract_syntax, transfer_syntaxes in contexts:
@@ -68,7 +70,7 @@ def associate_rq(
         0x52, b"1.2.826.0.1.3680043.9"
     )
     for uid in scp_of:
-        information += item(0x54, _counted(uid) + b"\0\1")
+        information += item(0x54, _counted(uid) + bytes((scu_too, 1)))
     for uid, application in (extended or {}).items():
         information += item(0x56, _counted(uid) + application)
     if window is not None:

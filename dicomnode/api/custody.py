@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +14,7 @@ from starlette.routing import Route
 from dicomnode.api.access import Access
 from dicomnode.api.bodies import read_json
 from dicomnode.errors import CatalogError
+from dicomnode.index.catalog import Catalog, InstanceRow
 from dicomnode.integrity.record import Detail, Event, checked_details
 from dicomnode.services.auditing import Auditing
 from dicomnode.services.custody import Custodian
@@ -27,8 +29,13 @@ _KEYS: Final = {"event", "instances", "details"}
 _TOLD: Final = (Event.EXPORTED, Event.FORWARDED, Event.VERIFIED)
 
 
-def custody_routes(custodian: Custodian | None, auditing: Auditing, access: Access) -> list[Route]:
-    """Return the routes of the custody log; all of them need a token."""
+def custody_routes(
+    custodian: Custodian | None, catalog: Catalog, auditing: Auditing, access: Access
+) -> list[Route]:
+    """Return the routes of the custody log; all of them need a token.
+
+    Without a custodian nothing is recorded; exports are audited all the same.
+    """
 
     def kept() -> Custodian:
         if custodian is None:
@@ -52,18 +59,29 @@ def custody_routes(custodian: Custodian | None, auditing: Auditing, access: Acce
     async def tell(request: Request) -> Response:
         access.require(request)
         event, uids, details = _told(await read_json(request, _MAX_BYTES))
+        is_audited = event is Event.EXPORTED and auditing.audit.enabled
         try:
-            recorded, unknown = await run_in_threadpool(kept().told, event, uids, details)
+            if custodian is None and is_audited:
+                held, unknown = await run_in_threadpool(_held, catalog, uids)
+            else:
+                held, unknown = await run_in_threadpool(kept().told, event, uids, details)
         except CatalogError as error:
             raise HTTPException(503, str(error)) from None
-        if event is Event.EXPORTED:
-            auditing.exported(recorded, str(details.get("to", "")))
-        return JSONResponse({"recorded": len(recorded), "not_held": unknown})
+        if is_audited:
+            auditing.exported(held, str(details.get("to", "")))
+        return JSONResponse({"recorded": len(held) if custodian else 0, "not_held": unknown})
 
     return [
         Route("/api/instances/{uid}/custody", show),
         Route("/api/custody", tell, methods=["POST"]),
     ]
+
+
+def _held(catalog: Catalog, uids: Sequence[str]) -> tuple[list[InstanceRow], list[str]]:
+    """Return the objects that are held, and which are not. Blocks; raises CatalogError."""
+    held = catalog.instance_rows(catalog.select_instances({"SOPInstanceUID": uids}))
+    there = {row.sop_instance_uid for row in held}
+    return held, [uid for uid in dict.fromkeys(uids) if uid not in there]
 
 
 def _told(value: Any) -> tuple[Event, list[str], dict[str, Detail]]:

@@ -15,11 +15,10 @@ from starlette.routing import Route
 from dicomnode.api.access import Access
 from dicomnode.api.bodies import read_json
 from dicomnode.errors import CatalogError
-from dicomnode.services.deletion import KEYWORDS, Deleting, NotDeleted
+from dicomnode.services.deletion import KEYWORDS, MAX_REASON, Deleting, NotDeleted
 
 _MAX_BYTES: Final = 64 * 1024
 _MOST_VALUES: Final = 500
-_MAX_REASON: Final = 500
 _MAX_NAME: Final = 64
 
 _T = TypeVar("_T")
@@ -35,7 +34,7 @@ def deletion_routes(deleting: Deleting, access: Access) -> list[Route]:
         if body.get("dry_run", True) is not False:
             plan = await _done(lambda: deleting.plan(level, values))
             return JSONResponse(await _done(lambda: deleting.shown(plan)))
-        reason, mark = _text(body, "reason", _MAX_REASON), _text(body, "mark", 64)
+        reason, mark = _text(body, "reason", MAX_REASON), _text(body, "mark", 64)
         asked_by = _text(body, "asked_by", _MAX_NAME)
         order = await _done(lambda: deleting.order(level, values, reason, asked_by, mark))
         return JSONResponse(asdict(order), status_code=202)

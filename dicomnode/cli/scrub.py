@@ -155,6 +155,8 @@ def _read_here(settings: Settings, files: Any, study: str) -> None:
     catalog.open(partial(restore, files))
     log.start()
     try:
+        if catalog.is_new:
+            fail("the index lacks stored files: start the node, or run `dicomnode reindex`")
         custody = Custody(catalog) if settings.custody.enabled else None
         parts = catalog, Turns(), log.logger, CollectorRegistry(), custody
         made = make_scrub(settings, files, *parts)

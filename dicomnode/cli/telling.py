@@ -41,7 +41,8 @@ def tell_node(
     Raises NodeUnavailable, Refused, CatalogError, OSError, or ends the command: then not all is
     recorded.
     """
-    if not settings.custody.enabled:
+    is_audited = event is Event.EXPORTED and settings.audit.enabled
+    if not settings.custody.enabled and not is_audited:
         return
     if (unavailable := why_no_node(settings)) is not None:
         with store_alone(settings, unavailable) as files:
@@ -85,7 +86,7 @@ def _record(
     catalog.open(partial(restore, files))
     try:
         custody = Custody(catalog)
-        for start in range(0, len(rows), _AT_ONCE):
+        for start in range(0, len(rows) if settings.custody.enabled else 0, _AT_ONCE):
             custody.append(
                 Happening(event, row.study_instance_uid, row.sop_instance_uid, details)
                 for row in rows[start : start + _AT_ONCE]

@@ -37,7 +37,7 @@ from dicomnode.index.entry import (
 )
 from dicomnode.index.intake import Restore, Unsettled
 from dicomnode.index.keys import Level
-from dicomnode.index.opening import make_tables
+from dicomnode.index.opening import FILLED, UNFILLED, make_tables
 from dicomnode.index.reading import SearchStopped, Stop
 from dicomnode.index.registrar import Registrar
 from dicomnode.index.search import Row, Search, Wanted
@@ -76,7 +76,8 @@ class Catalog:
 
     ``rebuilt_from`` is set by ``open`` when it found tables of another schema version and
     replaced them by empty ones: the files then have to be entered again (``recovery``).
-    ``is_new`` tells that there were no tables of this version before. ``restored`` counts the
+    ``is_new`` tells that there were no tables of this version before, or that the files have not
+    all been entered since these were made or emptied (``filled``). ``restored`` counts the
     files that were only in the index; ``unrestored`` says why those that still are could not be
     written.
     """
@@ -278,7 +279,18 @@ class Catalog:
     def truncate(self) -> None:
         """Remove all rows; returns when that is durable. Raises CatalogError."""
         writer = self._opened()
-        self.transact(lambda cursor: self._registrar.truncate(cursor, writer.counts))
+        filled, unfilled = self.prepare(FILLED, ()), self.prepare(UNFILLED, ())
+
+        def apply(cursor: DBAPICursor) -> None:
+            self._registrar.truncate(cursor, writer.counts)
+            filled.run(cursor)
+            unfilled.run(cursor)
+
+        self.transact(apply)
+
+    def filled(self) -> None:
+        """Note that all files have been entered, for the next ``open``. Raises CatalogError."""
+        self.transact(self.prepare(FILLED, ()).run)
 
     def transact(self, apply: Callable[[DBAPICursor], _T]) -> _T:
         """Have ``apply`` change what it wants in one transaction; return once that is durable.

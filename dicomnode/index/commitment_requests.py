@@ -191,20 +191,23 @@ class CommitmentRequests:
         return self._catalog.transact(apply)
 
     def _keep_evidence(self, transaction_uid: str, outcome: Outcome) -> None:
-        """Note of each instance who keeps it now: that outlives the request."""
+        """Note of each instance who keeps it, as of when that was asked: it outlives the request.
+
+        What has taken its place since is not what the peer was asked about.
+        """
         request = self.get(transaction_uid)
         if request is None or not outcome.committed:
             return
         lacking = {one[1] for one in (*outcome.failed, *outcome.not_mentioned)}
         kept = [uid for _, uid in self.instances(transaction_uid) if uid not in lacking]
-        peer, now = request.peer_ae_title, time.time()
+        peer, at = request.peer_ae_title, request.asked_at
 
         for start in range(0, len(kept), _NOTED_AT_ONCE):
 
             def apply(cursor: DBAPICursor, some: Sequence[str]) -> None:
                 for uid in some:
                     self._forget_evidence.run(cursor, uid, peer)
-                    self._add_evidence.run(cursor, uid, peer, now)
+                    self._add_evidence.run(cursor, uid, peer, at)
 
             self._catalog.transact(partial(apply, some=kept[start : start + _NOTED_AT_ONCE]))
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import MetaData, inspect, select
+from sqlalchemy import Connection, MetaData, delete, insert, inspect, literal_column, select
 
 from dicomnode.errors import CatalogError, OutOfResources
 from dicomnode.index import intake, records, schema
 from dicomnode.index.backend import Backend
 from dicomnode.index.earlier import keep_of_version
 from dicomnode.index.intake import Restore
+
+_UNFILLED: Final = "unfilled"
+_IS_UNFILLED: Final = select(schema.meta.c.value).where(schema.meta.c.name == _UNFILLED)
+# As literals: whoever runs these has no parameters.
+UNFILLED: Final = insert(schema.meta).from_select(
+    ["name", "value"], select(literal_column(f"'{_UNFILLED}'"), literal_column("'1'"))
+)
+"""Says that the files have not all been entered yet since the tables were made or emptied."""
+FILLED: Final = delete(schema.meta).where(schema.meta.c.name == literal_column(f"'{_UNFILLED}'"))
+"""Says that they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,9 @@ def make_tables(backend: Backend, restore: Restore | None) -> Opening:
             connection.execute(
                 schema.meta.insert().values(name="schema_version", value=str(schema.SCHEMA_VERSION))
             )
+            connection.execute(UNFILLED)
+        else:
+            is_new = connection.scalar(_IS_UNFILLED) is not None
     return Opening(rebuilt_from, is_new, restored, unrestored)
 
 
@@ -68,11 +82,20 @@ def _drop_archive(backend: Backend) -> None:
     held = MetaData()
     with backend.writer.begin() as connection:
         keep_of_version(connection)
+        _keep_newcomers(connection)
         held.reflect(connection)
         for table in records.metadata.tables:
             if table in held.tables:
                 held.remove(held.tables[table])
         held.drop_all(connection)
+
+
+def _keep_newcomers(connection: Connection) -> None:
+    """Forget what was to be removed where an object has come since: soon no row tells of that."""
+    there = inspect(connection)
+    if there.has_table(records.removal.name) and there.has_table(schema.instance.name):
+        held = select(schema.instance.c.path)
+        connection.execute(delete(records.removal).where(records.removal.c.path.in_(held)))
 
 
 def _restore(backend: Backend, restore: Restore | None, found: str) -> tuple[int, str]:

@@ -394,7 +394,8 @@ deletion = Table(
     Index("deletion_by_end", "ended_at"),
 )
 
-# Who has committed to keep an object (PS3.4 Annex J), and when; for retention rules.
+# Who has committed to keep an object (PS3.4 Annex J), for retention rules. ``committed_at`` is when
+# that was asked for: what was received later is another object.
 committed_elsewhere = Table(
     "committed_elsewhere",
     metadata,

@@ -147,6 +147,8 @@ class ZipSource:
             )
 
     def _objection(self, member: zipfile.ZipInfo) -> str:
+        if not member.filename:
+            return "a file without a name"
         if member.filename in self._members:
             return "two files of one name"
         if member.flag_bits & _ENCRYPTED:

@@ -218,8 +218,18 @@ def hash_of(
 
 
 def details_text(details: Mapping[str, Detail]) -> str:
-    """Return details as canonical JSON; what is no Unicode text becomes question marks."""
+    """Return details as canonical JSON; what is no Unicode text becomes question marks.
+
+    A text is cut where it is longer than ``checked_details`` takes: some come from peers.
+    """
     text = _encode(dict(details))
+    if len(text) > _MAX_CHARACTERS:
+        text = _encode(
+            {
+                name: value[:_MAX_CHARACTERS] if isinstance(value, str) else value
+                for name, value in details.items()
+            }
+        )
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

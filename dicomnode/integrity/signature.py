@@ -38,7 +38,15 @@ SIGNATURES: Final = frozenset((ED25519_SIGNATURE, CMS_SIGNATURE))
 MAX_BYTES: Final = 1024 * 1024
 _MAX_CHAIN: Final = 8
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
-_Errors: Final = (ValueError, TypeError, UnsupportedAlgorithm)
+# What cryptography raises for keys and certificates that are none; some are no ValueErrors.
+_Errors: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True)

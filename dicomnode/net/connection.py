@@ -145,6 +145,8 @@ class Connection(Reading):
         self._sender.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._closed:
+            return  # whoever gave the connection up has said so already
         self._closed = True
         if isinstance(exc, TLSFault):
             self._ending = self._ending or Ending(How.LOST, exc.words, exc)

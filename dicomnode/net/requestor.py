@@ -128,9 +128,7 @@ class Requestor:
                 await secure_connection(proposal, self._secure(), connection, seconds)
                 return
             async with asyncio.timeout(seconds):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: connection, proposal.host, proposal.port
-                )
+                await _connected(connection, proposal.host, proposal.port)
         except TLSFault as fault:
             words = f"cannot connect to {peer}: {fault.words}"
             raise TLSFailed(words, fault.cause, fault.advice) from None
@@ -170,6 +168,17 @@ class Requestor:
             except TimeoutError:
                 for connection in list(self._connections):
                     connection.close()
+
+
+async def _connected(connection: Connection, host: str, port: int) -> None:
+    """Make the TCP connection, or leave nothing of it."""
+    try:
+        await asyncio.get_running_loop().create_connection(lambda: connection, host, port)
+    except BaseException:
+        # uvloop closes what is given up as it is made, and never says so to the protocol.
+        if connection.is_made:
+            connection.connection_lost(None)
+        raise
 
 
 def _reason(error: OSError | UnicodeError) -> str:

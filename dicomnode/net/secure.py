@@ -214,7 +214,12 @@ class SecureConnection(asyncio.BufferedProtocol):
         user = self._user
         assert user is not None
         while self._has_more() and not (self._is_paused or self._is_closing):
-            size = self._decrypt(memoryview(user.get_buffer(-1)))
+            room = memoryview(user.get_buffer(-1))
+            if not room:
+                # It is behind, but cannot pause a connection that TCP has ended: nothing of what
+                # is left can be answered.
+                return
+            size = self._decrypt(room)
             if size:
                 user.buffer_updated(size)
             if self._peer_has_closed or self._fault is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import and_, bindparam, delete, exists, literal_column, select, update
+from sqlalchemy import and_, bindparam, delete, exists, func, literal_column, select, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.index.catalog import Catalog
@@ -68,6 +68,7 @@ class CommitmentRows:
         )
         of_object = and_(_o.sop_instance_uid == bindparam("uid"), _TO_DELETE)
         committed = in_state(OutboxState.COMMITTED)
+        self._queued = catalog.prepare(select(func.max(_o.queued_at)).where(of_object), ["uid"])
         self._others = catalog.prepare(select(_o.id).where(of_object, ~committed), ["uid"])
         self._forget = catalog.prepare(delete(outbox_object).where(of_object, committed), ["uid"])
         self._forget_kept = catalog.prepare(delete(outbox_object).where(committed, ~_TO_DELETE), [])
@@ -179,16 +180,19 @@ class CommitmentRows:
         with self._catalog.read() as connection:
             return list(connection.scalars(statement))
 
-    def forget(self, cursor: DBAPICursor, sop_instance_uid: str) -> bool:
+    def forget(self, cursor: DBAPICursor, sop_instance_uid: str, received_at: float | None) -> bool:
         """Remove the rows of an object that is deleted with them; False: it may not be.
 
-        Part of somebody's transaction.
+        It may not while one of them waits, nor where what is held was received after the last of
+        them was made: that is under no rule. Part of somebody's transaction.
         """
         self._others.run(cursor, sop_instance_uid)
         if cursor.fetchall():
             return False
+        self._queued.run(cursor, sop_instance_uid)
+        queued_at = cursor.fetchall()[0][0]
         self._forget.run(cursor, sop_instance_uid)
-        return cursor.rowcount > 0
+        return queued_at is not None and (received_at is None or received_at <= queued_at)
 
     def forget_kept(self) -> None:
         """Remove the rows of objects that are to stay after all."""

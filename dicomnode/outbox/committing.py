@@ -203,6 +203,7 @@ class Committing:
     def _remove_all(self, uids: Sequence[str]) -> list[InstanceRow]:
         def chosen(cursor: DBAPICursor, held: Sequence[InstanceRow]) -> list[str]:
             # Of all: the rows of one that is gone already go too.
-            return [uid for uid in uids if self._rows.forget(cursor, sop_instance_uid=uid)]
+            received = {row.sop_instance_uid: row.received_at for row in held}
+            return [uid for uid in uids if self._rows.forget(cursor, uid, received.get(uid))]
 
         return self._remove(uids, chosen)

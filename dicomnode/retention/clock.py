@@ -23,7 +23,7 @@ ADVICE: Final = (
 def distrust(
     states: States, now: float, newest: Callable[[], float | None], allowed_seconds: float
 ) -> str:
-    """Return why ``now`` is not believed, "" when it is; then it is the last time trusted.
+    """Return why ``now`` is not believed, "" when it is.
 
     The first time it is compared with when the newest object was received (None: there is none).
     Blocks; raises CatalogError.
@@ -38,8 +38,30 @@ def distrust(
             f"the clock says {_moment(now)}, {abs(now - known) / DAY_SECONDS:.1f} days {words} than"
             f" {_moment(known)}, {what} (deletion.max_clock_jump_days)"
         )
-    states.trust(now)
     return ""
+
+
+def received_now(
+    trusted_at: float | None,
+    allowed_seconds: float,
+    now: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Callable[[], float]:
+    """Return what tells when objects are received, for a start: rules go by that later.
+
+    A clock that is further behind ``trusted_at`` than allowed, as where a machine starts in 1970,
+    would make them old as soon as it is set right. Until then it is taken to be ``trusted_at``,
+    and to go on from there.
+    """
+    if trusted_at is None:
+        return now
+    began = monotonic()
+
+    def tell() -> float:
+        at, least = now(), trusted_at + monotonic() - began
+        return at if at >= least - allowed_seconds else least
+
+    return tell
 
 
 def _moment(seconds: float) -> str:

@@ -114,12 +114,13 @@ class Retention:
     def plan(self, within_days: float) -> dict[str, Any]:
         """Return what is due now and soon, and why, as JSON values. Blocks; raises CatalogError."""
         rules, now = self._rules, self._now()
+        clock = self._doubt(rules, now)
         totals = {"objects": 0, "bytes": 0, "studies": 0}
         listed: list[dict[str, Any]] = []
         number = 0
         for due in self._planner.due(rules, now, within_seconds=within_days * DAY_SECONDS):
             number += 1
-            goes = due.due_at <= now and not due.held
+            goes = due.due_at <= now and not due.held and not clock
             if goes:
                 totals["objects"] += len(due.rows)
                 totals["bytes"] += due.size_bytes
@@ -128,7 +129,7 @@ class Retention:
                 listed.append(_shown(due, goes=goes))
         return {
             "now": now,
-            "clock": self._distrust,
+            "clock": clock,
             "free_bytes": self._planner.free_bytes(),
             "going": totals,
             "listed": listed,
@@ -193,13 +194,18 @@ class Retention:
 
         Without rules too: those that are made later find it known.
         """
-        newest = self._planner.aging.newest
-        self._distrust = distrust(self._states, self._now(), newest, rules.max_jump_seconds)
-        if self._distrust and rules.all:
-            self._journal.clock_jumped(self._distrust, ADVICE)
-        elif not self._distrust:
+        now = self._now()
+        self._distrust = self._doubt(rules, now)
+        if not self._distrust:
+            self._states.trust(now)
             self._journal.clock_trusted()
+        elif rules.all:
+            self._journal.clock_jumped(self._distrust, ADVICE)
         return not self._distrust
+
+    def _doubt(self, rules: Rules, now: float) -> str:
+        newest = self._planner.aging.newest
+        return distrust(self._states, now, newest, rules.max_jump_seconds)
 
     def _apply(self, rules: Rules) -> None:
         accounts = {rule.name: _Account() for rule in rules.all}

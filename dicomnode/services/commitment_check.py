@@ -21,7 +21,7 @@ from dicomnode.index.commitments import Commitment, Commitments, Referenced, Sta
 from dicomnode.index.reading import batches
 from dicomnode.services.custody import Custodian, Details
 from dicomnode.services.verified_reads import VerifiedReads
-from dicomnode.storage.disk import OpenFile
+from dicomnode.storage.disk import OpenFile, is_shortage
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import read_file_meta
 
@@ -33,12 +33,16 @@ _CACHED_BYTES: Final = 4 * _PIECE_BYTES
 # for more than a moment of its own accord.
 _WORK_SECONDS: Final = 0.002
 _REST_SECONDS: Final = 0.001
-# After a fault of the index: it is asked again, but not at once.
+# After a fault of the index, or a shortage: it is tried again, but not at once.
 _PAUSE_SECONDS: Final = 5.0
 
 
 class Stopped(DicomnodeError):
     """The node stops; what was being checked is checked again after the next start."""
+
+
+class Shortage(DicomnodeError):
+    """The process lacks what it takes to read files; the commitment is checked again."""
 
 
 # Who met a file that is not whole, for the list of those.
@@ -171,7 +175,7 @@ class Checker:
         """Check, but whatever goes wrong: one that cannot be checked must not hold up the rest."""
         try:
             return self._check(commitment)
-        except (Stopped, CatalogError):
+        except (Stopped, Shortage, CatalogError):
             raise
         except Exception as error:
             self._journal.internal_error("checking a storage commitment", error)
@@ -223,10 +227,12 @@ class Checker:
             file = OpenFile(self._files.open_object(row.path))
             offset = read_file_meta(file.fileno()).data_set_offset
             digest = self._digest(file, offset)
-        except (CannotUnderstand, OutOfResources) as error:
+        except (CannotUnderstand, OutOfResources, OSError) as error:
+            if is_shortage(error):
+                raise Shortage(f"{row.path} could not be read for now: {error}") from error
+            if isinstance(error, OSError):
+                return f"the file cannot be read: {error.strerror}"
             return error.comment
-        except OSError as error:
-            return f"the file cannot be read: {error.strerror}"
         return None if digest == row.sha256 else "the file is not what was received"
 
     def _digest(self, file: OpenFile, offset: int) -> str:

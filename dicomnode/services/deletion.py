@@ -35,7 +35,8 @@ KEYWORDS: Final = {
 
 MOST_OBJECTS: Final = 1_000_000
 MOST_NAMED: Final = 100
-"""Values of one order, and how many studies or objects are listed."""
+MAX_REASON: Final = 500
+"""Bounds of one order: its objects, the studies or objects listed, characters of its reason."""
 
 _LOOKED_AT_ONCE: Final = 1000
 _ROWS_AT_ONCE: Final = 1000
@@ -117,6 +118,9 @@ class Deleting:
 
     def plan(self, level: str, values: Sequence[str]) -> Plan:
         """Return what deleting these would delete. Raises NotDeleted, CatalogError."""
+        if not all(value.strip() for value in values):
+            # Objects without an ID are of anybody.
+            raise NotDeleted(f"an empty {KEYWORDS[level]} names nothing")
         what = _what(level, values)
         for value in values if level == "patient" else ():
             if (number := patients_of(self._catalog.read, value)) > 1:
@@ -171,6 +175,10 @@ class Deleting:
 
         Raises NotDeleted when that is no longer what would go, or may not go; CatalogError.
         """
+        if not reason.strip() or len(reason) > MAX_REASON or not reason.isprintable():
+            raise NotDeleted(
+                f"a reason is a printable text, on one line, of 1 to {MAX_REASON} characters"
+            )
         with self._ordering:
             plan = self.plan(level, values)
             if not plan.objects:

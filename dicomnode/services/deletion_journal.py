@@ -8,7 +8,6 @@ from typing import Final, cast
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.audit.events import Study
-from dicomnode.errors import OutOfResources
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.deletions import Order
 from dicomnode.index.entry import InstanceRow
@@ -68,11 +67,11 @@ class DeletionJournal:
         by = "" if why.asked_by == OURSELVES else why.asked_by
         self._auditing.deleted(rows, studies, by, why.reason)
 
-    def file_stays(self, path: str, error: OutOfResources) -> None:
-        """The file of a deleted object could not be removed."""
+    def file_stays(self, path: str, why: str) -> None:
+        """The file of a deleted object could not be removed, or not for sure."""
         self.metrics.file_stays()
         self._log.error(
-            f"the file of a deleted object cannot be removed: {error.comment}",
+            f"the file of a deleted object cannot be removed: {why}",
             path=path,
             advice="The object is gone from the index; its file is tried again each minute, and"
             " at the next start.",

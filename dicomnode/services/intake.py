@@ -72,7 +72,7 @@ class Sender(Protocol):
 
 
 class Intake:
-    """Runs the pipeline for all associations."""
+    """Runs the pipeline for all associations; ``now`` says when objects are received."""
 
     def __init__(
         self,
@@ -89,7 +89,9 @@ class Intake:
         forwarding: Forwarding | None = None,
         auditing: Auditing | None = None,
         custodian: Custodian | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self.now = now
         self.files = files
         self.workers = workers
         self.group = group
@@ -157,7 +159,7 @@ class IncomingObject:
         self._abandoned = False
         self._holding = False
         self.received_bytes = 0
-        self._received_at = time.time()
+        self._received_at = intake.now()
         self._file: IncomingFile | None = None
         # The whole file, where the index is to keep it until it has been flushed.
         self._is_kept = False

@@ -89,9 +89,10 @@ class KnownDigests:
             return None
         uids = entry.study_instance_uid, entry.sop_instance_uid
         found = self._catalog.transact(lambda cursor: custody.contents(cursor, *uids))
-        if found is None:
+        if found is None or "sha256" not in found:
+            # Nothing, or what somebody has changed since.
             return None
-        return str(found.get("sha256", "")), str(found.get("file_sha256", ""))
+        return str(found["sha256"]), str(found.get("file_sha256", ""))
 
     def forget_entered(self) -> None:
         """Forget what was known of objects that are in the index again. Raises CatalogError."""

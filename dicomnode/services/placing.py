@@ -8,6 +8,7 @@ was refused leaves everything as it was.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, assert_never
@@ -284,9 +285,16 @@ class Placement:
             return self._place()
         if not self._is_same(row):
             return self._replace_at(row)
-        if files.digest_whole_file(path) == row.file_sha256:
-            return self._same()
-        files.park(path, "damaged: not the bytes that were received")
+        try:
+            if files.digest_whole_file(path) == row.file_sha256:
+                return self._same()
+        except OutOfResources as error:
+            if not _is_of_disk(error):
+                raise
+            # Its digest cannot be had: this is what it should be.
+            files.park(path, "the disk cannot read it", sha256=row.sha256)
+        else:
+            files.park(path, "damaged: not the bytes that were received")
         return self._place()
 
     def _clear_way(self) -> None:
@@ -360,7 +368,7 @@ class Placement:
         if row is not None and row.path != self._path:
             with contextlib.suppress(StatusError):  # recovery parks what stays
                 if files.exists(row.path):
-                    files.park(row.path, "replaced", sha256=row.sha256)
+                    files.park(row.path, "replaced")
         return STORED
 
     def _same(self, *, mends: bool = False) -> Outcome:
@@ -389,6 +397,10 @@ class Placement:
             return self._placer.files.digest_file(path) == self._sha256
         except CannotUnderstand:
             return False
+
+
+def _is_of_disk(error: OutOfResources) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO
 
 
 STORED = Settled(Status.SUCCESS)

@@ -117,6 +117,7 @@ def reconcile(
     run.clear_incoming()
     run.enter(path for path in _orphans(files, catalog, run) if path not in deleted)
     run.known.forget_entered()
+    catalog.filled()
     return run.report
 
 
@@ -146,6 +147,7 @@ def rebuild(
     paths = (f"{series}/{name}" for series, names in files.walk() for name in _objects(names))
     run.enter(path for path in paths if path not in deleted)
     run.known.forget_entered()
+    catalog.filled()
     return run.report
 
 

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from dicomnode.errors import OutOfResources
+from dicomnode.errors import CatalogError, OutOfResources
 from dicomnode.index.catalog import Catalog
 from dicomnode.index.entry import InstanceRow
 from dicomnode.index.removals import Removals
@@ -61,8 +61,8 @@ class Witness(Protocol):
     def gone(self, rows: Sequence[InstanceRow], why: Why, known: object) -> None:
         """Objects are deleted, durably."""
 
-    def file_stays(self, path: str, error: OutOfResources) -> None:
-        """The file of a deleted object could not be removed; that is tried again."""
+    def file_stays(self, path: str, why: str) -> None:
+        """The removal of a deleted object's file has come to no end; that is tried again."""
 
 
 def _nothing(cursor: DBAPICursor, rows: Sequence[InstanceRow]) -> None:
@@ -118,8 +118,11 @@ class Remover:
         with self._alone:
             for path, uid in self._removals.unfinished().items():
                 with self._turns.alone(uid):
-                    # One that came since may have taken its place.
-                    if self._removals.is_to_go(path):
+                    row = self._catalog.get(uid)
+                    if row is not None and row.path == path:
+                        # The file went, though nobody could be sure of it; this is another.
+                        self._removals.forget([path])
+                    elif self._removals.is_to_go(path):
                         self._finish([path])
 
     def _finish(self, paths: Iterable[str]) -> None:
@@ -130,10 +133,14 @@ class Remover:
                 self._files.remove_all(of_series)
             except OutOfResources as error:
                 self._is_any_left = True
-                self._witness.file_stays(of_series[0], error)
+                self._witness.file_stays(of_series[0], error.comment)
             else:
                 gone += of_series
-        self._removals.forget(gone)
+        try:
+            self._removals.forget(gone)
+        except CatalogError as error:
+            self._is_any_left = True
+            self._witness.file_stays(gone[0], str(error))
 
 
 def finish_removals(files: FileStore, catalog: Catalog) -> dict[str, str]:

@@ -116,7 +116,7 @@ class Scrub:
     def run_once(self, progress: Callable[[ScrubPass], None]) -> None:
         """Run through all files once, in this thread; for who has the archive to himself.
 
-        Raises CatalogError.
+        Raises CatalogError, OutOfResources.
         """
         self._at_full_speed = True
         self._through_all(self._begin(), progress)

@@ -6,7 +6,7 @@ import hashlib
 import random
 from typing import Final, Literal
 
-from dicomnode.errors import Unreadable
+from dicomnode.errors import OutOfResources, Unreadable
 from dicomnode.index.catalog import InstanceRow
 from dicomnode.services.bad_files import BadFiles
 from dicomnode.services.wholeness import Wholeness
@@ -48,7 +48,10 @@ class VerifiedReads:
 
         Raises Unreadable, CatalogError.
         """
-        fault = self._wholeness.fault_of(row, from_disk=False)
+        try:
+            fault = self._wholeness.fault_of(row, from_disk=False)
+        except OutOfResources as error:
+            raise Unreadable(error.comment) from error
         if fault is not None:
             raise Unreadable(fault.words)
         self._bad.proven(row)
@@ -58,6 +61,9 @@ class VerifiedReads:
 
         Another object may have taken its place meanwhile. Raises CatalogError.
         """
-        certain = self._wholeness.certain_fault_of(row)
+        try:
+            certain = self._wholeness.certain_fault_of(row)
+        except OutOfResources:
+            return  # the process lacks what it takes to tell
         if certain is not None and certain[1] is not None:
             self._bad.found(certain[0], certain[1], by)

@@ -12,7 +12,7 @@ from dicomnode.errors import OutOfResources
 from dicomnode.index.catalog import Catalog, InstanceRow
 from dicomnode.index.scrubbing import Kind
 from dicomnode.services.turns import Turns
-from dicomnode.storage.disk import OpenFile, disk_errors
+from dicomnode.storage.disk import OpenFile, disk_errors, is_shortage
 from dicomnode.storage.files import FileStore
 
 _PIECE_BYTES: Final = 1024 * 1024
@@ -47,7 +47,8 @@ class Wholeness:
         """Return what is wrong with the file of ``row``; None when it is whole.
 
         With ``from_disk`` the bytes come from there and not from memory, where the system can
-        forget those, and push no others out of memory.
+        forget those, and push no others out of memory. Raises OutOfResources when the process
+        lacks what it takes to read any file.
         """
         try:
             with disk_errors():
@@ -62,6 +63,8 @@ class Wholeness:
                 if from_disk:
                     file.uncache()
         except OutOfResources as error:
+            if is_shortage(error):
+                raise
             if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
                 return Fault(Kind.MISSING, "the file is missing")
             return Fault(Kind.UNREADABLE, f"the file cannot be read: {error.comment}")
@@ -75,7 +78,8 @@ class Wholeness:
         """Look again while nobody changes the object; return its row now, and what is wrong.
 
         Between reading row and file another object may have taken its place, as
-        storage.on_conflict allows. None where the object is no longer held. Raises CatalogError.
+        storage.on_conflict allows. None where the object is no longer held. Raises CatalogError,
+        OutOfResources.
         """
         with self._turns.alone(row.sop_instance_uid):
             held = self._catalog.get(row.sop_instance_uid)

@@ -14,6 +14,9 @@ from dicomnode.errors import OutOfResources
 
 # Linux takes 1024 buffers in one writev (IOV_MAX).
 _BUFFERS_PER_CALL = 1024
+# For what one call writes Linux takes memory in one piece where it can: memory that nobody has used
+# yet, which a virtual machine first has to get from its host. Small pieces are of what was freed.
+_BYTES_PER_CALL = 16 * 1024
 
 _WORDS = {
     errno.ENOSPC: "disk full",
@@ -26,6 +29,9 @@ _WORDS = {
     errno.EPERM: "storage is not writable",
     errno.ENOENT: "a file of the storage is missing",
 }
+
+
+_SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
 class disk_errors:
@@ -54,25 +60,46 @@ class disk_errors:
             raise OutOfResources(words) from error
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Tell whether a file could not be read for what the process lacked: that is no fault of it.
+
+    ``error`` is an OSError, or what ``disk_errors`` made of one.
+    """
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _SHORTAGES
+
+
 def write_all(fd: int, buffers: Sequence[memoryview | bytes]) -> int:
     """Write every byte of ``buffers`` at the file position; return how many. Raises OSError."""
-    if len(buffers) <= _BUFFERS_PER_CALL:
-        total = sum(map(len, buffers))
-        written = os.writev(fd, buffers)
-        if written != total:
-            _write_rest(fd, buffers, written)
-        return total
-    step = _BUFFERS_PER_CALL
-    return sum(write_all(fd, buffers[i : i + step]) for i in range(0, len(buffers), step))
+    total, lot, room = 0, list[memoryview](), _BYTES_PER_CALL
+    for buffer in buffers:
+        view = memoryview(buffer)
+        total += len(view)
+        while view:
+            piece, view = view[:room], view[room:]
+            lot.append(piece)
+            room -= len(piece)
+            if not room or len(lot) == _BUFFERS_PER_CALL:
+                _write(fd, lot, _BYTES_PER_CALL - room)
+                lot, room = [], _BYTES_PER_CALL
+    if lot:
+        _write(fd, lot, _BYTES_PER_CALL - room)
+    return total
 
 
-def _write_rest(fd: int, buffers: Sequence[memoryview | bytes], written: int) -> None:
+def _write(fd: int, buffers: Sequence[memoryview], size: int) -> None:
+    written = os.writev(fd, buffers)
+    if written != size:
+        _write_rest(fd, buffers, written)
+
+
+def _write_rest(fd: int, buffers: Sequence[memoryview], written: int) -> None:
     """Write what a partial ``writev`` left of ``buffers``."""
     for buffer in buffers:
         if written >= len(buffer):
             written -= len(buffer)
             continue
-        rest = memoryview(buffer)[written:]
+        rest = buffer[written:]
         written = 0
         while rest:
             rest = rest[os.write(fd, rest) :]

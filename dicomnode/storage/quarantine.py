@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from datetime import UTC, datetime
 
 from dicomnode.storage.disk import fsync_directory
+from dicomnode.storage.part10 import file_digest
 
 # Enough of the digest to tell apart what one SOP Instance UID was given to.
 _DIGEST_DIGITS = 16
@@ -29,8 +29,6 @@ class Quarantine:
 
         File and note are durable before the call returns. Raises OSError.
         """
-        name = f"quarantine/{stem}.{sha256[:_DIGEST_DIGITS]}"
-        rel = f"{name}.dcm"
         if self._flush:
             # Its bytes may be durable in the index alone, which lets go of them.
             fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
@@ -38,14 +36,30 @@ class Quarantine:
                 os.fdatasync(fd)
             finally:
                 os.close(fd)
-        with suppress(FileExistsError):
-            os.link(source, f"{self._root}/{rel}")
+        name = self._link(source, f"quarantine/{stem}.{sha256[:_DIGEST_DIGITS]}", sha256)
         if not os.path.exists(f"{self._root}/{name}.json"):
             self._write_note(source, name, reason, sha256)
         # Even for what was there: whoever put it there may have died before this.
         if self._flush:
             fsync_directory(f"{self._root}/quarantine")
-        return rel
+        return f"{name}.dcm"
+
+    def _link(self, source: str, first: str, sha256: str) -> str:
+        """Give a file the name ``first``, or one that follows it; return it without extension.
+
+        What has such a name already stands for the file, where it is what its name says.
+        """
+        name, number = first, 1
+        while True:
+            path = f"{self._root}/{name}.dcm"
+            try:
+                os.link(source, path)
+                return name
+            except FileExistsError:
+                if _has_digest(path, sha256):
+                    return name
+            number += 1
+            name = f"{first}.{number}"
 
     def _write_note(self, source: str, name: str, reason: str, sha256: str) -> None:
         note = {
@@ -63,3 +77,10 @@ class Quarantine:
             file.flush()
             if self._flush:
                 os.fsync(file.fileno())
+
+
+def _has_digest(path: str, sha256: str) -> bool:
+    try:
+        return file_digest(path) == sha256
+    except OSError:
+        return False

@@ -209,9 +209,12 @@ def _read(name: str, path: Path | None, found: list[str]) -> list[Certificate]:
 
 
 def _certificates(data: bytes) -> list[Certificate]:
-    from cryptography.x509 import load_pem_x509_certificates
+    from cryptography.x509 import InvalidVersion, load_pem_x509_certificates
 
-    return load_pem_x509_certificates(data)
+    try:
+        return load_pem_x509_certificates(data)
+    except InvalidVersion as error:  # which is no ValueError
+        raise ValueError(str(error)) from None
 
 
 def _key_trouble(path: Path | None, certificate: Certificate | None) -> str:

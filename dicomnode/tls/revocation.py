@@ -103,9 +103,12 @@ def check_lists(path: Path) -> bytes:
 
 
 def _lists(data: bytes) -> list[CertificateRevocationList]:
-    from cryptography.x509 import load_pem_x509_crl
+    from cryptography.x509 import InvalidVersion, load_pem_x509_crl
 
-    return [load_pem_x509_crl(one) for one in _ONE.findall(data)]
+    try:
+        return [load_pem_x509_crl(one) for one in _ONE.findall(data)]
+    except InvalidVersion as error:  # which is no ValueError
+        raise ValueError(str(error)) from None
 
 
 def _has_signed(issuer: Certificate, each: CertificateRevocationList) -> bool:

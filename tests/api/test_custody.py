@@ -33,10 +33,13 @@ TELL = {"event": "exported", "instances": [UID], "details": {"to": "/media/usb",
 class Served:
     """The routes over an index that holds the object ``UID``; ``custodian`` None: it is off."""
 
-    def __init__(self, custodian: Custodian | None) -> None:
+    def __init__(
+        self, custodian: Custodian | None, catalog: Catalog, *, audits: bool = True
+    ) -> None:
         self.audited: list[tuple[list[str], str]] = []
-        auditing: Any = SimpleNamespace(exported=self._exported)
-        routes = custody_routes(custodian, auditing, Access((TOKEN,)))
+        audit = SimpleNamespace(enabled=audits)
+        auditing: Any = SimpleNamespace(exported=self._exported, audit=audit)
+        routes = custody_routes(custodian, catalog, auditing, Access((TOKEN,)))
         self._app = build_app(Metrics(lambda title: False), dict, dict, list, routes)
 
     def _exported(self, rows: list[InstanceRow], media: str) -> None:
@@ -62,7 +65,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         custody = Custody(catalog)
         log: Any = None
         recorder = Recorder(custody.append, log, CustodyMetrics(CollectorRegistry()))
-        yield Served(Custodian(custody, recorder, catalog))
+        yield Served(Custodian(custody, recorder, catalog), catalog)
 
 
 def test_what_a_command_tells_is_recorded_and_shown(served: Served) -> None:
@@ -126,6 +129,16 @@ def test_what_is_no_uid_or_of_no_object_is_said_to_be(served: Served) -> None:
     assert served.request("GET", "/api/instances/1.2.9/custody")[0] == 404
 
 
-def test_a_node_that_records_nothing_says_so() -> None:
-    status, answer = Served(None).request("POST", "/api/custody", json=TELL)
-    assert status == 409 and "custody.enabled is false" in answer["error"]
+def test_a_node_that_records_nothing_says_so_and_audits_exports(tmp_path: Path) -> None:
+    with Catalog(sqlite_url(tmp_path), synchronous="OFF") as catalog:
+        add(catalog, entry(1))
+        silent = Served(None, catalog, audits=False)
+        status, answer = silent.request("POST", "/api/custody", json=TELL)
+        assert status == 409 and "custody.enabled is false" in answer["error"]
+        served = Served(None, catalog)
+        told = TELL | {"instances": [UID, "1.2.9"]}
+        status, answer = served.request("POST", "/api/custody", json=told)
+        assert (status, answer) == (200, {"recorded": 0, "not_held": ["1.2.9"]})
+        assert served.audited == [([UID], "/media/usb")]
+        verified = TELL | {"event": "verified"}
+        assert served.request("POST", "/api/custody", json=verified)[0] == 409

@@ -326,18 +326,20 @@ def test_a_name_that_is_no_text_is_told_by_the_json_report_as_well(tmp_path: Pat
     assert (told.code, finding["kind"], finding["name"]) == (1, "added", "\udcff\x1b[31m.txt")
 
 
+@pytest.mark.parametrize("custody", [True, False], ids=["with custody", "without custody"])
 def test_exports_are_in_the_audit_trail_those_of_a_node_that_does_not_run_once_it_does(
-    start_node: StartNode, tmp_path: Path
+    start_node: StartNode, tmp_path: Path, custody: bool
 ) -> None:
     trail, directory = tmp_path / "audit.xml", tmp_path / "node"
     audit = {"enabled": True, "file": str(trail)}
-    node = start_node(directory=directory, audit=audit)
+    more = {"audit": audit, "custody": {"enabled": custody}}
+    node = start_node(directory=directory, **more)
     filled(node, tmp_path / "in")
     for name in ("running", "stopped"):
         told = run("export", "--study", STUDY, "--to", tmp_path / name, "--config", node.config)
         assert told.code == 0, told.err
         node.stop()
-    start_node(directory=directory, audit=audit).stop()
+    start_node(directory=directory, **more).stop()
     messages = [each for each in read_file(trail) if each.event == "110106"]
     assert [each.participants[1]["UserID"] for each in messages] == ["running", "stopped"]
     assert {(each.study, each.patient) for each in messages} == {(STUDY, ("4711", "Doe^Jane"))}

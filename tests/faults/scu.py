@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -64,9 +65,11 @@ class Image:
 
 def associated(address: Address, calling: str = "RAW", **fields: object) -> Wire:
     """Return an association with the contexts of ``tests.wire`` accepted."""
-    wire = Wire(address)
-    pdu_type, body = wire.associate(calling=calling, **fields)
-    assert pdu_type == ASSOCIATE_AC, (pdu_type, body.hex())
+    with contextlib.ExitStack() as failing:
+        wire = failing.enter_context(Wire(address))
+        pdu_type, body = wire.associate(calling=calling, **fields)
+        assert pdu_type == ASSOCIATE_AC, (pdu_type, body.hex())
+        failing.pop_all()
     return wire
 
 

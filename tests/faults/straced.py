@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.peers import NodeProcess
 from tests.programs import find_program
 
@@ -40,7 +42,8 @@ def _options(call: str, fault: str, log: Path) -> Sequence[str]:
 def injected(node: NodeProcess, call: str, fault: str, directory: Path) -> Iterator[Injection]:
     """Put a fault (strace(1), ``-e inject``) into a system call of a node until the block ends.
 
-    ``when=K`` counts the calls of each thread by itself.
+    ``when=K`` counts the calls of each thread by itself. Skips, with words, where strace may not
+    be attached; in CI that fails.
     """
     log = directory / "strace.log"
     log.touch()
@@ -50,7 +53,9 @@ def injected(node: NodeProcess, call: str, fault: str, directory: Path) -> Itera
         try:
             assert strace.stderr is not None
             words = strace.stderr.readline()
-            assert "attached" in words, words
+            if "attached" not in words:
+                give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+                give_up(f"faults of system calls are not tested: {words.strip()}")
             yield Injection(log)
         finally:
             # It lets go of the node, which runs on.

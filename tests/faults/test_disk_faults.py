@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import resource
+import shutil
+import signal
 from pathlib import Path
 
-from tests.conftest import StartNode
+import pytest
+
+from tests import proof
+from tests.conftest import StartNode, StartNodeProcess
 from tests.faults import disks
+from tests.faults.oracle import Oracle
 from tests.faults.scu import Image, associated, files_below, indexed_paths, store, temporary_files
-from tests.peers import eventually, http_get
+from tests.peers import NodeProcess, eventually, http_get, write_config
 from tests.wire import CT_IMAGE_STORAGE
 
 OUT_OF_RESOURCES = 0xA700
+ROUNDS = proof.count(3, 50)
 
 
 def test_a_disk_that_dies_is_answered_a700_and_what_was_acknowledged_is_there_afterwards(
@@ -129,3 +137,67 @@ def test_small_objects_on_a_disk_that_fills_up_are_refused_or_kept_for_good(
         node.stop()
         disk.mount_again()
         assert all(image.is_stored_whole(where) for image in (Image(1), *acknowledged, *images))
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(60 + 10 * ROUNDS)
+def test_a_disk_that_fills_up_is_freed_and_fills_up_again_loses_nothing(
+    start_node_process: StartNodeProcess, tmp_path: Path
+) -> None:
+    oracle, directory = Oracle(tmp_path / "acknowledged.log"), tmp_path / "node"
+    with disks.disk(tmp_path, megabytes=64) as disk:
+        where = disk.mounted / "store"
+        storage = {"directory": str(where), "min_free_bytes": 0}
+        node = start_node_process(directory, storage=storage)
+        for study in range(ROUNDS):
+            ballast = disk.mounted / "ballast"
+            ballast.write_bytes(bytes(shutil.disk_usage(disk.mounted).free - (3 << 20)))
+            with associated(node.dicom_address) as wire:
+                for number in range(100):
+                    size_bytes = (2000, 400_000)[number % 2]
+                    if oracle.store(wire, Image(number, study, size_bytes=size_bytes)):
+                        break
+                assert wire.echo() == 0
+            assert set(oracle.refusals) == {OUT_OF_RESOURCES}
+            ballast.unlink()
+            oracle.send_again(node.dicom_address)
+        assert len(oracle.refusals) == ROUNDS
+        node.signal(signal.SIGKILL)
+        node.wait()
+        node = start_node_process(directory, storage=storage)
+        oracle.check(node, where, everything=True)
+        node.signal(signal.SIGTERM)
+        assert node.wait() == 0
+
+
+def test_a_disk_that_takes_a_part_of_what_is_written_gets_the_rest(
+    start_node_process: StartNodeProcess, tmp_path: Path
+) -> None:
+    oracle, directory = Oracle(tmp_path / "acknowledged.log"), tmp_path / "node"
+    node = NodeProcess(write_config(directory), "-m", "tests.faults.controls", "writes_are_short")
+    try:
+        node.wait_until_ready()
+        with associated(node.dicom_address) as wire:
+            for number, size_bytes in enumerate((100, 2000, 70_000, 400_000)):
+                assert oracle.store(wire, Image(number, size_bytes=size_bytes)) == 0
+        node.wait_for_line("short writes")
+    finally:
+        node.close()
+    node = start_node_process(directory)
+    oracle.check(node, directory / "store")
+
+
+def test_a_file_that_may_not_grow_on_is_answered_a700(
+    start_node_process: StartNodeProcess, tmp_path: Path
+) -> None:
+    oracle, directory = Oracle(tmp_path / "acknowledged.log"), tmp_path / "node"
+    node = start_node_process(directory)
+    limits = resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE)
+    with associated(node.dicom_address) as wire:
+        # In the middle of a write: a part of it is taken, and the next one fails.
+        resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (200_001, limits[1]))
+        assert oracle.store(wire, Image(1, size_bytes=400_000)) == OUT_OF_RESOURCES
+        assert wire.echo() == 0
+        resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, limits)
+        assert oracle.store(wire, Image(1, size_bytes=400_000)) == 0
+    oracle.check(node, directory / "store")

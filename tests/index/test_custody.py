@@ -54,6 +54,13 @@ def test_what_is_appended_is_a_chain_and_comes_back_in_order(custody: Custody) -
     assert not found(custody)
 
 
+def test_a_text_that_is_longer_than_a_record_may_have_is_cut(custody: Custody) -> None:
+    custody.append([happening(1, reason=5000 * "\u00e9", size=4)])
+    (record,) = custody.of_study(STUDY)
+    assert record.details == {"reason": 4096 * "\u00e9", "size": 4}
+    assert not found(custody)
+
+
 def test_an_object_is_found_in_each_study_that_it_came_in(custody: Custody) -> None:
     uids = [f"1.{study}" for study in range(40)]
     custody.append(

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import zipfile
@@ -15,9 +16,11 @@ from dicomnode.errors import ExportFailed
 from dicomnode.integrity import canonical, manifest, sidecar
 from dicomnode.integrity.exporting import export
 from dicomnode.integrity.findings import Differs, Kind, Report
-from dicomnode.integrity.signature import Trust
+from dicomnode.integrity.signature import CMS_SIGNATURE, Trust, check
 from dicomnode.integrity.verifying import verify_file, verify_path
 from dicomnode.integrity.writing import writing
+from tests.authority import of_version
+from tests.integrity.certificates import ec_signer
 from tests.integrity.exports import Memory, ed25519_signer, small_object, written
 
 
@@ -167,6 +170,17 @@ def test_hostile_members_of_a_zip_file_are_told_and_nothing_is_unpacked(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_member_of_a_zip_file_without_a_name_is_told(out: Path, tmp_path: Path) -> None:
+    path = zipped(out, tmp_path / "packed")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("NAMELESS", "x")
+    content = bytearray(path.read_bytes())
+    # APPNOTE 4.3.12: the lengths of name, extra field and comment in the central directory.
+    struct.pack_into("<HHH", content, content.rindex(b"PK\1\2") + 28, 0, 0, len("NAMELESS"))
+    path.write_bytes(content)
+    assert kinds(verify_path(path, Trust())) == {(Kind.CONTAINER, "")}
+
+
 def test_a_zip_bomb_is_not_unpacked(out: Path, tmp_path: Path) -> None:
     path = zipped(out, tmp_path / "packed")
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
@@ -303,3 +317,14 @@ def test_a_full_disk_is_explained_and_leaves_nothing_behind(tmp_path: Path, name
     )
     assert done.stdout.startswith(f"no room for the export at {tmp_path}"), done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+# -- certificates ----------------------------------------------------------------------------------
+
+
+def test_a_certificate_of_a_version_that_is_not_known_is_told(tmp_path: Path) -> None:
+    signer = ec_signer()
+    manifest_bytes = manifest.encode({"A": "0" * 64})
+    odd = of_version(signer.public, 7)
+    with pytest.raises(Differs, match="7 is not a valid X509 version"):
+        check(CMS_SIGNATURE, signer.sign(manifest_bytes), manifest_bytes, odd, Trust())

@@ -64,6 +64,11 @@ class Archive:
                 yield 0xFE00, None
                 return
             match = Dataset()
+            for element in wanted:
+                if element.tag in each:
+                    match.add(each[element.tag])
+            if "SpecificCharacterSet" in each:
+                match.SpecificCharacterSet = each.SpecificCharacterSet
             match.QueryRetrieveLevel = wanted.QueryRetrieveLevel
             match.StudyInstanceUID = each.StudyInstanceUID
             yield 0xFF00, match

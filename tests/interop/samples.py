@@ -78,11 +78,11 @@ def charset_samples() -> tuple[Sample, ...]:
 def _below(folder: str) -> tuple[Sample, ...]:
     assert pydicom.data.__file__ is not None
     root = Path(pydicom.data.__file__).parent / folder
-    found = (_sample(path) for path in sorted(root.rglob("*")) if path.is_file())
+    found = (read_sample(path) for path in sorted(root.rglob("*")) if path.is_file())
     return tuple(sample for sample in found if sample is not None)
 
 
-def _sample(path: Path) -> Sample | None:
+def read_sample(path: Path) -> Sample | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -104,7 +104,7 @@ def test_dcmjs_gets_the_objects(start_node: StartNode) -> None:
         node = forwarding(start_node, "DCMJS", ("127.0.0.1", port))
         send(node.dicom_address, found)
         assert wait_until_settled(node) == {"sent": len(found), "dead": 0}
-        told = {process.stdout.readline().removeprefix("object ").strip() for _ in found}
+        told = {process.stdout.readline().split()[1] for _ in found}
         assert told == {each.sop_instance_uid for each in found}
     finally:
         end(process)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pydicom
@@ -85,6 +87,16 @@ def test_a_damaged_object_is_refused_found_and_whole_again_when_it_is_sent_again
         assert node.metric("dicomnode_scrub_bad_files", kind="damaged") == 0
     everything = run("scrub", "--now", "--json", *config)
     assert json.loads(everything.out)["ended"]["objects"] == 2
+
+    # After an upgrade nothing has been read before the files are in the index again.
+    node.stop()
+    index = load_settings(node.config).storage.directory / "index.sqlite"
+    with closing(sqlite3.connect(index)) as connection:
+        connection.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
+        connection.commit()
+    for _ in range(2):
+        told = run("scrub", "--now", *config)
+        assert (told.code, told.out) == (1, "") and "the index lacks stored files" in told.err
 
 
 @pytest.mark.interop("storescp")

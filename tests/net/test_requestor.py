@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+import uvloop
 
 from dicomnode.dimse.channel import Channel, Proposal
 from dicomnode.dimse.command import CStoreRQ, CStoreRSP, encode_command
@@ -22,6 +23,7 @@ from dicomnode.errors import (
 )
 from dicomnode.net.buffers import BufferPool
 from dicomnode.net.requestor import Requestor
+from dicomnode.net.taps import Ends
 from dicomnode.scu.outgoing import OutgoingAssociation, associate
 from dicomnode.ul.framing import p_data
 from dicomnode.ul.items import (
@@ -98,6 +100,20 @@ class Conversation:
         return request
 
 
+class GivesUp:
+    """Gives a call up while its connection is being made; a ``Taps``."""
+
+    call: asyncio.Future[OutgoingAssociation]
+
+    @property
+    def is_listening(self) -> bool:
+        self.call.cancel()
+        return False
+
+    def connected(self, ends: Ends) -> None:
+        raise AssertionError("asked for though nobody listens")
+
+
 class Calling:
     """A requestor, and what its observer is told; peers run a script for each connection."""
 
@@ -106,7 +122,7 @@ class Calling:
         self.peers: list[Conversation] = []
         self.port = 0
 
-    def build(self, **changes: float) -> None:
+    def build(self, taps: GivesUp | None = None, **changes: float) -> None:
         self.requestor = Requestor(
             numbers=itertools.count(1),
             maximum_pdu_bytes=16384,
@@ -115,6 +131,7 @@ class Calling:
             pool=BufferPool(asyncio.get_running_loop(), 64 * 1024, 1024 * 1024),
             deadlines=replace(PATIENT, **changes),
             observer=self,
+            taps=taps,
         )
 
     def proposal(self, host: str = "127.0.0.1") -> Proposal:
@@ -403,6 +420,25 @@ async def test_giving_up_a_call_aborts_it() -> None:
         with pytest.raises(asyncio.CancelledError):
             await call
         await until(lambda: on.peers[0].heard == [1, wire.ABORT])
+
+
+@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_nothing_is_left_of_a_call_that_is_given_up_as_its_connection_is_made(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def give_up() -> None:
+        async with calling(Conversation.hear_all) as on:
+            taps = GivesUp()
+            on.build(taps)
+            taps.call = asyncio.ensure_future(on.call())
+            with pytest.raises(asyncio.CancelledError):
+                await taps.call
+            async with asyncio.timeout(10):
+                await on.requestor.close(1e9)
+            await until(lambda: bool(on.peers) and on.peers[0].reader.at_eof())
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(give_up())
 
 
 async def test_closing_aborts_what_is_left_and_makes_no_more() -> None:

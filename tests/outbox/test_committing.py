@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,18 @@ async def test_what_replaced_an_object_meanwhile_is_not_deleted_with_it(
     await ward.committing.look()
     assert ward.deleted_uids == []
     assert ward.bench.counts() == {"ARCHIVE COMMITTED": 1, "ARCHIVE READY": 1}
+
+
+async def test_what_replaced_an_object_and_is_under_no_rule_is_not_deleted_with_it(
+    make_ward: MakeWard,
+) -> None:
+    ward = make_ward(BOTH | {"to": ["ARCHIVE"], "modalities": ["CT"]})
+    ward.bench.fill(1)
+    ward.send("ARCHIVE")
+    await ward.committing.look()
+    other = replace(entry(Modality="MR"), received_at=ward.bench.clock.now + 1)
+    ward.bench.enter(other, replace=True)
+    ward.report(0)
+    assert not await ward.committing.look()
+    assert (ward.deleted_uids, ward.bench.counts()) == ([], {})
+    assert ward.bench.catalog.counts().instances == 1

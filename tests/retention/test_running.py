@@ -14,9 +14,11 @@ from dicomnode.errors import ConfigurationError
 from dicomnode.index.commitment_requests import CommitmentRequests, Outcome
 from dicomnode.index.commitments import Commitments
 from dicomnode.reload import read_configuration
+from dicomnode.retention.clock import received_now
 from dicomnode.retention.planning import Planner
 from dicomnode.retention.rules import Rules
 from dicomnode.retention.running import Retention
+from dicomnode.retention.state import States
 from dicomnode.retention_settings import DeletionSettings, RetentionRule
 from tests.index.entries import entry, waited
 from tests.services.departing import Archive, moved
@@ -132,6 +134,7 @@ def test_the_first_rule_that_takes_an_object_decides(ward: Ward) -> None:
     ward.study("1.1", 400, Modality="MG")
     ward.study("1.2", 400, Modality="CT")
     ward.rules({"modalities": ["MG"], "keep_forever": True}, {"keep_days": 365})
+    trusted(ward)
     assert ward.going() == ["1.2"]
     ward.rules({"keep_days": 365, "from": ["ct_*"]}, {"keep_forever": True})
     assert ward.going() == ["1.1", "1.2"]
@@ -174,6 +177,7 @@ def test_with_both_days_and_space_only_what_is_old_goes_and_only_when_space_is_s
     ward.study("1.1", 100)
     ward.study("1.2", 50)
     ward.rules({"free_bytes": 1000, "keep_days": 60})
+    trusted(ward)
     assert ward.going() == ["1.1"]
     ward.free_bytes = 1000
     assert ward.going() == []
@@ -209,6 +213,14 @@ def test_only_what_all_named_aes_have_committed_to_goes(
     # Other bytes have taken its place since: nobody has committed to these.
     other = moved(entry(2, "1.1", "1.1.4", PatientName="Roe"), NOW - 40 * DAY)
     waited(lambda done: ward.catalog.replace(other, done))
+    assert ward.going() == []
+    # A report that comes only now is about what was asked for then.
+    requests = CommitmentRequests(ward.catalog)
+    for uid, peer in (("2.25.5", "PACS"), ("2.25.6", "BACKUP")):
+        requests.enter(uid, peer, [(CT_STORAGE, "1.1.4.2")])
+    monkeypatch.setattr("dicomnode.index.commitment_requests.time.time", lambda: NOW)
+    for uid in ("2.25.5", "2.25.6"):
+        assert requests.conclude(uid, Outcome(1, (), (), "", uid))
     assert ward.going() == []
     ward.rules({"keep_days": 30})
     trusted(ward)
@@ -293,6 +305,40 @@ def test_a_clock_that_is_wrong_from_the_first_is_noticed_by_what_was_received(
     ward.retention.run()
     assert ward.studies() == {"1.1"}, "nothing came for 60 days, or the clock is wrong"
     assert "newest object was received" in ward.told_of.alarms[0]
+
+
+def test_a_dry_run_looks_at_the_clock_as_a_run_does(ward: Ward) -> None:
+    ward.study("1.1", 60)
+    ward.rules({"keep_days": 30})
+    assert "newest object was received" in ward.retention.plan(0)["clock"]
+    assert ward.retention.plan(0)["going"]["objects"] == 0 and ward.going() == []
+    ward.retention.trust_clock()
+    assert ward.retention.plan(0)["clock"] == "" and ward.going() == ["1.1"]
+    ward.now += 8 * DAY
+    assert "later than" in ward.retention.plan(0)["clock"]
+
+
+@pytest.mark.parametrize("wrong", [0.0, NOW - 365 * DAY])
+def test_what_is_received_with_a_clock_that_is_not_believed_is_not_old_at_once(
+    ward: Ward, wrong: float
+) -> None:
+    ward.rules({"keep_days": 30})
+    trusted(ward)
+    ticks, ward.now = iter([0.0, 60.0, 120.0]), wrong
+    received = received_now(
+        States(ward.catalog).trusted_at(), 7 * DAY, lambda: ward.now, lambda: next(ticks)
+    )
+    at = received()
+    assert at == NOW + 60
+    ward.now = NOW + DAY
+    assert received() == ward.now
+    ward.enter(1, study="1.1", received_at=at)
+    ward.retention.run()
+    assert ward.studies() == {"1.1"}
+
+
+def test_without_a_time_that_was_trusted_things_are_received_by_the_clock(ward: Ward) -> None:
+    assert received_now(None, 7 * DAY, lambda: 5.0)() == 5.0
 
 
 def test_time_goes_on_without_rules(ward: Ward) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from dicomnode.errors import OutOfResources
 from dicomnode.index.catalog import Catalog, InstanceEntry
 from dicomnode.index.custody import Custody
 from dicomnode.index.deletions import Order
@@ -65,7 +64,7 @@ class Witness:
     def gone(self, rows: Sequence[InstanceRow], why: Why, known: object) -> None:
         self.gone_uids += [row.sop_instance_uid for row in rows]
 
-    def file_stays(self, path: str, error: OutOfResources) -> None:
+    def file_stays(self, path: str, why: str) -> None:
         self.stays.append(path)
 
     def refused(self, what: str, asked_by: str, words: str, pending: object) -> None:

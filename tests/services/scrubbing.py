@@ -20,7 +20,7 @@ from dicomnode.services.turns import Turns
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
 from dicomnode.storage.part10 import file_meta
-from tests.index.entries import sqlite_url
+from tests.index.entries import sqlite_url, waited
 from tests.storage.objects import CT_STORAGE, EXPLICIT, data_set, encoded
 
 # Slow enough that a run does not end while a test looks at it.
@@ -57,6 +57,10 @@ class Bench:
 
     def index(self) -> None:
         reconcile(self.files, self.catalog, log=self)  # type: ignore[arg-type]
+
+    def forget(self, uid: str) -> None:
+        """Take an object out of the index."""
+        waited(lambda done: self.catalog.remove(uid, done))
 
     def path(self, rel: str) -> Path:
         return self.directory / rel

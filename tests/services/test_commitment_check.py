@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +132,27 @@ def test_a_check_goes_on_when_the_index_answers_again(
         assert wire.commit(1, TRANSACTION, references(*IMAGES)) == 0
         assert wire.take_report().outcome[0] == 1
         wire.release()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_process_lacks_for_a_moment_is_no_damage_of_an_object(
+    archive: RunningNode, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(commitment_check, "_PAUSE_SECONDS", 0.01)
+    lacking = iter([OSError(code, "lacking")] * 3)
+    real = os.open
+
+    def open_file(path: Any, *arguments: Any, **named: Any) -> int:
+        if str(path).endswith(f"{FIRST.uid}.dcm") and (error := next(lacking, None)) is not None:
+            raise error
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", open_file)
+    with requesting(archive.dicom_address) as wire:
+        assert wire.commit(1, TRANSACTION, references(*IMAGES)) == 0
+        assert wire.take_report().outcome[0] == 1
+        wire.release()
+    assert next(lacking, None) is None
 
 
 def test_a_thread_ends_that_was_told_to_just_before_it_would_wait() -> None:

@@ -101,6 +101,21 @@ def test_patients_that_share_an_id_are_not_deleted_together(ward: Ward) -> None:
         ward.deleting.plan("patient", ["4711"])
 
 
+@pytest.mark.parametrize("value", ["", "  "])
+def test_an_empty_id_names_nobody(ward: Ward, value: str) -> None:
+    ward.enter(1, study="1.2.9", PatientID="")
+    for level in ("patient", "study"):
+        with pytest.raises(NotDeleted, match="an empty"):
+            ward.deleting.plan(level, ["4711", value])
+
+
+@pytest.mark.parametrize("reason", ["", " ", "a\nb", 501 * "x"])
+def test_an_order_without_a_reason_that_can_be_recorded_is_refused(ward: Ward, reason: str) -> None:
+    mark = ward.deleting.plan("study", ["1.2.3"]).mark
+    with pytest.raises(NotDeleted, match="1 to 500 characters"):
+        ward.deleting.order("study", ["1.2.3"], reason, "jane", mark)
+
+
 def test_an_order_is_refused_when_something_else_was_shown(ward: Ward) -> None:
     mark = ward.deleting.plan("study", ["1.2.3"]).mark
     ward.enter(8)

@@ -365,6 +365,28 @@ async def test_a_damaged_file_is_not_taken_for_the_object_that_is_sent_again(
     assert len(bench.listed("quarantine")) == 1
 
 
+async def test_an_object_was_received_when_the_clock_of_the_intake_says(bench: Bench) -> None:
+    bench.intake.now = lambda: 123.0
+    assert await bench.send(FIRST) == Status.SUCCESS
+    row = bench.row()
+    assert row is not None and row.received_at == 123.0
+
+
+async def test_an_unreadable_file_gives_way_to_the_object_that_is_sent_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await bench.send(FIRST) == Status.SUCCESS
+
+    def fails(fd: int, offset: int) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dicomnode.storage.files.digest_from", fails)
+        assert await bench.send(FIRST) == Status.SUCCESS
+    assert bench.holds(FIRST)
+    assert len(bench.listed("quarantine")) == 1
+
+
 @pytest.mark.parametrize("found", [b"", b"rubbish", None], ids=["empty", "rubbish", "same"])
 async def test_a_file_without_a_row_gives_way_or_is_made_durable(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, found: bytes | None

@@ -13,7 +13,7 @@ import pytest
 
 from dicomnode.archive import recording
 from dicomnode.errors import CatalogError, OutOfResources
-from dicomnode.index.catalog import Catalog
+from dicomnode.index.catalog import Catalog, InstanceEntry
 from dicomnode.index.scrubbing import ScrubReport
 from dicomnode.observe.logs import Logger
 from dicomnode.services import recovery
@@ -21,6 +21,7 @@ from dicomnode.services.custody import Custodian
 from dicomnode.services.recovery import RecoveryReport, rebuild, reconcile
 from dicomnode.settings import Settings
 from dicomnode.storage.files import FileStore
+from dicomnode.storage.header import HEADER_END
 from dicomnode.storage.incoming import IncomingFile
 from dicomnode.storage.part10 import file_meta
 from tests.index.entries import add, entry, sqlite_url
@@ -423,6 +424,56 @@ def test_what_an_index_of_version_3_said_of_objects_is_not_forgotten(
         after = upgraded.get("1.2.4.1")
         assert after is not None and after.sha256 == before.sha256
         assert after.file_sha256 == ("" if damaged else before.file_sha256)
+
+
+class Forwards:
+    """Decides what is forwarded, and remembers what it was asked about."""
+
+    header_end = HEADER_END
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def attachment(self, entry: InstanceEntry) -> None:
+        self.asked.append(entry.sop_instance_uid)
+
+
+@pytest.mark.parametrize("broken_off", ["before the start", "reindexing"])
+def test_what_is_entered_anew_is_not_forwarded_though_that_was_broken_off(
+    tmp_path: Path, files: FileStore, lines: Lines, broken_off: str
+) -> None:
+    placed(files, 1, "1.2", "1.2.4")
+    url = sqlite_url(tmp_path)
+    if broken_off == "reindexing":
+        with Catalog(url, synchronous="OFF") as catalog:
+            reconcile(files, catalog, log=lines)  # type: ignore[arg-type]
+            catalog.truncate()
+    else:
+        # A command such as `dicomnode worklist` makes the index, and enters nothing.
+        Catalog(url, synchronous="OFF").__enter__().close()
+    forwards = Forwards()
+    with Catalog(url, synchronous="OFF") as catalog:
+        reconcile(files, catalog, log=lines, forwarding=forwards)  # type: ignore[arg-type]
+        assert catalog.counts().instances == 1 and forwards.asked == []
+    placed(files, 2, "1.2", "1.2.4")
+    with Catalog(url, synchronous="OFF") as catalog:
+        reconcile(files, catalog, log=lines, forwarding=forwards)  # type: ignore[arg-type]
+        assert forwards.asked == ["1.2.4.2"], "a crash left it between its file and its row"
+
+
+def test_a_custody_record_that_somebody_has_changed_says_nothing_of_a_file(
+    files: FileStore, catalog: Catalog, lines: Lines
+) -> None:
+    placed(files, 1, "1.2", "1.2.4")
+    with recording(Settings(), catalog) as custodian:
+        assert custodian is not None
+        reconciled(files, catalog, lines, custodian)
+        before = catalog.get("1.2.4.1")
+        catalog.truncate()
+        for change in ("DELETE FROM earlier_digest", "UPDATE custody SET details = 'rubbish'"):
+            catalog.transact(lambda cursor, change=change: cursor.execute(change) and None)  # type: ignore[misc]
+        assert reconciled(files, catalog, lines, custodian).damaged == 0
+    assert catalog.get("1.2.4.1") == before
 
 
 def test_damage_is_told_by_the_custody_log_where_nothing_else_knows_of_the_object(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +168,63 @@ async def test_an_object_that_comes_again_stays_though_the_old_file_could_not_be
         assert bench.listed("quarantine") == []
     finally:
         bench.close()
+
+
+@pytest.mark.parametrize("kept_in_index", [False, True])
+async def test_an_object_that_comes_again_stays_though_nobody_knows_whether_the_old_file_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_in_index: bool
+) -> None:
+    bench = Bench(tmp_path, synchronous="FULL" if kept_in_index else "OFF")
+    witness = Witness()
+    witness.custody = Custody(bench.catalog)
+    remover = Remover(bench.files, bench.catalog, bench.intake.placer._turns, witness)
+    try:
+        assert await bench.send(image()) == 0
+
+        def fails(rel: str) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            # The file goes, but its directory cannot be flushed.
+            patch.setattr(bench.files, "_forget_empty", fails)
+            remover.remove([UID], lambda cursor, held: [UID], WHY)
+        again = image(PatientName="Doe^Joe")
+        assert await bench.send(again) == 0
+        remover.finish()
+        assert bench.holds(again)
+        assert Removals(bench.catalog).unfinished() == {}
+    finally:
+        bench.close()
+
+
+def test_files_are_gone_though_that_could_not_be_noted_which_is_done_later(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (uid,) = archive.enter(1)
+
+    def fails(paths: Any) -> None:
+        raise CatalogError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive.remover._removals, "forget", fails)
+        assert archive.remove(uid) == [uid]
+    assert archive.gone_uids == [uid] and len(archive.stays) == 1
+    archive.remover.finish()
+    assert Removals(archive.catalog).unfinished() == {}
+
+
+def test_a_newer_version_does_not_remove_what_came_after_a_deletion(archive: Archive) -> None:
+    (uid,) = archive.enter(1)
+    row = archive.catalog.get(uid)
+    assert row is not None
+    # As a deletion leaves it whose end could not be noted.
+    archive.catalog.transact(lambda cursor: Removals(archive.catalog).enter(cursor, [row]))
+    archive.close()
+    with closing(sqlite3.connect(archive.directory / "index.sqlite")) as connection:
+        connection.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
+        connection.commit()
+    archive.reopen()
+    assert archive.held(uid) == [True]
 
 
 async def test_an_object_whose_bytes_only_the_index_has_does_not_come_back_with_them(

@@ -16,7 +16,8 @@ from dicomnode.integrity.record import faults
 from dicomnode.services import scrub as scrub_module
 from dicomnode.services.recovery import rebuild
 from dicomnode.storage import files as stored_files
-from dicomnode.storage.disk import OpenFile
+from dicomnode.storage.disk import OpenFile, disk_errors
+from dicomnode.storage.files import FileStore
 from tests.services.scrubbing import FAST, SLOW, Bench
 from tests.storage.damage import flip_bit
 
@@ -113,6 +114,32 @@ def test_a_disk_that_does_not_give_a_file_back_makes_it_unreadable(
     assert bench.listed() == {}
 
 
+def test_a_run_waits_while_the_process_lacks_file_descriptors(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.put(1)
+    bench.index()
+    monkeypatch.setattr(scrub_module, "_PAUSE_AFTER_FAILURE_SECONDS", 0.01)
+    lacking = iter([OSError(errno.EMFILE, "Too many open files")] * 3)
+    real = FileStore.open_object
+
+    def open_object(self: FileStore, rel: str) -> int:
+        with disk_errors():
+            if (error := next(lacking, None)) is not None:
+                raise error
+        return real(self, rel)
+
+    monkeypatch.setattr(FileStore, "open_object", open_object)
+    scrub = bench.scrub(**FAST)
+    scrub.start()
+    soon(lambda: scrub.figures()["ended_at"] is not None)
+    scrub.close()
+    assert next(lacking, None) is None
+    assert bench.listed() == {}
+    words = "the scrub cannot go on for now: too many open files"
+    assert [each["message"] for each in bench.errors] == [words] * 3
+
+
 def test_only_a_file_that_has_been_proven_whole_leaves_the_list(bench: Bench) -> None:
     path = bench.put(1)
     bench.index()
@@ -140,7 +167,7 @@ def test_an_object_that_is_no_longer_held_leaves_the_list(bench: Bench) -> None:
     bench.index()
     bench.path(path).unlink()
     scrub = bench.run()
-    bench.catalog.remove_if("1.2.3.4.1", lambda cursor: True)
+    bench.forget("1.2.3.4.1")
     scrub.start()
     scrub._looked_again_at -= 10_000
     scrub._wake.set()
@@ -156,7 +183,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_not_taken_for_damaged(
     (_, before), *_ = bench.run()._records.series_after("")
     path = bench.path(before[0].path)
     path.write_bytes(path.read_bytes() + b"\x09\x00\x01\x00LO\x00\x00")
-    bench.catalog.remove_if("1.2.3.4.1", lambda cursor: True)
+    bench.forget("1.2.3.4.1")
     bench.index()
     assert bench.catalog.get("1.2.3.4.1") != before[0]
     bench.scrub()._examine_all(before)

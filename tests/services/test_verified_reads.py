@@ -112,7 +112,7 @@ async def test_an_object_that_has_been_replaced_is_not_listed(reader: Reader) ->
     row = reader.put()
     path = reader.bench.path(row.path)
     path.write_bytes(path.read_bytes() + b"\x09\x00\x01\x00LO\x00\x00")
-    reader.bench.catalog.remove_if(row.sop_instance_uid, lambda cursor: True)
+    reader.bench.forget(row.sop_instance_uid)
     reader.bench.index()
     with pytest.raises(Unreadable):
         await reader.read(row, "always")

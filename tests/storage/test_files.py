@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dicomnode.errors import ConfigurationError, DataSetMismatch, OutOfResources, StoreLocked
@@ -180,6 +180,8 @@ def test_a_uid_that_is_none_is_not_placed(store: FileStore) -> None:
 
 
 @given(st.lists(st.binary(max_size=200), max_size=30), st.integers(1, 64))
+@example([bytes(range(256)) * 160, b"abc", bytes(range(255)) * 80], 5000)
+@example([bytes(range(256)) * 160, b"abc", bytes(range(255)) * 80], 1 << 20)
 def test_partial_writes_are_completed(fragments: list[bytes], most: int) -> None:
     fd = os.memfd_create("partial")
     real = os.writev
@@ -188,7 +190,7 @@ def test_partial_writes_are_completed(fragments: list[bytes], most: int) -> None
         written = disk.write_all(fd, [memoryview(fragment) for fragment in fragments])
     finally:
         os.writev = real
-    content = os.pread(fd, 10_000, 0)
+    content = os.pread(fd, 100_000, 0)
     os.close(fd)
     assert content == b"".join(fragments)
     assert written == len(content)

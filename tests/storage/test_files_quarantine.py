@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode.errors import OutOfResources
-from dicomnode.storage.files import FileStore
+from dicomnode.storage.files import Durability, FileStore
 from dicomnode.storage.paths import object_path
 from tests.storage.filing import DATA, UIDS, incoming, listed
 from tests.storage.objects import data_set, encoded
@@ -41,6 +41,19 @@ def test_the_same_bytes_are_quarantined_once(store: FileStore) -> None:
     other = incoming(store, encoded(data_set(PatientName="Other"))).quarantine("third")
     assert len(listed(store, "quarantine")) == 4
     assert os.path.exists(store.abs_path(other))
+
+
+@pytest.mark.parametrize("durability", ["full", "relaxed"])
+def test_what_is_damaged_in_the_quarantine_does_not_stand_for_a_whole_object(
+    tmp_path: Path, durability: Durability
+) -> None:
+    with FileStore(tmp_path, durability=durability) as store:
+        first = incoming(store).quarantine("first")
+        Path(store.abs_path(first)).write_bytes(b"rubbish")
+        kept = incoming(store).quarantine("second")
+        assert store.digest_file(kept) == hashlib.sha256(DATA).hexdigest()
+        assert incoming(store).quarantine("third") == kept
+        assert len(listed(store, "quarantine")) == 4
 
 
 def test_an_object_without_a_usable_uid_is_quarantined_too(store: FileStore) -> None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from dicomnode.errors import ConfigurationError
 from dicomnode.tls.contexts import client_contexts, fingerprint_of, server_context
 from dicomnode.tls.files import Files, Validity, mistakes, openness, validities
-from tests.authority import Authority
+from tests.authority import Authority, of_version
 
 
 @pytest.fixture
@@ -59,9 +59,12 @@ def test_the_key_of_another_certificate_is_named(files: Files, authority: Author
         server_context(wrong)
 
 
-def test_files_that_are_not_there_or_no_pem_are_each_named(files: Files, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_text", [True, False], ids=["text", "version 8"])
+def test_files_that_are_not_there_or_no_pem_are_each_named(
+    files: Files, authority: Authority, tmp_path: Path, is_text: bool
+) -> None:
     text = tmp_path / "text.pem"
-    text.write_text("hello")
+    text.write_bytes(b"hello" if is_text else of_version(authority.ca.read_bytes(), 7))
     wrong = replace(files, certificate=text, key=tmp_path / "gone.key", ca=tmp_path / "gone.pem")
     found = mistakes(wrong)
     assert [line.partition(":")[0] for line in found] == ["tls.certificate", "tls.ca", "tls.key"]

@@ -10,7 +10,7 @@ import pytest
 from dicomnode.errors import ConfigurationError
 from dicomnode.tls.contexts import server_context
 from dicomnode.tls.files import Files, mistakes, revocation
-from tests.authority import Authority
+from tests.authority import Authority, of_version
 
 DAY = 86400.0
 
@@ -54,6 +54,7 @@ def test_what_is_no_list_is_not_taken(files: Files, authority: Authority, tmp_pa
     good = files.revoked.read_bytes()
     for content, words in (
         (b"0\x82", "openssl crl -inform DER"),
+        (of_version(good, 7), "7 is not a valid CRL version"),
         (forged.revoke(), "CN=Test CA, as it stands in tls.ca, has not signed"),
         # OpenSSL would trust whoever it is.
         (good + forged.ca.read_bytes(), "holds a certificate"),

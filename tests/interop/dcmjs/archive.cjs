@@ -26,6 +26,12 @@ class Archive extends Scp {
     this.sendAssociationAccept();
   }
 
+  cEchoRequest(request, callback) {
+    const response = responses.CEchoResponse.fromRequest(request);
+    response.setStatus(Status.Success);
+    callback(response);
+  }
+
   cFindRequest(request, callback) {
     const query = request.getDataset();
     const level = query.getElement("QueryRetrieveLevel");

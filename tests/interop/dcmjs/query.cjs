@@ -1,5 +1,5 @@
-// node query.cjs HOST PORT find|get|move|cancel STUDY_INSTANCE_UID [DESTINATION]
-// Prints a line for each match ("match UID"), each object ("object UID BYTES of pixel data") and
+// node query.cjs HOST PORT find|name|get|move|cancel STUDY_INSTANCE_UID [DESTINATION]
+// Prints a line for each match ("match UID"; name: "name NAME", in JSON), each object ("object UID BYTES of pixel data") and
 // the final response ("status XXXX COMPLETED FAILED").
 const { Client, requests, responses, constants, log } = require("dcmjs-dimse");
 
@@ -10,6 +10,7 @@ const { Status } = constants;
 
 const request = {
   find: () => requests.CFindRequest.createStudyFindRequest({ StudyInstanceUID: study, PatientName: "" }),
+  name: () => requests.CFindRequest.createStudyFindRequest({ StudyInstanceUID: study, PatientName: "" }),
   cancel: () => requests.CFindRequest.createStudyFindRequest({ StudyInstanceUID: "", PatientName: "" }),
   get: () => requests.CGetRequest.createStudyGetRequest(study),
   move: () => requests.CMoveRequest.createStudyMoveRequest(destination, study),
@@ -22,7 +23,9 @@ request.on("response", (response) => {
     console.log(["status", response.getStatus().toString(16).padStart(4, "0"), ...counts].join(" "));
     return;
   }
-  if (response.hasDataset()) {
+  if (what === "name") {
+    console.log("name " + JSON.stringify(response.getDataset().getElement("PatientName")));
+  } else if (response.hasDataset()) {
     console.log("match " + response.getDataset().getElement("StudyInstanceUID"));
   }
   if (what === "cancel" && !cancelled) {

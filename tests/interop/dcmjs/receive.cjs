@@ -1,9 +1,11 @@
-// node receive.cjs PORT: accepts every association and object; prints "object UID" for each.
+// node receive.cjs PORT [TLS]: accepts every association and object; prints "object UID DIGEST" for each,
+// the SHA-256 of its pixels (all fragments). TLS are the options of the server, in JSON.
+const { createHash } = require("node:crypto");
 const { Server, Scp, association, constants, log, responses } = require("dcmjs-dimse");
 
 log.disableAll?.();
-const { PresentationContextResult, Status, StorageClass } = constants;
-const storage = new Set(Object.values(StorageClass));
+const { PresentationContextResult, SopClass, Status, StorageClass } = constants;
+const storage = new Set([...Object.values(StorageClass), SopClass.Verification]);
 
 class Store extends Scp {
   associationRequested(request) {
@@ -19,8 +21,18 @@ class Store extends Scp {
     this.sendAssociationAccept();
   }
 
+  cEchoRequest(request, callback) {
+    const response = responses.CEchoResponse.fromRequest(request);
+    response.setStatus(Status.Success);
+    callback(response);
+  }
+
   cStoreRequest(request, callback) {
-    console.log("object " + request.getDataset().getElement("SOPInstanceUID"));
+    const digest = createHash("sha256");
+    for (const part of [request.getDataset().getElement("PixelData")].flat()) {
+      digest.update(Buffer.from(part));
+    }
+    console.log(`object ${request.getDataset().getElement("SOPInstanceUID")} ${digest.digest("hex")}`);
     const response = responses.CStoreResponse.fromRequest(request);
     response.setStatus(Status.Success);
     callback(response);
@@ -33,5 +45,5 @@ class Store extends Scp {
 
 const server = new Server(Store);
 server.on("networkError", () => undefined);
-server.listen(Number(process.argv[2]));
+server.listen(Number(process.argv[2]), JSON.parse(process.argv[3] ?? "{}"));
 console.log("listening");

@@ -22,4 +22,6 @@ client.on("networkError", (error) => {
 });
 client.on("associationRejected", () => process.exit(2));
 client.on("closed", () => process.exit(0));
-client.send(host, Number(port), "DCMJS", "DICOMNODE");
+// DCMJS_TITLE is whom it calls as, DCMJS_OPTIONS the options of the association (TLS, user identity).
+const title = process.env.DCMJS_TITLE ?? "DCMJS";
+client.send(host, Number(port), title, "DICOMNODE", JSON.parse(process.env.DCMJS_OPTIONS ?? "{}"));
