@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -97,6 +98,9 @@ def export(
     skip_refused: Annotated[
         bool, typer.Option("--skip-refused", help="Leave out what cannot be de-identified.")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was exported as JSON.")
+    ] = False,
 ) -> None:
     """Write objects as a DICOM file-set with DICOMDIR, digests and custody records.
 
@@ -138,7 +142,10 @@ def export(
         copying = Copying(project_of(project), options, skip_refused) if project else None
         signer = _signer(sign, certificate) if sign is not None else None
         exported = _export(load_settings(config), keys, to, signer, copying)
-    _say(exported, to, signer, copying)
+    if as_json:
+        typer.echo(json.dumps(_to_json(exported, to, signer, copying)))
+    else:
+        _say(exported, to, signer, copying)
 
 
 def _export(
@@ -258,6 +265,21 @@ def _signer(key: Path, certificate: Path | None) -> Signer:
         return load_signer(key, certificate, password.encode())
     except TypeError as error:
         fail(f"{key}: {error}")
+
+
+def _to_json(
+    exported: Exported, to: Path, signer: Signer | None, copying: Copying | None
+) -> dict[str, str | int | None]:
+    return {
+        "to": str(to.absolute()),
+        "objects": exported.objects,
+        "bytes": exported.bytes,
+        "manifest_sha256": exported.manifest_sha256,
+        "signed_with": None if signer is None else signer.fingerprint,
+        "stand_ins": exported.invented,
+        "deidentified_for": None if copying is None else copying.project.name,
+        "left_out": 0 if copying is None else copying.refused,
+    }
 
 
 def _say(exported: Exported, to: Path, signer: Signer | None, copying: Copying | None) -> None:

@@ -82,8 +82,11 @@ class LeakCheck:
         encodings = character_sets.of(element.data_set)
         for start in range(0, element.length, _PIECE_BYTES):
             size = min(_PIECE_BYTES + _OVERLAP_BYTES, element.length - start)
-            text = decode_text(source.exactly(element.start + start, size), encodings, vr)
-            if text not in self._own_texts and self._leaks(text, element.tag, vr):
+            value = source.exactly(element.start + start, size)
+            # NUL bytes may stand between two words, or within one.
+            readings = {value, value.replace(b"\0", b" ")}
+            texts = {decode_text(one, encodings, vr) for one in readings} - self._own_texts
+            if any(self._leaks(text, element.tag, vr) for text in texts):
                 name = keyword_for_tag(element.tag) or "an element"
                 tag = f"({element.tag >> 16:04X},{element.tag & 0xFFFF:04X})"
                 raise NotDeidentified(

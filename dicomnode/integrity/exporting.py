@@ -28,7 +28,7 @@ from dicomnode.integrity.record import (
     faults,
     now,
 )
-from dicomnode.integrity.sidecar import Sidecar
+from dicomnode.integrity.sidecar import Sidecar, recorded_sha256
 from dicomnode.integrity.signature import Signer
 from dicomnode.integrity.writing import Target, writing
 
@@ -38,7 +38,6 @@ _COPY: Final = "de-identified copy"
 
 # More than a custody record has as a rule.
 _RECORD_BYTES: Final = 4096
-_CONTENTS: Final = frozenset((Event.RECEIVED, Event.REPLACED, Event.ENTERED))
 
 # Writes a changed copy of the first file, such as a de-identified one, as the second, which is not
 # there yet. False: there is none, and the object is left out.
@@ -126,8 +125,7 @@ class _Exporting:
 
     def add(self, original: Original) -> None:
         """Write an object and its sidecar."""
-        contents = [record for record in original.records if record.event in _CONTENTS]
-        if contents and contents[-1].details.get("file_sha256") != original.sha256:
+        if recorded_sha256(original.records) not in (None, original.sha256):
             raise _damaged(original)
         with self._opened(original) as file:
             if file is None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from dicomnode.integrity import canonical
 from dicomnode.integrity.findings import Differs, Kind
-from dicomnode.integrity.record import CustodyRecord, faults
+from dicomnode.integrity.record import CustodyRecord, Event, faults
 
 # As many records as an object that is handed out every hour for years has.
 MAX_BYTES: Final = 64 * 1024 * 1024
 _VERSION: Final = 1
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_CONTENTS: Final = frozenset((Event.RECEIVED, Event.REPLACED, Event.ENTERED))
 _KEYS: Final = frozenset(
     ("dicomnode_sidecar", "file", "sha256", "size", "snapshot", "snapshot_sha256", "seal")
 )
@@ -63,6 +64,8 @@ def parse(data: bytes) -> Sidecar:
     except ValueError as error:
         raise Differs(Kind.SNAPSHOT, f"a custody record cannot be read: {error}") from None
     check_records(records)
+    if (told := recorded_sha256(records)) is not None and told != value["sha256"]:
+        raise Differs(Kind.SNAPSHOT, "the custody records tell of a file with another SHA-256")
     return Sidecar(value["file"], value["sha256"], value["size"], records)
 
 
@@ -70,6 +73,12 @@ def check_records(records: Iterable[CustodyRecord]) -> None:
     """Raise Differs when the hashes of records, or their order, are not right."""
     for fault in faults(records):
         raise Differs(Kind.SNAPSHOT, f"custody record {fault.sequence}: {fault.words}")
+
+
+def recorded_sha256(records: Sequence[CustodyRecord]) -> str | None:
+    """Return the SHA-256 (hex) of an object's file as records tell; None where none tells."""
+    told = [record.details for record in records if record.event in _CONTENTS]
+    return str(told[-1].get("file_sha256")) if told else None
 
 
 def _value(data: bytes) -> dict[str, Any]:

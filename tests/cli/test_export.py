@@ -87,9 +87,12 @@ def test_a_node_that_does_not_run_is_exported_from_and_has_it_recorded(
     filled(node, tmp_path / "in")
     node.stop()
     out = tmp_path / "out.zip"
-    told = run("export", "--patient", "4711", "--to", out, "--config", node.config)
+    told = run("export", "--patient", "4711", "--to", out, "--config", node.config, "--json")
     assert told.code == 0, told.err
-    assert run("verify", out).code == 0
+    verified = json.loads(run("verify", out, "--json").out)
+    said = json.loads(told.out)
+    assert (said["to"], said["objects"], said["signed_with"]) == (str(out), 3, None)
+    assert verified["verified"] and verified["manifest_sha256"] == said["manifest_sha256"]
     events = json.loads(run("custody", STUDY, "--json", "--config", node.config).out)
     assert [each["event"] for each in events].count("exported") == 3
     assert run("custody", "--check", "--config", node.config).code == 0

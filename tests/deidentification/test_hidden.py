@@ -47,7 +47,10 @@ def test_strays_that_may_name_somebody_go(tmp_path: Path, keyword: str, value: A
     assert b"Erna" not in path.read_bytes()
 
 
-@pytest.mark.parametrize("text", ["ID4711001", "4711001B", "QUACKSALBER2", "of2quacksalber"])
+@pytest.mark.parametrize(
+    "text",
+    ["ID4711001", "4711001B", "QUACKSALBER2", "of2quacksalber", "B\0Quacksalber", "Quack\0salber"],
+)
 def test_a_name_or_number_is_found_with_others_around_it(tmp_path: Path, text: str) -> None:
     held = original(PatientID="4711001", ConvolutionKernel=text)
     assert "ConvolutionKernel" in refused(tmp_path, held)

@@ -1,6 +1,8 @@
 """Exports of unknown origin: what is missing, added, or meant to do harm."""
 
+import dataclasses
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -328,3 +330,14 @@ def test_a_certificate_of_a_version_that_is_not_known_is_told(tmp_path: Path) ->
     odd = of_version(signer.public, 7)
     with pytest.raises(Differs, match="7 is not a valid X509 version"):
         check(CMS_SIGNATURE, signer.sign(manifest_bytes), manifest_bytes, odd, Trust())
+
+
+def test_a_sidecar_written_anew_for_a_changed_file_contradicts_what_was_received(out: Path) -> None:
+    image, beside = out / IMAGE, out / f"{IMAGE}.dcm.sig"
+    said = sidecar.parse(beside.read_bytes())
+    image.write_bytes(image.read_bytes()[:-1] + b"y")
+    changed = hashlib.sha256(image.read_bytes()).hexdigest()
+    beside.write_bytes(dataclasses.replace(said, sha256=changed).encoded())
+    (finding,) = verify_file(image, beside).findings
+    assert (finding.kind, finding.name) == (Kind.SNAPSHOT, "IM000001.dcm.sig")
+    assert "tell of a file with another SHA-256" in finding.words
