@@ -276,19 +276,7 @@ class Node:
             taps=self._tracing,
         )
         undo.push_async_callback(self._requestor.close, _CLOSE_SECONDS)
-        base = Base(
-            settings=settings,
-            registry=lambda: self._registry,
-            log=self.log,
-            metrics=self._metrics,
-            journal=self._journal,
-            files=self._archive.files,
-            catalog=self._archive.catalog,
-            requestor=self._requestor,
-            auditing=self._auditing,
-            custodian=self._archive.custodian,
-            scrub=self._archive.scrub,
-        )
+        base = self._base()
         if self._credentials.note:
             self.log.warning(self._credentials.note)
         self._identities = Identities(
@@ -313,6 +301,21 @@ class Node:
             taps=self._tracing,
         )
         return base
+
+    def _base(self) -> Base:
+        return Base(
+            settings=self._settings,
+            registry=lambda: self._registry,
+            log=self.log,
+            metrics=self._metrics,
+            journal=self._journal,
+            files=self._archive.files,
+            catalog=self._archive.catalog,
+            requestor=self._requestor,
+            auditing=self._auditing,
+            custodian=self._archive.custodian,
+            scrub=self._archive.scrub,
+        )
 
     def _services(
         self, base: Base, undo: contextlib.AsyncExitStack

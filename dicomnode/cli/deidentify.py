@@ -11,20 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dicomnode.cli.common import cleaned_up, explained, fail, interruptible
-from dicomnode.cli.deidentifying import (
-    AllowBurnedInOption,
-    AllowRecognizableOption,
-    CleanDescriptorsOption,
-    IssuerOption,
-    KeepDatesOption,
-    RetainDeviceOption,
-    RetainInstitutionOption,
-    RetainPatientOption,
-    RetainUidsOption,
-    ShiftDatesOption,
-    chosen_options,
-    project_of,
-)
+from dicomnode.cli.deidentifying import project_of, with_copy_options
 from dicomnode.cli.progress import bar
 from dicomnode.cli.sources import Item, Skipped, named
 from dicomnode.deidentification.files import deidentify as deidentified
@@ -57,6 +44,7 @@ def deidentify_key(
     typer.echo(f"{file}: the key of {project}, for your eyes only (mode 0600); keep a copy of it")
 
 
+@with_copy_options
 def deidentify(
     paths: Annotated[
         list[Path],
@@ -66,37 +54,17 @@ def deidentify(
     project: Annotated[
         Path, typer.Option("--project", metavar="KEYFILE", help="From deidentify-key.")
     ],
-    retain_uids: RetainUidsOption = False,
-    shift_dates: ShiftDatesOption = False,
-    keep_dates: KeepDatesOption = False,
-    clean_descriptors: CleanDescriptorsOption = False,
-    retain_device: RetainDeviceOption = False,
-    retain_institution: RetainInstitutionOption = False,
-    retain_patient_characteristics: RetainPatientOption = False,
-    allow_burned_in: AllowBurnedInOption = False,
-    allow_recognizable: AllowRecognizableOption = False,
-    issuer: IssuerOption = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what was done to each, a line of JSON.")
     ] = False,
+    *,
+    options: Options,
 ) -> None:
     """Make de-identified copies of DICOM files (PS3.15 Annex E).
 
     Copies are DIR/<Patient ID>/<Study>/<Series>/<SOP Instance UID>.dcm, all of them new. Nothing
     is replaced; objects that cannot be made safe are refused, and the exit code is 1.
     """
-    options = chosen_options(
-        retain_uids=retain_uids,
-        shift_dates=shift_dates,
-        keep_dates=keep_dates,
-        clean_descriptors=clean_descriptors,
-        retain_device=retain_device,
-        retain_institution=retain_institution,
-        retain_patient_characteristics=retain_patient_characteristics,
-        allow_burned_in=allow_burned_in,
-        allow_recognizable=allow_recognizable,
-        issuer=issuer,
-    )
     for path in paths:
         if to.resolve().is_relative_to(path.resolve()):
             fail(f"--to is within {path}: the copies would be copied, too")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
 from dicomnode.cli.common import fail
+from dicomnode.cli.shared_options import SharedOptions, with_shared
 from dicomnode.deidentification.files import deidentify
 from dicomnode.deidentification.options import Dates, Options
 from dicomnode.deidentification.project import Project, read_key
@@ -16,41 +17,38 @@ from dicomnode.errors import NotDeidentified
 from dicomnode.observe.words import escape
 from dicomnode.users import open_to_others
 
-RetainUidsOption = Annotated[
-    bool, typer.Option("--retain-uids", help="Keep UIDs: whoever has the originals can tell.")
-]
-ShiftDatesOption = Annotated[
-    bool,
-    typer.Option("--shift-dates", help="Shift dates, of each patient by a number of days."),
-]
-KeepDatesOption = Annotated[bool, typer.Option("--keep-dates", help="Keep dates and times.")]
-CleanDescriptorsOption = Annotated[
-    bool,
-    typer.Option("--clean-descriptors", help="Keep known words of descriptions and comments."),
-]
-RetainDeviceOption = Annotated[
-    bool, typer.Option("--retain-device", help="Keep which device made the object.")
-]
-RetainInstitutionOption = Annotated[
-    bool, typer.Option("--retain-institution", help="Keep the institution's name and address.")
-]
-RetainPatientOption = Annotated[
-    bool,
-    typer.Option("--retain-patient-characteristics", help="Keep age, sex, size, weight and such."),
-]
-AllowBurnedInOption = Annotated[
-    bool,
-    typer.Option("--allow-burned-in", help="Take objects whose pixels may have names in them."),
-]
-AllowRecognizableOption = Annotated[
-    bool, typer.Option("--allow-recognizable", help="Take objects that may show faces.")
-]
-IssuerOption = Annotated[
-    str, typer.Option("--issuer", help="Who gave the Patient IDs that come without an issuer.")
-]
+
+def _flag(name: str, words: str) -> tuple[Any, bool]:
+    return Annotated[bool, typer.Option(name, help=words)], False
 
 
-def chosen_options(
+_OPTIONS: Final[SharedOptions] = {
+    "retain_uids": _flag("--retain-uids", "Keep UIDs: whoever has the originals can tell."),
+    "shift_dates": _flag("--shift-dates", "Shift dates, of each patient by a number of days."),
+    "keep_dates": _flag("--keep-dates", "Keep dates and times."),
+    "clean_descriptors": _flag(
+        "--clean-descriptors", "Keep known words of descriptions and comments."
+    ),
+    "retain_device": _flag("--retain-device", "Keep which device made the object."),
+    "retain_institution": _flag("--retain-institution", "Keep the institution's name and address."),
+    "retain_patient_characteristics": _flag(
+        "--retain-patient-characteristics", "Keep age, sex, size, weight and such."
+    ),
+    "allow_burned_in": _flag(
+        "--allow-burned-in", "Take objects whose pixels may have names in them."
+    ),
+    "allow_recognizable": _flag("--allow-recognizable", "Take objects that may show faces."),
+    "issuer": (
+        Annotated[
+            str,
+            typer.Option("--issuer", help="Who gave the Patient IDs that come without an issuer."),
+        ],
+        "",
+    ),
+}
+
+
+def _chosen(
     *,
     retain_uids: bool,
     shift_dates: bool,
@@ -78,6 +76,10 @@ def chosen_options(
         allow_recognizable=allow_recognizable,
         issuer=issuer,
     )
+
+
+with_copy_options: Final = with_shared(_OPTIONS, _chosen)
+"""Gives a command the options of de-identified copies, as its parameter ``options``."""
 
 
 def project_of(file: Path) -> Project:

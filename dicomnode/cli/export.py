@@ -20,21 +20,7 @@ from dicomnode.cli.common import (
     interruptible,
     user_here,
 )
-from dicomnode.cli.deidentifying import (
-    AllowBurnedInOption,
-    AllowRecognizableOption,
-    CleanDescriptorsOption,
-    Copying,
-    IssuerOption,
-    KeepDatesOption,
-    RetainDeviceOption,
-    RetainInstitutionOption,
-    RetainPatientOption,
-    RetainUidsOption,
-    ShiftDatesOption,
-    chosen_options,
-    project_of,
-)
+from dicomnode.cli.deidentifying import Copying, project_of, with_copy_options
 from dicomnode.cli.held import OwnObjects, own_objects
 from dicomnode.cli.progress import bar
 from dicomnode.cli.telling import tell_node
@@ -47,7 +33,25 @@ from dicomnode.integrity.signature import Signer, load_signer
 from dicomnode.observe.words import counted, escape, size
 from dicomnode.settings import Settings, load_settings
 
+_Instance = Annotated[
+    list[str] | None, typer.Option("--instance", metavar="UID", help="SOP Instance UID.")
+]
+_Patient = Annotated[list[str] | None, typer.Option("--patient", metavar="ID", help="Patient ID.")]
+_Sign = Annotated[
+    Path | None,
+    typer.Option("--sign", metavar="KEY", help="Sign with this private key in PEM form (Ed25519)."),
+]
+_Certificate = Annotated[
+    Path | None,
+    typer.Option(
+        "--certificate",
+        metavar="CERT",
+        help="Sign as CMS: the certificate of KEY (RSA or EC), those of its CAs behind it.",
+    ),
+]
 
+
+@with_copy_options
 def export(
     to: Annotated[
         Path,
@@ -57,26 +61,10 @@ def export(
     ],
     study: StudyOption = None,
     series: SeriesOption = None,
-    instance: Annotated[
-        list[str] | None, typer.Option("--instance", metavar="UID", help="SOP Instance UID.")
-    ] = None,
-    patient: Annotated[
-        list[str] | None, typer.Option("--patient", metavar="ID", help="Patient ID.")
-    ] = None,
-    sign: Annotated[
-        Path | None,
-        typer.Option(
-            "--sign", metavar="KEY", help="Sign with this private key in PEM form (Ed25519)."
-        ),
-    ] = None,
-    certificate: Annotated[
-        Path | None,
-        typer.Option(
-            "--certificate",
-            metavar="CERT",
-            help="Sign as CMS: the certificate of KEY (RSA or EC), those of its CAs behind it.",
-        ),
-    ] = None,
+    instance: _Instance = None,
+    patient: _Patient = None,
+    sign: _Sign = None,
+    certificate: _Certificate = None,
     config: ConfigOption = None,
     deidentify: Annotated[
         bool, typer.Option("--deidentify", help="Write de-identified copies (PS3.15 Annex E).")
@@ -85,55 +73,32 @@ def export(
         Path | None,
         typer.Option("--project", metavar="KEYFILE", help="Of the copies, from deidentify-key."),
     ] = None,
-    retain_uids: RetainUidsOption = False,
-    shift_dates: ShiftDatesOption = False,
-    keep_dates: KeepDatesOption = False,
-    clean_descriptors: CleanDescriptorsOption = False,
-    retain_device: RetainDeviceOption = False,
-    retain_institution: RetainInstitutionOption = False,
-    retain_patient_characteristics: RetainPatientOption = False,
-    allow_burned_in: AllowBurnedInOption = False,
-    allow_recognizable: AllowRecognizableOption = False,
-    issuer: IssuerOption = "",
     skip_refused: Annotated[
         bool, typer.Option("--skip-refused", help="Leave out what cannot be de-identified.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what was exported as JSON.")
     ] = False,
+    *,
+    options: Options,
 ) -> None:
     """Write objects as a DICOM file-set with DICOMDIR, digests and custody records.
 
     All of it or nothing; what is there is never written over. `dicomnode verify` checks it. With
-    --deidentify the copies have nothing of the originals' custody records; the options after that
-    are those of `dicomnode deidentify`.
+    --deidentify the copies have nothing of the originals' custody records; --retain-uids to
+    --issuer are as with `dicomnode deidentify`.
     """
-    keys = {
-        keyword: values
-        for keyword, values in (
-            ("StudyInstanceUID", study),
-            ("SeriesInstanceUID", series),
-            ("SOPInstanceUID", instance),
-            ("PatientID", patient),
-        )
-        if values
+    asked = {
+        "StudyInstanceUID": study,
+        "SeriesInstanceUID": series,
+        "SOPInstanceUID": instance,
+        "PatientID": patient,
     }
+    keys = {keyword: values for keyword, values in asked.items() if values}
     if not keys:
         fail("say what to export: --study, --series, --instance or --patient")
     if certificate is not None and sign is None:
         fail("--certificate needs --sign, the key that it is of")
-    options = chosen_options(
-        retain_uids=retain_uids,
-        shift_dates=shift_dates,
-        keep_dates=keep_dates,
-        clean_descriptors=clean_descriptors,
-        retain_device=retain_device,
-        retain_institution=retain_institution,
-        retain_patient_characteristics=retain_patient_characteristics,
-        allow_burned_in=allow_burned_in,
-        allow_recognizable=allow_recognizable,
-        issuer=issuer,
-    )
     if not deidentify and (project is not None or skip_refused or options != Options()):
         fail("--project and the options of de-identified copies need --deidentify")
     if deidentify and project is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import typer
 
 from dicomnode import configuration
 from dicomnode.cli.common import ConfigOption, fail
+from dicomnode.cli.shared_options import Command, with_shared
 from dicomnode.errors import ConfigurationError
 from dicomnode.scu.peers import DEFAULT_PORT, DEFAULT_TLS_PORT, Entity, Peer, peer_of
 
@@ -222,41 +222,23 @@ _OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
 }
 
 
-def with_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(**defaults: Any) -> Callable[[Command], Command]:
     """Give a command the association options, of which its parameter ``options`` is made.
 
     ``defaults`` are those that are not the usual ones.
     """
+    shared = {
+        name: (annotation, defaults.get(name, default))
+        for name, (annotation, default) in _OPTIONS.items()
+    }
+    return with_shared(shared, _made)
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command, eval_str=True).parameters.values()
-        shared = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=defaults.get(name, default),
-                annotation=annotation,
-            )
-            for name, (annotation, default) in _OPTIONS.items()
-        ]
 
-        def run(**values: Any) -> None:
-            options = Options(**{name: values.pop(name) for name in _OPTIONS})
-            if options.tls_insecure:
-                typer.echo(_INSECURE, err=True)
-            command(**values, options=options)
-
-        parameters = [
-            each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for each in own
-            if each.name != "options"
-        ]
-        run.__signature__ = inspect.Signature([*parameters, *shared])  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in (*parameters, *shared)}
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        return run
-
-    return decorate
+def _made(**values: Any) -> Options:
+    options = Options(**values)
+    if options.tls_insecure:
+        typer.echo(_INSECURE, err=True)
+    return options
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,22 @@ VERIFIED: Final = "Integrity verified"
 FAILED: Final = "Integrity check FAILED"
 
 
+_PublicKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--public-key",
+        metavar="KEY",
+        help="It must be signed with this key: a public key or certificate in PEM form.",
+    ),
+]
+_Authorities = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca", metavar="CERTS", help="It must be signed by whom these CAs (PEM) vouch for."
+    ),
+]
+
+
 @with_options()
 def verify(
     file: Annotated[
@@ -43,20 +59,8 @@ def verify(
             metavar="[SIDECAR]", help="The sidecar of FILE, if it is not NAME.dcm.sig beside it."
         ),
     ] = None,
-    public_key: Annotated[
-        Path | None,
-        typer.Option(
-            "--public-key",
-            metavar="KEY",
-            help="It must be signed with this key: a public key or certificate in PEM form.",
-        ),
-    ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            "--ca", metavar="CERTS", help="It must be signed by whom these CAs (PEM) vouch for."
-        ),
-    ] = None,
+    public_key: _PublicKey = None,
+    ca: _Authorities = None,
     against: Annotated[
         str | None,
         typer.Option(

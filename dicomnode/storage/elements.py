@@ -195,9 +195,7 @@ def walk(source: Source, encoding: Encoding, *, into_unknown: bool = False) -> I
             end = _after_fragments(source, position, level.data_set.encoding)
             yield Encapsulated(level.data_set, position, end)
             position = end
-        elif element.length == UNDEFINED or (
-            element.length and _is_sequence(element, into_unknown)
-        ):
+        elif _is_sequence(element, into_unknown):
             # PS3.5 §6.2.2: of undefined length, UN is a sequence in Implicit VR Little Endian.
             inner_encoding = IMPLICIT_LITTLE if element.vr == _UN else level.data_set.encoding
             holder = DataSet(position, level.data_set, inner_encoding)
@@ -211,7 +209,9 @@ def walk(source: Source, encoding: Encoding, *, into_unknown: bool = False) -> I
 
 
 def _is_sequence(element: Element, into_unknown: bool) -> bool:
-    """Tell whether a value consists of items; UN hides that (PS3.5 §6.2.2)."""
+    """Tell whether there are items to walk into; UN hides that (PS3.5 §6.2.2)."""
+    if element.length in (UNDEFINED, 0):
+        return element.length == UNDEFINED
     hidden = into_unknown and element.vr == _UN and element.data_set.encoding.explicit
     return element.vr == _SQ or (hidden and implicit_vr(element.tag) == _SQ)
 
