@@ -91,7 +91,9 @@ def move(world: World) -> None:
     world.check_received(list(folder.iterdir()), world.study)
 
 
-@GDCM.cell(Role.SCP, "worklist")
+@GDCM.cell(
+    Role.SCP, "worklist", known="gdcmscu 3.0.21 says that the find failed before it has connected"
+)
 def worklist(world: World) -> None:
     _, answer = gdcmscu(world, "--find", "--worklist", "--key", "10,10=")
     assert SUCCESS in answer and b"BACH^ANNA" in answer
