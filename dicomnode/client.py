@@ -101,23 +101,21 @@ async def open_association(
     """Make an association with ``peer``, and release it at the end of the block.
 
     ``peer`` is ``TITLE@host:port``, an AE of the registry, or a title that ``registry`` has, such
-    as what ``dicomnode.registry.load_registry`` returns.
-    ``contexts`` are SOP classes by UID, keyword or word such as "echo", "find", "move",
-    "worklist", alone or as (SOP class, transfer syntaxes); ``roles`` the role selection for C-GET
-    and the like, ``extended`` extended negotiation by SOP class. ``max_operations`` is the
-    asynchronous window to ask for. ``max_data_set_bytes`` is the longest data set that is taken
-    with a response. What the peer asks of us goes to ``provider``; without one it is refused.
+    as what ``dicomnode.registry.load_registry`` returns. ``contexts`` are SOP classes by UID,
+    keyword or word such as "echo", "find", "move", "worklist", alone or as (SOP class, transfer
+    syntaxes); ``roles`` the role selection for C-GET and the like, ``extended`` extended
+    negotiation by SOP class. ``max_operations`` is the asynchronous window to ask for,
+    ``max_data_set_bytes`` the longest data set that is taken with a response. What the peer asks
+    of us goes to ``provider``; without one it is refused.
 
     ``tls`` says whether and how to call over TLS: ``TLS`` with certificates, a context of your own,
     True for the CAs of the system, False for none; None: as the registry has it.
 
     With ``requestor`` the association is made by that one, with its own limits and deadlines for
     connecting and negotiating; ``observer`` is for those made without one.
-
     Raises AssociationError when there is no association, and ValueError for what cannot be asked.
     """
     called = peer_of(peer, registry, DEFAULT_TLS_PORT if tls else DEFAULT_PORT)
-    expected = _expected(called, tls)
     proposal = Proposal(
         host=called.host,
         port=called.port,
@@ -127,15 +125,14 @@ async def open_association(
         roles=tuple(roles),
         window=_window(max_operations),
         extended=_extended(extended or {}),
-        tls=expected,
+        tls=_expected(called, tls),
     )
     async with AsyncExitStack() as undo:
         if requestor is None:
+            secure = await _contexts(tls) if proposal.tls is not None else None
             deadlines = _deadlines(connect_seconds, response_seconds)
-            secure = await _contexts(tls) if expected is not None else None
-            own = _requestor(maximum_pdu_bytes, deadlines, observer or _Silent(), secure)
-            undo.push_async_callback(own.close, _CLOSE_SECONDS)
-            requestor = own
+            own = _own_requestor(maximum_pdu_bytes, deadlines, observer or _Silent(), secure)
+            requestor = await undo.enter_async_context(own)
         outgoing = await associate(
             requestor, proposal, provider, max_data_set_bytes=max_data_set_bytes
         )
@@ -166,12 +163,13 @@ def _deadlines(connect_seconds: float, response_seconds: float) -> Deadlines:
     )
 
 
-def _requestor(
+@asynccontextmanager
+async def _own_requestor(
     maximum_pdu_bytes: int,
     deadlines: Deadlines,
     observer: RequestObserver,
     secure: ClientContexts | None,
-) -> Requestor:
+) -> AsyncIterator[Requestor]:
     if not _MIN_PDU_BYTES <= maximum_pdu_bytes <= _MAX_PDU_BYTES:
         bounds = f"{_MIN_PDU_BYTES} to {_MAX_PDU_BYTES}"
         raise ValueError(f"maximum_pdu_bytes is {maximum_pdu_bytes}: {bounds}")
@@ -180,7 +178,7 @@ def _requestor(
         block_bytes=max(256 * 1024, 2 * maximum_pdu_bytes),
         limit_bytes=max(_RECEIVE_BUFFER_BYTES, 4 * maximum_pdu_bytes),
     )
-    return Requestor(
+    requestor = Requestor(
         numbers=itertools.count(1),
         maximum_pdu_bytes=maximum_pdu_bytes,
         implementation_class_uid=IMPLEMENTATION_CLASS_UID,
@@ -190,6 +188,10 @@ def _requestor(
         observer=observer,
         secure=lambda: secure,
     )
+    try:
+        yield requestor
+    finally:
+        await requestor.close(_CLOSE_SECONDS)
 
 
 def _expected(called: Peer, tls: TLS | ssl.SSLContext | bool | None) -> Expected | None:
